@@ -1,0 +1,173 @@
+"""Every fault of a configuration is named before anything runs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from convergent import config
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def digits():
+    return yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def merged(values, overlay):
+    """What Snakemake makes of a config file over another."""
+    result = dict(values)
+    for key, value in overlay.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def test_default_run_is_four_nets_on_digits(digits):
+    run = config.load(digits)
+    assert run.pairs == [
+        "net1-net2", "net1-net3", "net1-net4", "net2-net3", "net2-net4", "net3-net4",
+    ]  # fmt: skip
+    assert [net.seed for net in run.nets.values()] == [1, 2, 3, 4]
+    assert run.pair == "net1-net2"
+    config.check_data(run)
+
+
+@pytest.mark.parametrize("preset", sorted((ROOT / "presets").glob("*.yaml")), ids=lambda p: p.stem)
+def test_presets_are_valid_over_the_default(digits, preset):
+    run = config.load(merged(digits, yaml.safe_load(preset.read_text())))
+    assert run.run == preset.stem
+
+
+def test_imagenet_preset_is_the_paper_s_run(digits):
+    overlay = yaml.safe_load((ROOT / "presets/imagenet.yaml").read_text())
+    run = config.load(merged(digits, overlay))
+    for part in ("model", "training"):
+        assert getattr(run, part) == type(getattr(run, part))()
+    assert run.values_per_image == (
+        55 * 55 * 96 + 27 * 27 * 256 + 13 * 13 * (384 + 384 + 256) + 2 * 4096
+    )
+    assert run.units["fc7"] == 4096
+
+
+@pytest.mark.parametrize(
+    ("overlay", "message"),
+    [
+        ({"trainig": {}}, "trainig: no such key; there are run, nets"),
+        ({"training": {"epoch": 3}}, "training.epoch: no such key; there are epochs"),
+        ({"nets": {"net1": {"sed": 1}}}, "nets.net1.sed: no such key; there are seed"),
+        ({"data": {"train_transform": {"flp": 1}}}, "data.train_transform.flp: no such key"),
+        ({"training": {"epochs": "many"}}, "training.epochs: .* integer.*, got 'many'"),
+        ({"training": {"optimizer": "adam"}}, "training.optimizer: .*'sgd' or 'adamw', got 'adam'"),
+        ({"model": {"channels": [1, 2]}}, "model.channels: .* at least 5"),
+        ({"model": {"dropout": 1.0}}, "model.dropout: .* less than 1, got 1.0"),
+        ({"layers": ["conv1", "conv9"]}, "layers: alexnet has no layer 'conv9'; it has conv1"),
+        ({"layers": ["conv1", "conv1"]}, "layers: name at least one, and each once"),
+        ({"layers": ["conv2"]}, "figures.layer: 'conv1' is not among layers"),
+        ({"nets": {"net2": {"seed": 1}}}, "nets.net2.seed: 1 is the seed of net1 too"),
+        ({"nets": {"net1": {"seed": -1}}}, "nets.net1.seed: .* greater than or equal to 0"),
+        ({"nets": {"a-b": {"seed": 9}}}, "nets.a-b"),
+        ({"run": "../elsewhere"}, "run: .* got '../elsewhere'"),
+        ({"run": None}, "run: .* valid string"),
+        ({"figures": {"pair": "net2-net1"}}, "figures.pair: 'net2-net1' is none of net1-net2"),
+        ({"data": {"name": "imagefolder"}}, "data: root is missing"),
+        ({"data": {"std": [0.1, 0.1, 0.1]}}, "data: mean and std must both have"),
+        ({"data": {"size": 17}}, "data: validation_transform.resize: 16 pixels leave no view"),
+        ({"data": {"size": 5}}, "data.size: 5 pixels shrink to 2 at conv2"),
+        ({"recording": {"images": 10}}, "statistics.blocks: 20 blocks need as many images"),
+        ({"statistics": 3}, "statistics: "),
+    ],
+)  # fmt: skip
+def test_faults_are_named_by_their_key(digits, overlay, message):
+    with pytest.raises(config.ConfigError, match=message):
+        config.load(merged(digits, overlay))
+
+
+def test_a_single_net_is_refused(digits):
+    with pytest.raises(config.ConfigError, match=r"nets: at least two .* got 1"):
+        config.load(digits | {"nets": {"net1": {"seed": 1}}})
+
+
+def test_an_overlay_leaves_nets_out_with_null(digits):
+    run = config.load(merged(digits, {"nets": {"net2": None, "net4": None}}))
+    assert run.pairs == ["net1-net3"]
+
+
+def test_all_faults_are_named_at_once(digits):
+    with pytest.raises(config.ConfigError, match=r"model\.stride(.|\n)*training\.epochs"):
+        config.load(merged(digits, {"training": {"epochs": 0}, "model": {"stride": 0}}))
+
+
+def folders(root, train=1, val=1):
+    for split, n in (("train", train), ("val", val)):
+        for i in range(n):
+            (root / split / "cat").mkdir(parents=True, exist_ok=True)
+            (root / split / "cat" / f"{i}.png").touch()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda root: None, r"data\.root: there is no folder"),
+        (lambda root: root.mkdir(), r"data\.root: .*train is missing"),
+        (lambda root: (root / "train").mkdir(parents=True), r"val is missing; expected"),
+        (lambda root: folders(root, val=19), r"statistics\.blocks: 20 .* imagefolder has 19"),
+        (lambda root: folders(root, val=20), None),
+    ],
+)
+def test_image_folders_are_looked_at_first(digits, tmp_path, prepare, message):
+    prepare(tmp_path / "root")
+    data = {"name": "imagefolder", "root": str(tmp_path / "root")}
+    run = config.load(merged(digits, {"data": data}))
+    if message is None:
+        config.check_data(run)
+        assert config.image_sources(run) == [
+            str(tmp_path / "root/train/cat"), str(tmp_path / "root/val/cat"),
+        ]  # fmt: skip
+    else:
+        with pytest.raises(config.ConfigError, match=message):
+            config.check_data(run)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (None, r"data\.root: there is no file"),
+        ({"labels": np.zeros(76)}, r"statistics\.blocks: 20 .* arrays has 19"),
+        ({"labels": np.zeros(77)}, None),
+        ({"labels": np.zeros(80), "validation": np.arange(80) < 19}, "arrays has 19"),
+        ({"images": np.zeros(80)}, "is not an .npz file with images and labels"),
+    ],
+)
+def test_array_files_are_looked_at_first(digits, tmp_path, arrays, message):
+    path = tmp_path / "x.npz"
+    if arrays is not None:
+        np.savez(path, **arrays)
+    run = config.load(merged(digits, {"data": {"name": "arrays", "root": str(path)}}))
+    if message is None:
+        config.check_data(run)
+        assert config.image_sources(run) == [str(path)]
+    else:
+        with pytest.raises(config.ConfigError, match=message):
+            config.check_data(run)
+
+
+def test_more_blocks_than_digits_are_refused(digits):
+    run = config.load(merged(digits, {"statistics": {"blocks": 500}}))
+    with pytest.raises(config.ConfigError, match=r"500 blocks .* digits has 450"):
+        config.check_data(run)
+
+
+def test_schema_and_documentation_are_up_to_date():
+    """Made by `python -m convergent.config`."""
+    schema = ROOT / "workflow/schemas/config.schema.json"
+    assert schema.read_text() == config.schema()
+    assert (ROOT / "docs/configuration.md").read_text() == config.documentation()
+
+
+def test_every_key_is_documented():
+    rows = config.documentation().splitlines()[6:]
+    assert len(rows) > 35
+    assert all(len(row.split("|")[4].strip()) > 10 for row in rows), rows

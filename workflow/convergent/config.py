@@ -1,0 +1,469 @@
+"""The configuration of a run: every key, its meaning and what it may be.
+
+Defaults are the paper's ImageNet run; ``config.yaml`` and ``presets/`` set what differs.
+Nothing here imports what a job needs, so that the Snakefile reads it quickly.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from convergent import ConvergentError
+
+LAYERS = {"alexnet": ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]}
+
+RunName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+NetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Unit = Annotated[float, Field(ge=0, le=1)]
+
+
+class ConfigError(ConvergentError, ValueError):
+    """What is wrong with a configuration, one line per key."""
+
+
+class Section(BaseModel):
+    """A part of the configuration; refuses keys that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_null(cls, values: Any) -> Any:
+        """Take for null what Snakemake's command line gives as a string."""
+        if not isinstance(values, Mapping):
+            return values
+        return {key: None if value == "null" else value for key, value in values.items()}
+
+
+class Net(Section):
+    """One net."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    """Of its initial weights, the order of its images and its dropout; no two nets share one."""
+
+
+class TrainTransform(Section):
+    """Training views: resize, a margin of zeros, a crop at random, a mirror image at random."""
+
+    resize: PositiveInt | tuple[PositiveInt, PositiveInt] = (256, 256)
+    """Short side in pixels, or height and width."""
+    shift: NonNegativeInt = 0
+    """Margin of zeros around the resized image, in pixels, before the crop of `data.size`."""
+    flip: bool = True
+    """Whether to mirror half of the views."""
+
+
+class ValidationTransform(Section):
+    """Validation views, the ones that are recorded: resize, then the central crop."""
+
+    resize: PositiveInt | tuple[PositiveInt, PositiveInt] = (256, 256)
+    """Short side in pixels, or height and width."""
+
+
+class Data(Section):
+    """The images."""
+
+    name: Literal["digits", "cifar10", "imagenet", "imagefolder", "arrays"] = "imagenet"
+    """digits (in scikit-learn), cifar10 (downloaded to `root`), imagenet and imagefolder (class
+    folders under root/train and root/val), arrays (an .npz of `images`, uint8, and `labels`)."""
+    root: str | None = None
+    """Folder of the images, or the .npz file; digits need none."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    """Share kept for validation by digits, and by arrays that have no `validation` mask."""
+    size: PositiveInt = 227
+    """Side of the square view that the net sees, in pixels."""
+    mean: list[Unit] = [0.485, 0.456, 0.406]
+    """Subtracted from each channel, on the scale 0 to 1; one number is grey, three are colour."""
+    std: list[Annotated[float, Field(gt=0, le=1)]] = [0.229, 0.224, 0.225]
+    """Each channel is divided by it."""
+    train_transform: TrainTransform = TrainTransform()
+    """Of the images that nets are trained on."""
+    validation_transform: ValidationTransform = ValidationTransform()
+    """Of the images that nets are compared on."""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the images are files in class folders."""
+        return self.name in ("imagenet", "imagefolder")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Data:
+        if len(self.mean) not in (1, 3) or len(self.mean) != len(self.std):
+            raise ValueError("mean and std must both have one number (grey) or three (colour)")
+        if self.name != "digits" and self.root is None:
+            raise ValueError(f"root is missing: say where the {self.name} images are")
+        margins = {"train_transform": self.train_transform.shift, "validation_transform": 0}
+        for key, margin in margins.items():
+            resize = getattr(self, key).resize
+            side = resize if isinstance(resize, int) else min(resize)
+            if side + 2 * margin < self.size:
+                raise ValueError(f"{key}.resize: {side} pixels leave no view of size {self.size}")
+        return self
+
+
+class Model(Section):
+    """The architecture, the same for all nets."""
+
+    name: Literal["alexnet"] = "alexnet"
+    """alexnet: the paper's, five convolutions and three full connections, no groups."""
+    channels: Annotated[list[PositiveInt], Field(min_length=5, max_length=5)] = [
+        96, 256, 384, 384, 256,
+    ]  # fmt: skip
+    """Units of conv1 to conv5."""
+    fully_connected: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] = [4096, 4096]
+    """Units of fc6 and fc7."""
+    kernel: PositiveInt = 11
+    """Side of conv1's filters, in pixels."""
+    stride: PositiveInt = 4
+    """Of conv1, in pixels."""
+    padding: NonNegativeInt = 0
+    """Of conv1, in pixels."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Probability in fc6 and fc7 while training."""
+    init: Literal["caffenet", "kaiming"] = "caffenet"
+    """Initial weights: caffenet for the paper's schedule, kaiming for short ones."""
+
+
+class Training(Section):
+    """The recipe, the same for all nets."""
+
+    epochs: PositiveInt = 90
+    """Passes over the training images."""
+    batch_size: PositiveInt = 256
+    """Images per step."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """sgd with momentum, or adamw."""
+    learning_rate: PositiveFloat = 0.01
+    """At the start; for onecycle the peak."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of sgd; adamw keeps its own averages."""
+    weight_decay: NonNegativeFloat = 5e-4
+    """L2 penalty of sgd, decoupled decay of adamw."""
+    schedule: Literal["step", "onecycle", "constant"] = "step"
+    """step multiplies the rate by `gamma` every `step_epochs`; onecycle rises and falls once."""
+    step_epochs: PositiveInt = 20
+    """Epochs between two steps."""
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Factor of a step."""
+    workers: NonNegativeInt = 8
+    """Processes per net that decode image files."""
+
+
+class Recording(Section):
+    """What is stored of every unit."""
+
+    dtype: Literal["float16", "float32"] = "float16"
+    """Of the stored activations; float16 halves the stores and holds values up to 65504."""
+    images: PositiveInt | None = None
+    """Number of validation images, drawn at random; all if null."""
+    batch_size: PositiveInt = 128
+    """Images per step."""
+
+
+class Statistics(Section):
+    """How activations are reduced."""
+
+    blocks: Annotated[int, Field(ge=2)] = 20
+    """Blocks of images whose moments are kept, for split halves and intervals. Wide layers get
+    fewer, so that a layer's blocks stay under 256 MB."""
+    positions: PositiveInt | None = None
+    """Random positions per image in convolutional layers, the same for all nets; all if null."""
+    seed: NonNegativeInt = 0
+    """Of every random choice made in the analysis."""
+
+
+class Figures(Section):
+    """What the figures show."""
+
+    pair: str | None = None
+    """Pair that a figure asked for by its bare name shows, such as net1-net2; null: the first."""
+    layer: str = "conv1"
+    """Layer of fig1 and fig3."""
+
+
+class Config(Section):
+    """A whole run."""
+
+    run: RunName
+    """Name of the run; its results go to results/<run>/."""
+    nets: dict[NetName, Net]
+    """The nets by name, in order; every two of them make a pair. In an overlay, null leaves a
+    net of config.yaml out."""
+    layers: list[str] = LAYERS["alexnet"]
+    """Layers to compare, in order."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train and record; auto takes a GPU where there is one."""
+    data: Data
+    """The images."""
+    model: Model = Model()
+    """The architecture."""
+    training: Training = Training()
+    """The recipe."""
+    recording: Recording = Recording()
+    """The activation stores."""
+    statistics: Statistics = Statistics()
+    """The reductions."""
+    figures: Figures = Figures()
+    """The figures."""
+
+    @property
+    def pairs(self) -> list[str]:
+        """Names of all pairs of nets, in config order."""
+        return [f"{a}-{b}" for a, b in itertools.combinations(self.nets, 2)]
+
+    @property
+    def pair(self) -> str:
+        """The pair that bare figure names draw."""
+        return self.figures.pair or self.pairs[0]
+
+    @property
+    def units(self) -> dict[str, int]:
+        """Number of units of each layer that is compared."""
+        widths = [*self.model.channels, *self.model.fully_connected]
+        known = dict(zip(LAYERS[self.model.name], widths, strict=True))
+        return {layer: known[layer] for layer in self.layers}
+
+    @property
+    def values_per_image(self) -> int:
+        """Number of activations that are recorded of each image."""
+        model = self.model
+        sides = alexnet_sides(self.data.size, model.kernel, model.stride, model.padding)[:5]
+        areas = dict(zip(LAYERS[model.name], [s * s for s in sides], strict=False))
+        return sum(areas.get(layer, 1) * units for layer, units in self.units.items())
+
+    @field_validator("nets", mode="before")
+    @classmethod
+    def _drops_null(cls, nets: Any) -> Any:
+        """Leave out the nets that an overlay sets to null."""
+        if not isinstance(nets, Mapping):
+            return nets
+        return {name: net for name, net in nets.items() if net not in (None, "null")}
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Config:
+        if len(self.nets) < 2:
+            raise ValueError(f"nets: at least two are needed to compare, got {len(self.nets)}")
+        owners: dict[int, str] = {}
+        for name, net in self.nets.items():
+            if net.seed in owners:
+                raise ValueError(
+                    f"nets.{name}.seed: {net.seed} is the seed of {owners[net.seed]} too; "
+                    "give each net its own"
+                )
+            owners[net.seed] = name
+        model = self.model
+        alexnet_sides(self.data.size, model.kernel, model.stride, model.padding)
+        known = LAYERS[model.name]
+        for layer in [*self.layers, self.figures.layer]:
+            if layer not in known:
+                key = "layers" if layer in self.layers else "figures.layer"
+                raise ValueError(
+                    f"{key}: {model.name} has no layer {layer!r}; it has {', '.join(known)}"
+                )
+        if not self.layers or len(set(self.layers)) < len(self.layers):
+            raise ValueError("layers: name at least one, and each once")
+        if self.figures.layer not in self.layers:
+            raise ValueError(f"figures.layer: {self.figures.layer!r} is not among layers")
+        if self.pair not in self.pairs:
+            raise ValueError(
+                f"figures.pair: {self.figures.pair!r} is none of {', '.join(self.pairs)}"
+            )
+        if (self.recording.images or self.statistics.blocks) < self.statistics.blocks:
+            raise ValueError(
+                f"statistics.blocks: {self.statistics.blocks} blocks need as many images, "
+                f"recording.images is {self.recording.images}"
+            )
+        return self
+
+
+def load(values: Mapping[str, Any]) -> Config:
+    """Check a configuration.
+
+    Raises
+    ------
+    ConfigError
+        One line per fault, each with the path of its key and what would be right.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(fault) for fault in error.errors()]
+        raise ConfigError("the configuration is not valid:\n  " + "\n  ".join(lines)) from None
+
+
+def check_data(config: Config) -> None:
+    """Check, without reading images, that the data are there and enough for the blocks.
+
+    Raises
+    ------
+    ConfigError
+        Names the key, what was looked for and what would be right.
+    """
+    data, blocks = config.data, config.statistics.blocks
+    if data.is_folder:
+        root = Path(data.root)
+        if not root.is_dir():
+            raise ConfigError(f"data.root: there is no folder {root}")
+        validation = validation_folder(root)
+        for folder in (root / "train", validation):
+            if not folder.is_dir():
+                raise ConfigError(
+                    f"data.root: {folder} is missing; expected class folders under "
+                    f"{root}/train and {root}/val (or test)"
+                )
+        files = (f for entry in os.scandir(validation) if entry.is_dir() for f in os.scandir(entry))
+        count = sum(1 for _ in itertools.islice(files, blocks))
+    elif data.name == "arrays":
+        import numpy as np
+
+        if not Path(data.root).is_file():
+            raise ConfigError(f"data.root: there is no file {data.root}")
+        try:
+            with np.load(data.root, allow_pickle=False) as file:
+                labels, mask = file["labels"], file.get("validation")
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(
+                f"data.root: {data.root} is not an .npz file with images and labels ({error})"
+            ) from error
+        share = math.ceil(len(labels) * data.validation_fraction)
+        count = share if mask is None else int(mask.sum())
+    else:
+        count = 10_000 if data.name == "cifar10" else math.ceil(1797 * data.validation_fraction)
+    if count < blocks:
+        raise ConfigError(
+            f"statistics.blocks: {blocks} blocks need as many validation images, {data.name} has "
+            f"{count}; ask for fewer blocks"
+        )
+
+
+def image_sources(config: Config) -> list[str]:
+    """Files and folders whose change makes the images another data set."""
+    data = config.data
+    if data.name == "arrays":
+        return [data.root]
+    if data.is_folder:
+        root = Path(data.root)
+        splits = (root / "train", validation_folder(root))
+        return sorted(e.path for split in splits for e in os.scandir(split) if e.is_dir())
+    return []
+
+
+def validation_folder(root: Path) -> Path:
+    """``val/`` under `root`, or else ``test/``."""
+    return next((root / name for name in ("val", "test") if (root / name).is_dir()), root / "val")
+
+
+def alexnet_sides(size: int, kernel: int, stride: int, padding: int) -> list[int]:
+    """Side of the maps of conv1 to conv5, and of what fc6 sees, for an input of side `size`.
+
+    Raises
+    ------
+    ValueError
+        If a map shrinks to nothing.
+    """
+    sides, side = [], size
+    geometry = [(kernel, stride, padding), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1)]
+    for number, (k, s, p) in enumerate(geometry, 1):
+        side = (side + 2 * p - k) // s + 1
+        pooled = number in (1, 2, 5)
+        if side < (3 if pooled else 1):
+            raise ValueError(
+                f"data.size: {size} pixels shrink to {max(side, 0)} at conv{number}; take a larger "
+                "view, or a smaller model.kernel or model.stride"
+            )
+        sides.append(side)
+        side = (side - 3) // 2 + 1 if pooled else side
+    return [*sides, side]
+
+
+def schema() -> str:
+    """The JSON schema of the configuration, as ``workflow/schemas/config.schema.json`` has it."""
+    values = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema"
+    } | Config.model_json_schema()
+    return json.dumps(values, indent=2) + "\n"
+
+
+def documentation() -> str:
+    """A table of all keys in Markdown, as ``docs/configuration.md`` has it."""
+    lines = [
+        "# Configuration",
+        "",
+        "Made from `workflow/convergent/config.py` by `python -m convergent.config`; defaults are "
+        "the paper's ImageNet run. Unknown keys and bad values are refused before anything runs.",
+        "",
+        "| key | type | default | meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    return "\n".join([*lines, *_rows(Config, "")]) + "\n"
+
+
+def _rows(section: type[Section], prefix: str) -> list[str]:
+    rows = []
+    properties = section.model_json_schema()["properties"]
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Section):
+            rows += _rows(inner, f"{prefix}{name}.")
+            continue
+        default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
+        meaning = " ".join(field.description.split())
+        rows.append(f"| `{prefix}{name}` | {_kind(properties[name])} | {default} | {meaning} |")
+        if name == "nets":
+            rows += _rows(Net, "nets.<name>.")
+    return rows
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    """A type of the JSON schema in words."""
+    if "anyOf" in schema:
+        return " or ".join(_kind(choice) for choice in schema["anyOf"])
+    if "enum" in schema:
+        return " or ".join(schema["enum"])
+    if schema["type"] == "array":
+        entries = schema.get("items") or schema["prefixItems"][0]
+        least, most = schema.get("minItems"), schema.get("maxItems")
+        return f"list of {f'{least} ' if least and least == most else ''}{_kind(entries)}"
+    return schema.get("const") or schema["type"]
+
+
+def _explain(fault: Mapping[str, Any]) -> str:
+    """One line for one of Pydantic's faults."""
+    place = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        section: Any = Config
+        for part in fault["loc"][:-1]:
+            section = Net if section is dict else section.model_fields[part].annotation
+            section = dict if part == "nets" else section
+        return f"{place}: no such key; there are {', '.join(section.model_fields)}"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return f"{place}: {message}" if place else message
+    got = "" if fault["type"] == "missing" else f", got {fault['input']!r}"
+    return f"{place}: {message}{got}"
+
+
+if __name__ == "__main__":
+    top = Path(__file__).parents[2]
+    (top / "workflow/schemas/config.schema.json").write_text(schema())
+    (top / "docs/configuration.md").write_text(documentation())
