@@ -1,0 +1,28 @@
+import numpy as np
+import pytest
+import torch
+
+from convergent import models
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def small_net():
+    """An AlexNet for 16 pixel grey images, with few units."""
+    torch.manual_seed(0)
+    return models.build(
+        "alexnet",
+        size=16,
+        inputs=1,
+        classes=3,
+        channels=(4, 6, 8, 8, 6),
+        fully_connected=(10, 9),
+        kernel=3,
+        stride=1,
+        padding=1,
+        init="kaiming",
+    )

@@ -1,0 +1,78 @@
+"""The nets are the paper's, in any size."""
+
+import pytest
+import torch
+
+from convergent import models
+from convergent.config import LAYERS
+
+
+@pytest.fixture(scope="module")
+def paper_net():
+    with torch.device("meta"):
+        return models.build("alexnet")
+
+
+def test_paper_net_has_the_paper_s_maps(paper_net):
+    shapes = {}
+    x = torch.empty(1, 3, 227, 227, device="meta")
+    for name, child in paper_net.named_children():
+        x = child(x)
+        shapes[name] = tuple(x.shape[1:])
+    expected = {
+        "conv1": (96, 55, 55),
+        "conv2": (256, 27, 27),
+        "conv3": (384, 13, 13),
+        "conv4": (384, 13, 13),
+        "conv5": (256, 13, 13),
+        "fc6": (4096,),
+        "fc7": (4096,),
+        "fc8": (1000,),
+    }
+    assert {name: shapes[name] for name in expected} == expected
+
+
+def test_paper_net_has_no_groups(paper_net):
+    # Worked out by hand from the shapes above, weights and biases.
+    assert sum(p.numel() for p in paper_net.parameters()) == 62_378_344
+
+
+def test_order_is_pool_then_norm_and_dropout_after_fc(paper_net):
+    names = [name for name, _ in paper_net.named_children()]
+    first = ["conv1", "pool1", "norm1", "conv2", "pool2", "norm2", "conv3", "conv4", "conv5"]
+    assert names == [*first, "pool5", "flatten", "fc6", "drop6", "fc7", "drop7", "fc8"]
+
+
+def test_layers_are_named_as_in_the_paper(small_net):
+    assert models.layers(small_net, torch.zeros(1, 1, 16, 16)) == LAYERS["alexnet"]
+    assert small_net.training
+
+
+def test_every_relu_is_a_module_not_in_place(small_net):
+    relus = [m for m in small_net.modules() if isinstance(m, torch.nn.ReLU)]
+    assert len(relus) == 7
+    assert not any(relu.inplace for relu in relus)
+
+
+def test_caffenet_initial_values():
+    torch.manual_seed(0)
+    net = models.build("alexnet", size=67, classes=10)
+    stds = {"conv1": 0.01, "conv3": 0.01, "fc6": 0.005, "fc7": 0.005}
+    for layer, std in stds.items():
+        weight = next(net.get_submodule(layer).parameters())
+        assert weight.std().item() == pytest.approx(std, rel=0.02)
+    biases = {name: net.get_submodule(name)[0].bias.mean().item() for name in LAYERS["alexnet"]}
+    assert [biases[name] for name in LAYERS["alexnet"]] == [0, 1, 0, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "vgg"}, "model 'vgg' is none of alexnet"),
+        ({"size": 40}, "40 pixels shrink to 1 at conv3|shrink"),
+        ({"init": "zeros"}, "init 'zeros' is none of"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message), torch.device("meta"):
+        models.build(**options)

@@ -1,0 +1,162 @@
+"""Statistics streamed from stores equal those of the whole arrays."""
+
+import tracemalloc
+from functools import reduce
+
+import numpy as np
+import pytest
+
+from convergent import statistics
+from convergent.activations import random_positions
+from convergent.moments import Moments
+from convergent.stores import StoreError, create, new_store, open_store, save
+
+LAYERS = ["conv1", "fc6"]
+
+
+def write_store(path, layers, index=None, chunk_rows=None):
+    with new_store(path) as group:
+        for layer, data in layers.items():
+            names = ("image", "y", "x", "unit") if data.ndim == 4 else ("image", "unit")
+            array = create(group, layer, data.shape, data.dtype, names, chunk_rows=chunk_rows)
+            array[...] = data
+        index = np.arange(len(data)) if index is None else index
+        save(group, "image_index", index, ("image",))
+    return path
+
+
+def activations(rng, images, units, share=None):
+    conv = np.maximum(rng.normal(size=(images, 6, 5, units)), 0)
+    fc = np.maximum(rng.normal(size=(images, 2 * units)), 0)
+    if share is not None:
+        conv[..., : units // 2] += share["conv1"][..., : units // 2].astype(float)
+        fc[:, :units] += share["fc6"][:, :units].astype(float)
+    return {"conv1": conv.astype(np.float16), "fc6": fc.astype(np.float16)}
+
+
+@pytest.fixture
+def pair(rng, tmp_path):
+    a = activations(rng, 90, 8)
+    b = activations(rng, 90, 8, share=a)
+    b["conv1"][..., 3] = 0
+    paths = [write_store(tmp_path / f"{n}.zarr", d, chunk_rows=7) for n, d in (("a", a), ("b", b))]
+    return a, b, *paths
+
+
+def flat(x):
+    return x.reshape(-1, x.shape[-1]).astype(float)
+
+
+def exact(x, y):
+    with np.errstate(invalid="ignore"):
+        joint = np.corrcoef(flat(x), flat(y), rowvar=False)
+    return np.nan_to_num(joint[: x.shape[-1], x.shape[-1] :])
+
+
+def test_correlation_store_holds_the_correlations(pair, tmp_path):
+    a, b, store_a, store_b = pair
+    statistics.write_correlation(store_a, store_b, tmp_path / "c.zarr", LAYERS, blocks=4)
+    store = open_store(tmp_path / "c.zarr")
+    for layer in LAYERS:
+        correlation = store[f"{layer}/correlation"]
+        assert correlation.dtype == np.float32
+        assert correlation.metadata.dimension_names == ("unit_a", "unit_b")
+        np.testing.assert_allclose(correlation[...], exact(a[layer], b[layer]), atol=1e-6)
+    assert not store["conv1/correlation"][:, 3].any()
+
+
+def test_statistics_store_holds_mean_std_and_dead(pair, tmp_path):
+    _, b, _, store_b = pair
+    statistics.write_statistics(store_b, tmp_path / "s.zarr", LAYERS, blocks=4)
+    store = open_store(tmp_path / "s.zarr")
+    for layer in LAYERS:
+        group = store[layer]
+        assert group["mean"].dtype == group["std"].dtype == np.float64
+        np.testing.assert_allclose(group["mean"][...], flat(b[layer]).mean(0), rtol=1e-6)
+        np.testing.assert_allclose(group["std"][...], flat(b[layer]).std(0), rtol=1e-5)
+        np.testing.assert_array_equal(group["dead"][...], flat(b[layer]).std(0) == 0)
+        np.testing.assert_allclose(group["correlation"][...], exact(b[layer], b[layer]), atol=1e-6)
+    assert store["conv1/dead"][...].sum() == 1
+
+
+def test_blocks_are_those_of_consecutive_images(pair, tmp_path):
+    a, b, store_a, store_b = pair
+    statistics.write_correlation(store_a, store_b, tmp_path / "c.zarr", LAYERS, blocks=4)
+    blocks = statistics.load_blocks(open_store(tmp_path / "c.zarr")["conv1"])
+    assert [block.count for block in blocks] == [22 * 30, 23 * 30, 22 * 30, 23 * 30]
+    x, y = (flat(d["conv1"][22:45]) for d in (a, b))
+    expected = Moments.of(x, y)
+    np.testing.assert_allclose(blocks[1].mean_x, expected.mean_x, rtol=1e-6)
+    np.testing.assert_allclose(blocks[1].var_y, expected.var_y, rtol=1e-6)
+    np.testing.assert_allclose(blocks[1].comoment, expected.comoment, rtol=1e-4, atol=1e-3)
+    total = reduce(Moments.merge, blocks).correlation()
+    np.testing.assert_allclose(total, exact(a["conv1"], b["conv1"]), atol=1e-6)
+
+
+@pytest.mark.parametrize("leaf_bytes", [1, 5000, 10**9])
+def test_threads_and_leaves_do_not_matter(pair, monkeypatch, leaf_bytes):
+    _, _, store_a, store_b = pair
+    x, y = (open_store(s)["conv1"] for s in (store_a, store_b))
+    reference = statistics.block_moments(x, y, blocks=6)
+    monkeypatch.setattr(statistics, "LEAF_BYTES", leaf_bytes)
+    one, many = (statistics.block_moments(x, y, blocks=6, threads=n) for n in (1, 3))
+    for a, b, c in zip(one, many, reference, strict=True):
+        np.testing.assert_array_equal(a.comoment, b.comoment)
+        np.testing.assert_allclose(a.comoment, c.comoment, rtol=1e-4, atol=1e-3)
+        assert a.count == c.count
+
+
+def test_random_positions_are_the_same_for_both_nets(pair):
+    a, b, store_a, store_b = pair
+    x, y = (open_store(s)["conv1"] for s in (store_a, store_b))
+    drawn = random_positions(5, np.arange(90), 30, 4)
+    total = reduce(Moments.merge, statistics.block_moments(x, y, blocks=3, positions=4, seed=5))
+    expected = [
+        np.take_along_axis(d["conv1"].reshape(90, 30, 8), drawn[..., None], 1) for d in (a, b)
+    ]
+    assert total.count == 90 * 4
+    np.testing.assert_allclose(total.correlation(), exact(*expected), atol=1e-6)
+
+
+def test_wide_layers_get_fewer_blocks(rng, tmp_path, monkeypatch):
+    path = write_store(tmp_path / "a.zarr", activations(rng, 90, 8))
+    monkeypatch.setattr(statistics, "BLOCKS_BYTES", 5 * 4 * 16 * 16)
+    x = open_store(path)
+    assert len(statistics.block_moments(x["fc6"], blocks=20)) == 5
+    assert len(statistics.block_moments(x["conv1"], blocks=20)) == 20
+
+
+def test_memory_does_not_grow_with_the_images(rng, tmp_path, monkeypatch):
+    monkeypatch.setattr(statistics, "LEAF_BYTES", 2**18)
+    peaks = []
+    for images in (400, 1600):
+        data = np.maximum(rng.normal(size=(images, 8, 8, 16)), 0).astype(np.float16)
+        x = open_store(write_store(tmp_path / f"{images}.zarr", {"conv1": data}, chunk_rows=16))
+        tracemalloc.start()
+        statistics.block_moments(x["conv1"], blocks=4)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+    assert peaks[1] < data.nbytes
+
+
+def test_too_few_images_for_the_blocks_are_refused(rng, tmp_path):
+    x = open_store(write_store(tmp_path / "a.zarr", activations(rng, 5, 4)))["fc6"]
+    with pytest.raises(ValueError, match="5 images cannot make 20 blocks"):
+        statistics.block_moments(x)
+
+
+def test_nets_recorded_on_other_images_are_refused(rng, tmp_path):
+    data = activations(rng, 30, 4)
+    a = write_store(tmp_path / "a.zarr", data)
+    b = write_store(tmp_path / "b.zarr", data, index=np.arange(30) + 1)
+    with pytest.raises(ValueError, match="different images"):
+        statistics.write_correlation(a, b, tmp_path / "c.zarr", LAYERS, blocks=2)
+    assert not (tmp_path / "c.zarr").exists()
+
+
+def test_a_missing_shard_does_not_read_as_zeros(pair):
+    _, _, store_a, _ = pair
+    next(p for p in (store_a / "conv1/c").rglob("*") if p.is_file()).unlink()
+    with pytest.raises(StoreError, match=r"a\.zarr/conv1: images 0 to .* NaN"):
+        statistics.block_moments(open_store(store_a)["conv1"], blocks=4)
