@@ -1,0 +1,128 @@
+"""Training is reproducible, resumes as if never stopped, and says when a net dies."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from convergent import datasets, models, training
+
+RECIPE = {
+    "mean": [0.5],
+    "std": [0.5],
+    "epochs": 4,
+    "batch_size": 16,
+    "optimizer": "adamw",
+    "learning_rate": 3e-3,
+    "momentum": 0.9,
+    "weight_decay": 0.01,
+    "schedule": "onecycle",
+    "step_epochs": 2,
+    "gamma": 0.1,
+}
+
+
+def build():
+    return models.build(
+        "alexnet", size=16, inputs=1, classes=2, channels=(8, 12, 16, 16, 12),
+        fully_connected=(32, 32), kernel=3, stride=1, padding=1, init="kaiming",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Bright and dark images, which anything learns to tell apart."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) % 2
+    pixels = rng.integers(0, 120, size=(80, 16, 16, 1)) + 120 * labels[:, None, None, None]
+    path = tmp_path_factory.mktemp("images") / "images.npz"
+    np.savez(path, pixels=pixels.astype(np.uint8))
+    listing = pd.DataFrame({"label": labels, "path": [str(i) for i in range(80)]})
+    listing["split"] = np.where(np.arange(80) < 64, "train", "validation")
+    options = {
+        "size": 16, "mean": [0.5], "validation_transform": {"resize": 16},
+        "train_transform": {"resize": 16, "shift": 1, "flip": True},
+    }  # fmt: skip
+    return datasets.load(listing, path, options)
+
+
+def same(a, b):
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_same_seed_same_weights_bit_for_bit(images):
+    (first, history), (second, _), (other, _) = (
+        training.train(build, *images, seed=seed, **RECIPE) for seed in (1, 1, 2)
+    )
+    assert same(first, second)
+    assert not same(first, other)
+    columns = "epoch learning_rate train_loss train_top1 val_loss val_top1 val_top5 seconds"
+    assert list(history[0]) == columns.split()
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [{}, {"optimizer": "sgd", "schedule": "step"}, {"optimizer": "sgd", "schedule": "constant"}],
+)
+def test_a_killed_run_resumes_and_ends_the_same(images, tmp_path, monkeypatch, recipe):
+    recipe = RECIPE | recipe
+    straight, history = training.train(build, *images, seed=1, **recipe)
+    checkpoint = tmp_path / "deep/er/checkpoint.pt"
+    evaluate, calls = training._evaluate, []
+
+    def killed(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return evaluate(*args)
+
+    monkeypatch.setattr(training, "_evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(build, *images, seed=1, checkpoint=checkpoint, **recipe)
+    assert len(torch.load(checkpoint, weights_only=True)["history"]) == 2
+    resumed, rows = training.train(build, *images, seed=1, checkpoint=checkpoint, **recipe)
+    assert same(straight, resumed)
+    assert len(calls) == 5  # epochs 1 and 2 before, 3 interrupted, 3 and 4 after
+    drop = {"seconds"}
+    assert [{k: v for k, v in r.items() if k not in drop} for r in rows] == [
+        {k: v for k, v in r.items() if k not in drop} for r in history
+    ]
+
+
+def test_the_nets_learn(images):
+    _, history = training.train(build, *images, seed=1, **RECIPE | {"epochs": 15})
+    assert history[-1]["val_top1"] > 0.9
+
+
+def test_step_schedule_steps(images):
+    recipe = RECIPE | {"optimizer": "sgd", "schedule": "step", "learning_rate": 0.01}
+    _, history = training.train(build, *images, seed=1, **recipe)
+    assert [row["learning_rate"] for row in history] == pytest.approx([0.01, 0.01, 0.001, 0.001])
+
+
+def test_a_dead_net_is_reported_with_its_remedy(images, tmp_path):
+    recipe = RECIPE | {"optimizer": "sgd", "schedule": "constant", "learning_rate": 1e30}
+    with pytest.raises(training.TrainingError, match=r"net7: the loss is .* Lower training"):
+        training.train(build, *images, seed=1, name="net7", **recipe)
+
+
+def test_weights_load_safely_and_fit(images, tmp_path):
+    weights, _ = training.train(build, *images, seed=1, **RECIPE | {"epochs": 1})
+    torch.save(weights, tmp_path / "weights.pt")
+    net = build()
+    net.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    assert all(value.device.type == "cpu" for value in weights.values())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_asking_for_a_gpu_that_is_not_there_is_an_error():
+    assert training.choose_device("auto") == "cpu"
+    with pytest.raises(ValueError, match="device: cuda"):
+        training.choose_device("cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_training_on_a_gpu_learns(images):
+    _, history = training.train(build, *images, seed=1, device="cuda", **RECIPE | {"epochs": 15})
+    assert history[-1]["val_top1"] > 0.9

@@ -1,0 +1,372 @@
+"""Images to train on and to compare nets on.
+
+A data set is first listed, one row an image with a checksum of its content, and loaded
+through that list afterwards: what is trained on and recorded is on paper.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from convergent import ConvergentError
+from convergent.config import validation_folder
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+
+
+class DataError(ConvergentError, ValueError):
+    """Images that are missing, unreadable or do not fit; the message names the file."""
+
+
+def list_folder(root: str | Path, threads: int = 1) -> pd.DataFrame:
+    """List an image folder, checking that every file can be decoded.
+
+    Parameters
+    ----------
+    root : path
+        Folder with class folders under ``train/`` and ``val/`` (or ``test/``).
+    threads : int
+        Images decoded at once.
+
+    Returns
+    -------
+    DataFrame
+        Columns split (train, validation), image (from 0 in each split), label, class, path
+        (of the file below `root`) and crc32 of the file.
+
+    Raises
+    ------
+    DataError
+        If a file cannot be decoded, a class or a split is missing.
+    """
+    root = Path(root)
+    folders = {"train": root / "train", "validation": validation_folder(root)}
+    classes = sorted(p.name for p in folders["train"].iterdir() if p.is_dir())
+    rows = []
+    for split, folder in folders.items():
+        unknown = sorted({p.name for p in folder.iterdir() if p.is_dir()} - set(classes))
+        if unknown:
+            raise DataError(f"{folder}: classes that train/ has not: {_first(unknown, ', ')}")
+        for label, name in enumerate(classes):
+            files = sorted((folder / name).iterdir()) if (folder / name).is_dir() else []
+            rows += [
+                (split, label, name, str(file.relative_to(root)))
+                for file in files
+                if file.suffix.lower() in SUFFIXES
+            ]
+    frame = pd.DataFrame(rows, columns=["split", "label", "class", "path"])
+    with ThreadPoolExecutor(threads) as pool:
+        checked = list(pool.map(_checksum, [root / path for path in frame["path"]]))
+    bad = [error for error in checked if isinstance(error, str)]
+    if bad:
+        raise DataError("images that cannot be decoded:\n" + _first(bad, "\n"))
+    frame["crc32"] = checked
+    return _numbered(frame, str(root))
+
+
+def list_arrays(
+    name: str, root: str | None, *, validation_fraction: float, seed: int
+) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
+    """List a data set that fits in memory, and give its pixels.
+
+    Parameters
+    ----------
+    name : {"digits", "cifar10", "arrays"}
+        ``cifar10`` is downloaded to `root` if it is not there.
+    root : path
+        Folder for CIFAR-10, or .npz file with `images` (uint8; image, y, x and maybe channel),
+        `labels` and maybe `validation` (bool).
+    validation_fraction : float
+        Share of each class that digits, and arrays without a `validation` mask, keep for
+        validation, drawn with `seed`.
+
+    Returns
+    -------
+    listing : DataFrame
+        As :func:`list_folder` gives it, with the row in `pixels` as path.
+    pixels : ndarray of shape (image, y, x, channel), uint8
+
+    Raises
+    ------
+    DataError
+        If the arrays do not fit together, or a split is empty.
+    """
+    pixels, labels, validation, classes = _arrays(name, root)
+    if validation is None:
+        validation = _stratified(labels, validation_fraction, seed)
+    frame = pd.DataFrame(
+        {
+            "split": np.where(validation, "validation", "train"),
+            "label": labels,
+            "class": [classes[label] for label in labels],
+            "path": [str(row) for row in range(len(labels))],
+            "crc32": [zlib.crc32(np.ascontiguousarray(p)) for p in pixels],
+        }
+    )
+    return _numbered(frame, root or name), pixels
+
+
+class Images:
+    """One split of a data set, as batches of 8-bit views that a net can take.
+
+    Training views are cropped at random from the resized image with a margin of `shift`
+    zeros, and mirrored at random where `flip` is set; validation views are the centre.
+
+    Parameters
+    ----------
+    listing : DataFrame
+        Rows of one split as :func:`list_folder` gives them, in order.
+    source : path
+        The image folder, or an .npz file whose `pixels` the listing's paths count.
+    resize : int or (int, int)
+        Short side of the resized image, or its height and width.
+    size : int
+        Side of the views.
+    channels : {1, 3}
+        Grey or colour.
+    shift, flip
+        Of the training views; with ``random=False`` neither is used.
+    random : bool
+        Whether to draw training views, from torch's global generator.
+    """
+
+    def __init__(
+        self,
+        listing: pd.DataFrame,
+        source: str | Path,
+        *,
+        resize: int | tuple[int, int],
+        size: int,
+        channels: int,
+        shift: int = 0,
+        flip: bool = False,
+        random: bool = False,
+    ):
+        self.resize, self.size, self.channels = resize, size, channels
+        self.shift, self.flip, self.random = shift, flip, random
+        self.labels = listing["label"].to_numpy(np.int64)
+        self.pixels = self.files = None
+        if Path(source).is_dir():
+            self.files = [str(Path(source) / path) for path in listing["path"]]
+        else:
+            with np.load(source, allow_pickle=False) as file:
+                pixels = file["pixels"][listing["path"].astype(int)]
+            if pixels.shape[-1] != channels:
+                raise DataError(
+                    f"{source}: images have {pixels.shape[-1]} channels where data.mean gives "
+                    f"{channels}"
+                )
+            self.pixels = self._resized(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views (image, channel, y, x), uint8, and labels of a batch."""
+        if self.pixels is not None:
+            views = self._views(self.pixels[indices])
+        else:
+            views = torch.cat([self._views(self._decoded(self.files[i])) for i in indices])
+        return views, torch.from_numpy(self.labels[indices])
+
+    def loader(self, batch_size: int, *, shuffle: bool = False, workers: int = 0):
+        """A `torch.utils.data.DataLoader` over the split."""
+        return DataLoader(
+            self,
+            batch_size,
+            shuffle=shuffle,
+            num_workers=workers if self.files else 0,
+            collate_fn=_as_is,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def batches(
+        self, batch_size: int, mean: Sequence[float], std: Sequence[float], *, workers: int = 0
+    ) -> Iterator[torch.Tensor]:
+        """Normalised float32 batches in order, for recording."""
+        for views, _ in self.loader(batch_size, workers=workers):
+            yield normalize(views, mean, std)
+
+    def _decoded(self, file: str) -> torch.Tensor:
+        try:
+            with Image.open(file) as image:
+                pixels = np.array(image.convert("RGB" if self.channels == 3 else "L"))
+        except Exception as error:
+            raise DataError(f"{file}: cannot be decoded ({error})") from error
+        pixels = torch.from_numpy(pixels.reshape(1, *pixels.shape[:2], self.channels))
+        return self._resized(pixels.permute(0, 3, 1, 2))
+
+    def _resized(self, images: torch.Tensor) -> torch.Tensor:
+        size = self.resize
+        if isinstance(size, int):
+            height, width = images.shape[2:]
+            short = min(height, width)
+            size = (max(size, round(height * size / short)), max(size, round(width * size / short)))
+        if images.shape[2:] == tuple(size):
+            return images.contiguous()
+        return functional.interpolate(images, tuple(size), mode="bilinear", antialias=True)
+
+    def _views(self, images: torch.Tensor) -> torch.Tensor:
+        height, width = images.shape[2:]
+        if not self.random:
+            top, left = (height - self.size) // 2, (width - self.size) // 2
+            return images[:, :, top : top + self.size, left : left + self.size]
+        images = functional.pad(images, [self.shift] * 4)
+        n = len(images)
+        top = torch.randint(height + 2 * self.shift - self.size + 1, (n,))
+        left = torch.randint(width + 2 * self.shift - self.size + 1, (n,))
+        windows = images.unfold(2, self.size, 1).unfold(3, self.size, 1)
+        views = windows[torch.arange(n), :, top, left]
+        if self.flip:
+            mirrored = torch.rand(n) < 0.5
+            views[mirrored] = views[mirrored].flip(-1)
+        return views
+
+
+def load(
+    listing: pd.DataFrame, source: str | Path, options: Mapping[str, Any]
+) -> tuple[Images, Images]:
+    """Random training views and validation views.
+
+    Parameters
+    ----------
+    listing, source
+        As for :class:`Images`, of both splits.
+    options : mapping
+        The part ``data`` of the configuration.
+    """
+    splits = dict(iter(listing.groupby("split")))
+    return (
+        _split(splits["train"], source, options, "train_transform", random=True),
+        _split(splits["validation"], source, options, "validation_transform"),
+    )
+
+
+def load_recorded(
+    listing: pd.DataFrame,
+    source: str | Path,
+    options: Mapping[str, Any],
+    *,
+    number: int | None = None,
+    seed: int = 0,
+) -> tuple[Images, NDArray[np.int64]]:
+    """Validation views to record, of all images or a `number` at random, and their indices.
+
+    Raises
+    ------
+    DataError
+        If more are asked for than there are.
+    """
+    rows = listing[listing["split"] == "validation"]
+    if number is not None:
+        if number > len(rows):
+            raise DataError(f"recording.images: {number} asked for, there are {len(rows)}")
+        chosen = np.random.default_rng(seed).choice(len(rows), number, replace=False)
+        rows = rows.iloc[np.sort(chosen)]
+    return _split(rows, source, options, "validation_transform"), rows["image"].to_numpy()
+
+
+def normalize(views: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """8-bit views as float32 with the channels' `mean` subtracted and divided by `std`.
+
+    Both are on the scale from 0 (black) to 1 (white).
+    """
+    center, scale = (
+        torch.tensor(values, device=views.device).view(1, -1, 1, 1) for values in (mean, std)
+    )
+    return (views.float() / 255 - center) / scale
+
+
+def _split(
+    rows: pd.DataFrame, source: str | Path, options: Mapping[str, Any], transform: str, **more
+) -> Images:
+    return Images(
+        rows,
+        source,
+        size=options["size"],
+        channels=len(options["mean"]),
+        **options[transform],
+        **more,
+    )
+
+
+def _numbered(frame: pd.DataFrame, source: str) -> pd.DataFrame:
+    frame = frame.sort_values("split", kind="stable", ignore_index=True)
+    frame.insert(1, "image", frame.groupby("split").cumcount())
+    for split in ("train", "validation"):
+        if not (frame["split"] == split).any():
+            raise DataError(f"{source}: no images for {split}")
+    return frame
+
+
+def _first(items: list[str], separator: str, most: int = 10) -> str:
+    more = [f"... and {len(items) - most} more"] if len(items) > most else []
+    return separator.join(items[:most] + more)
+
+
+def _checksum(file: Path) -> int | str:
+    """Checksum of a file's bytes, or what is wrong with it."""
+    try:
+        with Image.open(file) as image:
+            image.load()
+        return zlib.crc32(file.read_bytes())
+    except Exception as error:
+        return f"{file}: {error}"
+
+
+def _arrays(name: str, root: str | None) -> tuple[NDArray, NDArray, NDArray | None, list[str]]:
+    """Pixels (image, y, x, channel) in uint8, labels, validation mask if given, class names."""
+    if name == "digits":
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
+        return pixels[..., None], digits.target, None, [str(d) for d in range(10)]
+    if name == "cifar10":
+        from torchvision.datasets import CIFAR10
+
+        splits = [CIFAR10(root, train=train, download=True) for train in (True, False)]
+        pixels = np.concatenate([s.data for s in splits])
+        labels = np.concatenate([s.targets for s in splits])
+        return pixels, labels, np.arange(len(labels)) >= len(splits[0]), splits[0].classes
+    with np.load(root, allow_pickle=False) as file:
+        missing = {"images", "labels"} - set(file)
+        if missing:
+            raise DataError(f"{root}: has no array {', '.join(sorted(missing))}")
+        pixels, labels = file["images"], file["labels"]
+        validation = file["validation"].astype(bool) if "validation" in file else None
+    if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or len(pixels) != len(labels):
+        raise DataError(
+            f"{root}: images must be uint8 (image, y, x) or (image, y, x, channel) with a label "
+            f"each, got {pixels.dtype} {pixels.shape} and {len(labels)} labels"
+        )
+    pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+    names, labels = np.unique(labels, return_inverse=True)
+    return pixels, labels, validation, [str(n) for n in names]
+
+
+def _stratified(labels: NDArray, fraction: float, seed: int) -> NDArray[np.bool_]:
+    from sklearn.model_selection import train_test_split
+
+    rows = np.arange(len(labels))
+    try:
+        _, chosen = train_test_split(rows, test_size=fraction, stratify=labels, random_state=seed)
+    except ValueError as error:
+        raise DataError(f"data.validation_fraction: {fraction} cannot split: {error}") from error
+    return np.isin(rows, chosen)
+
+
+def _as_is(batch):
+    return batch

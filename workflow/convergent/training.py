@@ -1,0 +1,242 @@
+"""Training one net from one seed (section 2 of the paper)."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from convergent import ConvergentError
+from convergent.datasets import Images, normalize
+from convergent.stores import writing
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingError(ConvergentError, RuntimeError):
+    """A net that died: its loss is no longer a number."""
+
+
+def choose_device(wanted: str = "auto") -> str:
+    """The device to compute on, logged: ``cuda`` where there is one, unless `wanted` says.
+
+    Raises
+    ------
+    ValueError
+        If ``cuda`` is wanted and there is none.
+    """
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise ValueError("device: cuda is asked for, and torch sees no CUDA device; use auto")
+    device = "cuda" if available and wanted != "cpu" else "cpu"
+    detail = (
+        torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+    )
+    logger.info("device: %s (%s)", device, detail)
+    return device
+
+
+def train(
+    build: Callable[[], nn.Module],
+    training: Images,
+    validation: Images,
+    *,
+    seed: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    epochs: int,
+    batch_size: int,
+    optimizer: str,
+    learning_rate: float,
+    momentum: float,
+    weight_decay: float,
+    schedule: str,
+    step_epochs: int,
+    gamma: float,
+    workers: int = 0,
+    device: str = "cpu",
+    checkpoint: str | Path | None = None,
+    name: str = "net",
+) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    """Train a net; the same seed gives the same weights, bit for bit on the CPU.
+
+    Every random choice of an epoch (order, views, dropout) follows from the seed and the
+    epoch, so a run that resumes from its checkpoint ends like one that was never stopped.
+
+    Parameters
+    ----------
+    build : callable
+        Makes the untrained net, from torch's global generator.
+    training, validation : Images
+        Training views and validation views.
+    seed : int
+        Of the initial weights and everything after.
+    mean, std : sequence of float
+        For :func:`convergent.datasets.normalize`.
+    optimizer : {"sgd", "adamw"}
+        `momentum` is for SGD.
+    schedule : {"step", "onecycle", "constant"}
+        Rate multiplied by `gamma` every `step_epochs`; or one cycle up to `learning_rate`.
+    workers : int
+        Processes that decode image files.
+    device : {"cpu", "cuda"}
+        On a GPU in mixed precision.
+    checkpoint : path, optional
+        Where to keep the state after each epoch, and to resume from when it exists.
+    name : str
+        For messages.
+
+    Returns
+    -------
+    weights : dict
+        State dict on the CPU.
+    history : list of dict
+        One row per epoch: epoch, learning_rate, train_loss, train_top1, val_loss, val_top1,
+        val_top5, seconds.
+
+    Raises
+    ------
+    TrainingError
+        If the loss becomes NaN or infinite. The checkpoint stays at the epoch before.
+    """
+    torch.use_deterministic_algorithms(device == "cpu")
+    torch.backends.cudnn.benchmark = device == "cuda"
+    torch.manual_seed(seed)
+    net = build().to(device, memory_format=torch.channels_last)
+    optimize = _optimizer(net, optimizer, learning_rate, momentum, weight_decay)
+    steps = math.ceil(len(training) / batch_size)
+    scheduler = _scheduler(optimize, schedule, learning_rate, epochs, steps, step_epochs, gamma)
+    half = _half_precision(device)
+    scaler = torch.amp.GradScaler(device, enabled=half is torch.float16)
+    parts = {"net": net, "optimizer": optimize, "scheduler": scheduler, "scaler": scaler}
+    history: list[dict[str, Any]] = []
+    if checkpoint is not None and Path(checkpoint).exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        for part, module in parts.items():
+            module.load_state_dict(state[part])
+        history = state["history"]
+        logger.info("%s: resumed after epoch %d of %d", name, len(history), epochs)
+
+    def batches(images: Images, **options):
+        for views, labels in images.loader(batch_size, workers=workers, **options):
+            views = normalize(views.to(device, non_blocking=True), mean, std)
+            yield (
+                views.contiguous(memory_format=torch.channels_last),
+                labels.to(device, non_blocking=True),
+            )
+
+    bar = tqdm(
+        total=epochs * steps, initial=len(history) * steps, desc=name, unit="batch",
+        file=sys.__stderr__, disable=None, dynamic_ncols=True,
+    )  # fmt: skip
+    with bar:
+        for epoch in range(len(history), epochs):
+            start = time.perf_counter()
+            # Never the state of the initial weights: 2**32 apart, epochs of all seeds differ.
+            torch.manual_seed(seed + 2**32 * (epoch + 1))
+            net.train()
+            total = torch.zeros(2, device=device)
+            rate = optimize.param_groups[0]["lr"]
+            for step, (views, labels) in enumerate(batches(training, shuffle=True), 1):
+                with torch.autocast(device, half or torch.float32, enabled=half is not None):
+                    output = net(views)
+                loss = functional.cross_entropy(output.float(), labels)
+                optimize.zero_grad(set_to_none=True)
+                scaler.scale(loss).backward()
+                scaler.step(optimize)
+                scaler.update()
+                scheduler.step()
+                hits = (output.detach().argmax(1) == labels).sum()
+                total += torch.stack([loss.detach() * len(labels), hits])
+                if step % 50 == 0 or step == steps:
+                    _check_finite(total, name, epoch, step, learning_rate, checkpoint)
+                    seen = min(step * batch_size, len(training))
+                    loss_, top1 = (total / seen).tolist()
+                    bar.set_postfix(epoch=epoch + 1, loss=f"{loss_:.3f}", top1=f"{top1:.1%}")
+                bar.update()
+            train_loss, train_top1 = (total / len(training)).tolist()
+            val_loss, val_top1, val_top5 = _evaluate(net, batches(validation), half, device)
+            history.append(
+                {
+                    "epoch": epoch + 1,
+                    "learning_rate": rate,
+                    "train_loss": train_loss,
+                    "train_top1": train_top1,
+                    "val_loss": val_loss,
+                    "val_top1": val_top1,
+                    "val_top5": val_top5,
+                    "seconds": round(time.perf_counter() - start, 3),
+                }
+            )
+            logger.info(
+                "%s: epoch %d/%d  rate %.2g  loss %.4f  top-1 %.4f  validation %.4f  %.4f",
+                *(name, epoch + 1, epochs, rate, train_loss, train_top1, val_loss, val_top1),
+            )
+            if checkpoint is not None:
+                state = {part: module.state_dict() for part, module in parts.items()}
+                with writing(checkpoint) as path:
+                    torch.save({**state, "history": history}, path)
+    weights = {key: value.cpu().contiguous() for key, value in net.state_dict().items()}
+    return weights, history
+
+
+def _optimizer(net, name, learning_rate, momentum, weight_decay) -> torch.optim.Optimizer:
+    if name == "sgd":
+        return torch.optim.SGD(
+            net.parameters(), learning_rate, momentum=momentum, weight_decay=weight_decay
+        )
+    if name == "adamw":
+        return torch.optim.AdamW(net.parameters(), learning_rate, weight_decay=weight_decay)
+    raise ValueError(f"optimizer {name!r} is none of sgd, adamw")
+
+
+def _scheduler(optimizer, name, learning_rate, epochs, steps, step_epochs, gamma):
+    """A schedule that is advanced once a batch."""
+    rates = torch.optim.lr_scheduler
+    if name == "step":
+        return rates.StepLR(optimizer, step_epochs * steps, gamma)
+    if name == "onecycle":
+        return rates.OneCycleLR(optimizer, learning_rate, epochs=epochs, steps_per_epoch=steps)
+    if name == "constant":
+        return rates.ConstantLR(optimizer, 1.0)
+    raise ValueError(f"schedule {name!r} is none of step, onecycle, constant")
+
+
+def _half_precision(device: str) -> torch.dtype | None:
+    if device == "cpu":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _check_finite(total, name, epoch, step, learning_rate, checkpoint) -> None:
+    if not torch.isfinite(total[0]):
+        kept = f"; epoch {epoch} is kept in {checkpoint}" if checkpoint and epoch else ""
+        raise TrainingError(
+            f"{name}: the loss is {total[0].item()} in epoch {epoch + 1}, batch {step}: the net "
+            f"died. Lower training.learning_rate (now {learning_rate:g}){kept}"
+        )
+
+
+@torch.inference_mode()
+def _evaluate(net: nn.Module, batches, half: torch.dtype | None, device: str) -> list[float]:
+    """Mean loss, top-1 and top-5 accuracy."""
+    net.eval()
+    total = torch.zeros(3, device=device)
+    count = 0
+    for views, labels in batches:
+        with torch.autocast(device, half or torch.float32, enabled=half is not None):
+            output = net(views).float()
+        hits = output.topk(min(5, output.shape[1])).indices == labels[:, None]
+        loss = functional.cross_entropy(output, labels, reduction="sum")
+        total += torch.stack([loss, hits[:, 0].sum(), hits.sum()])
+        count += len(labels)
+    return (total / count).tolist()
