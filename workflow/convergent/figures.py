@@ -1,0 +1,200 @@
+"""The paper's figures, drawn from reduced results.
+
+Each function takes small arrays or tables and returns a `matplotlib.figure.Figure`; nothing
+here reads activations. A colour means the same everywhere: light green is semi-matching, dark
+green is matching, as in the paper, and each net keeps its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from convergent.stores import writing
+
+matplotlib.use("agg")
+
+SEMI, MATCHING = "#7fd07f", "#116611"
+# Okabe and Ito's colours, told apart by the colour-blind too.
+NETS = ("#0072b2", "#e69f00", "#cc79a7", "#009e73", "#56b4e9", "#d55e00", "#000000", "#f0e442")
+STYLE = {
+    "figure.dpi": 150,
+    "savefig.dpi": 150,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+}
+matplotlib.rcParams.update(STYLE)
+
+
+def save(figure: Figure, *paths: str | Path) -> None:
+    """Write a figure to each path, in the format of its suffix; the same figure, the same bytes."""
+    for path in paths:
+        metadata = {"CreationDate": None} if Path(path).suffix == ".pdf" else {}
+        with writing(path) as scratch:
+            figure.savefig(scratch, metadata=metadata)
+
+
+def correlation_matrices(
+    within_a: NDArray,
+    within_b: NDArray,
+    between: NDArray,
+    partner: NDArray[np.integer],
+    nets: Sequence[str],
+    layer: str,
+) -> Figure:
+    """Figure 1: within-net, between-net and permuted between-net correlations of a layer.
+
+    Parameters
+    ----------
+    within_a, within_b : ndarray of shape (unit_a, unit_a), (unit_b, unit_b)
+    between : ndarray of shape (unit_a, unit_b)
+    partner : ndarray of shape (unit_a,)
+        The matching; -1 for units without a partner. Columns that are nobody's partner come
+        last.
+    nets : the names of net a and net b
+    layer : str
+    """
+    order = partner[partner >= 0]
+    order = np.concatenate([order, np.setdiff1d(np.arange(between.shape[1]), order)])
+    a, b = nets
+    panels = [
+        (f"(a) {a}, {a}", within_a, f"unit of {a}", f"unit of {a}"),
+        (f"(b) {b}, {b}", within_b, f"unit of {b}", f"unit of {b}"),
+        (f"(c) {a}, {b}", between, f"unit of {b}", f"unit of {a}"),
+        (
+            f"(d) {a}, {b} permuted",
+            between[:, order],
+            f"unit of {b}, matched order",
+            f"unit of {a}",
+        ),
+    ]
+    low, high = (f(m.min() if f is min else m.max() for _, m, *_ in panels) for f in (min, max))
+    figure = Figure(figsize=(13, 3.6))
+    axes = figure.subplots(1, 4)
+    for ax, (title, matrix, xlabel, ylabel) in zip(axes, panels, strict=True):
+        image = ax.imshow(matrix, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+        ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    figure.colorbar(image, ax=axes, label="correlation", fraction=0.012, pad=0.01)
+    figure.suptitle(f"Correlation matrices of {layer}")
+    return figure
+
+
+def matched_values(matches: pd.DataFrame, layers: Sequence[str], nets: Sequence[str]) -> Figure:
+    """Figures 3 and S3: matched correlations of each unit, sorted by the semi-matching.
+
+    Parameters
+    ----------
+    matches : DataFrame
+        Rows of one measure of ``matching.csv``.
+    layers : sequence of str
+        One panel each.
+    nets : the names of net a and net b
+    """
+    columns = min(3, len(layers))
+    rows = -(-len(layers) // columns)
+    single = len(layers) == 1
+    figure = Figure(figsize=(6.4, 4.2) if single else (4.2 * columns, 3 * rows))
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, layer in zip(axes, layers, strict=False):
+        rows_ = matches.query("layer == @layer and direction == 'ab'")
+        values = rows_.pivot_table(index="unit", columns="method", values="value")
+        values = values.sort_values("semi", ascending=False, kind="stable")
+        _matched_points(ax, values, size=1 if single else 0.6)
+        ax.set(title=f"{layer}, {nets[0]} to {nets[1]}", xlim=(-0.02 * len(values), None))
+        ax.set(xlabel=f"unit of {nets[0]}, sorted by its semi-matching", ylabel="correlation")
+    if single:
+        axes[0].legend(loc="lower left")
+    else:
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    for ax in axes[len(layers) :]:
+        ax.remove()
+    return figure
+
+
+def mean_by_layer(matches: Mapping[str, pd.DataFrame], layers: Sequence[str]) -> Figure:
+    """Figure 4: mean matched correlation by layer, over all pairs with their spread.
+
+    Parameters
+    ----------
+    matches : mapping of pair to DataFrame
+        Rows of one measure of ``matching.csv``.
+    layers : sequence of str
+    """
+    rows = pd.concat(table.assign(pair=pair) for pair, table in matches.items())
+    rows = rows.query("direction == 'ab'")
+    means = rows.groupby(["method", "layer", "pair"])["value"].mean()
+    figure = Figure(figsize=(6.4, 4.2))
+    ax = figure.subplots()
+    places = np.arange(len(layers))
+    styles = [("semi", "semi-matching", SEMI, -0.2), ("matching", "matching", MATCHING, 0.2)]
+    for method, label, color, shift in styles:
+        table = means.loc[method].unstack("pair").loc[list(layers)]  # noqa: PD010
+        center, spread = table.mean(axis=1), table.std(axis=1, ddof=0)
+        ax.bar(places + shift, center, 0.38, color=color, label=label)
+        ax.errorbar(
+            places + shift, center, spread, fmt="none", ecolor="black", elinewidth=1, capsize=3
+        )
+        jitter = np.linspace(-0.12, 0.12, table.shape[1]) if table.shape[1] > 1 else [0]
+        for pair, offset in zip(table.columns, jitter, strict=True):
+            ax.plot(places + shift + offset, table[pair], ".", color="black", ms=2.5, alpha=0.6)
+    ax.set_xticks(places, layers)
+    ax.set(ylim=(min(0, ax.get_ylim()[0]), 1), ylabel="mean correlation of matched units")
+    n = len(matches)
+    ax.set_title(f"{n} pair{'s' * (n > 1)} of nets: mean, standard deviation, each pair a dot")
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def mean_activations(
+    means: Mapping[str, Mapping[str, NDArray]], layers: Sequence[str], markers: Iterable[str]
+) -> Figure:
+    """Figure S10: mean activation of every unit, sorted from highest to lowest, for all nets.
+
+    Parameters
+    ----------
+    means : mapping of net to mapping of layer to ndarray of shape (unit,)
+    layers : sequence of str
+        One panel each.
+    markers : layers whose every unit gets a marker; elsewhere only the ends do
+    """
+    columns = min(4, len(layers))
+    rows = -(-len(layers) // columns)
+    figure = Figure(figsize=(3.4 * columns, 2.9 * rows))
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, layer in zip(axes, layers, strict=False):
+        silent = []
+        for number, (net, by_layer) in enumerate(means.items()):
+            values = np.sort(by_layer[layer])[::-1]
+            live = values[values > 0]
+            silent.append(len(values) - len(live))
+            ax.plot(
+                np.arange(len(live)), live, color=NETS[number % len(NETS)], lw=1, marker="o", ms=3,
+                mfc="none", markevery=None if layer in markers else [0, -1], label=net,
+            )  # fmt: skip
+        ax.set_yscale("log")
+        dead = f" ({'/'.join(map(str, silent))} silent)" if any(silent) else ""
+        ax.set(title=f"{layer}{dead}", xlabel="unit, sorted", ylabel="mean activation")
+    axes[0].legend()
+    for ax in axes[len(layers) :]:
+        ax.remove()
+    return figure
+
+
+def _matched_points(ax: Axes, values: pd.DataFrame, size: float) -> None:
+    ranks = np.arange(len(values))
+    ax.plot(ranks, values["semi"], "o", color=SEMI, ms=7 * size, label="semi-matching")
+    ax.plot(ranks, values["matching"], "o", color=MATCHING, ms=3.5 * size, label="matching")
+    ax.set_ylim(min(0, np.nanmin(values.to_numpy())) - 0.02, 1.02)
