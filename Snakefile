@@ -1,0 +1,33 @@
+# Convergent learning: nets -> activations -> statistics -> pairs -> figures, tables.
+#
+#   snakemake --cores all                                      the whole run of config.yaml
+#   snakemake --cores all fig3                                 one figure
+#   snakemake --cores all net2-net4                            everything about one pair
+#   snakemake --cores all --configfile presets/imagenet.yaml   another run
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/activations.smk"
+include: "workflow/rules/statistics.smk"
+include: "workflow/rules/matching.smk"
+include: "workflow/rules/figures.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        expand(rules.match.output, pair=RUN.pairs),
+        rules.accuracy.output,
+        rules.unmatched.output,
+        expand(FIGURE, pair=RUN.pair, name=PAIR_FIGURES, suffix=["png", "pdf"]),
+        [getattr(rules, name).output for name in RUN_FIGURES],
+
+
+include: "workflow/rules/targets.smk"

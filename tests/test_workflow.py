@@ -1,0 +1,252 @@
+"""The Snakefile, run as its user would, on two nets and a few images.
+
+The repository is copied, so that its library can be edited, and run once; the tests then look
+at the results and at what each change would rerun.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+import zarr
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
+UNITS = dict(zip(LAYERS, [4, 6, 8, 8, 6, 10, 9], strict=True))
+SIDES = dict(zip(LAYERS, [16, 7, 3, 3, 3], strict=False))
+IMAGES, RUN = 30, "results/tiny"
+TINY = {
+    "run": "tiny",
+    "nets": {"net1": {"seed": 1}, "net2": {"seed": 2}},
+    "device": "cpu",
+    "data": {"name": "arrays", "root": "images.npz"},
+    "model": {"channels": [4, 6, 8, 8, 6], "fully_connected": [10, 9]},
+    "training": {"epochs": 1},
+    "statistics": {"blocks": 3},
+}
+
+
+def copy_repository(folder):
+    for name in ("workflow", "profiles", "envs", "presets"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    shutil.copy(ROOT / "Snakefile", folder)
+    values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    del values["nets"]["net3"], values["nets"]["net4"]
+    for key, value in TINY.items():
+        values[key] = values[key] | value if isinstance(value, dict) else value
+    (folder / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def snakemake(folder, *arguments, fails=False):
+    env = {k: v for k, v in os.environ.items() if k != "SNAKEMAKE_PROFILE"}
+    run = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    output = run.stdout + run.stderr
+    assert (run.returncode != 0) == fails, output
+    return output
+
+
+def planned(folder, *arguments):
+    """Rules that a dry run would execute, and how often."""
+    output = snakemake(folder, *arguments, "-n", "--quiet", "rules")
+    if "Job stats:" not in output:
+        assert "Nothing to be done" in snakemake(folder, "-n", *arguments)
+        return {}
+    table = output.split("Job stats:")[1].split("total")[0].splitlines()[3:]
+    jobs = {row.split()[0]: int(row.split()[1]) for row in table if row.strip()}
+    # Collections have nothing to run.
+    return {rule: n for rule, n in jobs.items() if rule not in ("all", "fig1", "fig3", "figS3")}
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("project")
+    copy_repository(folder)
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    pixels = rng.integers(0, 80, size=(120, 16, 16)) + 80 * labels[:, None, None]
+    np.savez(folder / "images.npz", images=pixels.astype(np.uint8), labels=labels)
+    snakemake(folder)
+    return folder
+
+
+def test_results_are_where_the_design_says(project):
+    run = project / RUN
+    pairs, drawn = run / "pairs/net1-net2", run / "figures/net1-net2"
+    for net in ("net1", "net2"):
+        weights = torch.load(run / f"nets/{net}/weights.pt", weights_only=True)
+        assert weights["conv1.conv.weight"].shape == (4, 1, 3, 3)
+        history = pd.read_csv(run / f"nets/{net}/history.csv")
+        columns = "epoch learning_rate train_loss train_top1 val_loss val_top1 val_top5 seconds"
+        assert list(history) == columns.split()
+        activations = zarr.open_group(run / f"activations/{net}.zarr", mode="r")
+        assert activations.attrs["complete"] is True
+        np.testing.assert_array_equal(activations["image_index"][...], np.arange(IMAGES))
+        statistics = zarr.open_group(run / f"statistics/{net}.zarr", mode="r")
+        for layer, units in UNITS.items():
+            sides = (SIDES[layer],) * 2 if layer in SIDES else ()
+            assert activations[layer].shape == (IMAGES, *sides, units)
+            assert statistics[f"{layer}/mean"].shape == (units,)
+            assert statistics[f"{layer}/std"].dtype == np.float64
+            assert statistics[f"{layer}/dead"].dtype == bool
+            assert statistics[f"{layer}/correlation"].shape == (units, units)
+    correlation = zarr.open_group(pairs / "correlation.zarr", mode="r")
+    for layer, units in UNITS.items():
+        assert correlation[f"{layer}/correlation"].shape == (units, units)
+        assert correlation[f"{layer}/blocks/comoment"].shape == (3, units, units)
+    matching = pd.read_csv(pairs / "matching.csv")
+    columns = ["layer", "measure", "method", "direction", "unit", "partner", "value"]
+    assert list(matching) == columns
+    assert len(matching) == 3 * sum(UNITS.values())
+    for name in ("accuracy", "unmatched"):
+        assert len(pd.read_csv(run / f"tables/{name}.csv"))
+    figures = [drawn / n for n in ("fig1", "fig3", "figS3")]
+    for path in [*figures, run / "figures/fig4", run / "figures/figS10"]:
+        with Image.open(path.with_suffix(".png")) as image:
+            assert min(image.size) > 300
+        assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_correlations_are_those_of_the_recorded_activations(project):
+    stores = (project / RUN / f"activations/{net}.zarr" for net in ("net1", "net2"))
+    a, b = (zarr.open_group(path, mode="r") for path in stores)
+    store = zarr.open_group(project / RUN / "pairs/net1-net2/correlation.zarr", mode="r")
+    for layer in LAYERS:
+        x, y = (g[layer][...].reshape(-1, UNITS[layer]).astype(float) for g in (a, b))
+        units = UNITS[layer]
+        with np.errstate(invalid="ignore"):
+            expected = np.nan_to_num(np.corrcoef(x, y, rowvar=False)[:units, units:])
+        np.testing.assert_allclose(store[f"{layer}/correlation"][...], expected, atol=1e-6)
+
+
+def test_a_second_run_has_nothing_to_do(project):
+    assert "Nothing to be done" in snakemake(project)
+
+
+@pytest.mark.parametrize("name", ["fig1", "fig3", "figS3", "fig4", "figS10"])
+def test_a_figure_alone_redraws_alone(project, name):
+    folder = project / RUN / "figures" / ("" if name in ("fig4", "figS10") else "net1-net2")
+    before = (folder / f"{name}.png").read_bytes()
+    (folder / f"{name}.png").unlink()
+    output = snakemake(project, name)
+    assert (folder / f"{name}.png").read_bytes() == before
+    assert "train" not in output.split("Job stats:")[1].split("total")[0]
+
+
+def test_nets_pairs_tables_and_paths_are_targets(project):
+    targets = ["net1", "net2", "net1-net2", "accuracy", "unmatched"]
+    assert planned(project, *targets, f"{RUN}/figures/net1-net2/fig3.pdf") == {}
+
+
+def test_a_report_is_made(project):
+    snakemake(project, "--report", "report.zip")
+    assert (project / "report.zip").stat().st_size > 10_000
+
+
+DOWNSTREAM = {"match": 1, "fig4": 1, "unmatched": 1}
+DOWNSTREAM |= {"draw_fig1": 1, "draw_fig3": 1, "draw_figS3": 1}
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "expected"),
+    [
+        # A comment: nothing. A function: the rules that use it, and what depends on them.
+        ("convergent/matching.py", "    rows, columns =", "    # why\n    rows, columns =", {}),
+        ("scripts/match.py", "def main", "# why\ndef main", {}),
+        ("convergent/matching.py", "maximize=True", "maximize=not False", DOWNSTREAM),
+        ("convergent/moments.py", "TILE = 1024", "TILE = 2048",
+         {"statistics": 2, "correlation": 1, "figS10": 1} | DOWNSTREAM),
+        ("convergent/figures.py", "ax.set_yscale", "ax.semilogy() or ax.set_yscale", {"figS10": 1}),
+        ("convergent/models.py", "alpha=1e-4", "alpha=2e-4",
+         {"train": 2, "record": 2, "accuracy": 1, "statistics": 2, "correlation": 1, "figS10": 1}
+         | DOWNSTREAM),
+        ("scripts/fig4.py", "snakemake.params.layers", "[*snakemake.params.layers]", {"fig4": 1}),
+    ],
+)  # fmt: skip
+def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
+    path = project / "workflow" / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    try:
+        assert planned(project) == expected
+    finally:
+        path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("training={workers: 0}", {}),
+        ("figures={layer: conv2}", {"draw_fig1": 1, "draw_fig3": 1, "draw_figS3": 1}),
+        ("statistics={blocks: 4}", {"statistics": 2, "correlation": 1, "figS10": 1} | DOWNSTREAM),
+        ("nets={net2: {seed: 5}}",
+         {"train": 1, "record": 1, "accuracy": 1, "statistics": 1, "correlation": 1, "figS10": 1}
+         | DOWNSTREAM),
+    ],
+)  # fmt: skip
+def test_exactly_what_uses_a_key_reruns(project, key, expected):
+    assert planned(project, "--config", key) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "trainings=3"], "trainings: no such key; there are run, nets"),
+        (["--config", "nets={net2: {seed: 1}}"], "nets.net2.seed: 1 is the seed of net1 too"),
+        (["--config", "layers=[conv9]"], "layers: alexnet has no layer 'conv9'"),
+        (["--config", "data={root: nowhere.npz}"], "data.root: there is no file nowhere.npz"),
+        (["--config", "statistics={blocks: 31}"], "statistics.blocks: 31 blocks need as many"),
+        (["--config", "nets={fig4: {seed: 9}}"], "nets.fig4: fig4 is a target of the workflow"),
+    ],
+)
+def test_faults_are_told_before_anything_runs(project, arguments, message):
+    before = sorted(p for p in (project / RUN).rglob("*"))
+    output = snakemake(project, *arguments, fails=True)
+    assert message in output
+    assert "Traceback" not in output
+    assert sorted(p for p in (project / RUN).rglob("*")) == before
+
+
+def test_a_net_that_dies_says_so_and_earlier_weights_come_back(project):
+    weights = project / RUN / "nets/net1/weights.pt"
+    before = weights.read_bytes()
+    recipe = "training={learning_rate: 1e30, optimizer: sgd, schedule: constant}"
+    output = snakemake(project, "net1", "--config", recipe, fails=True)
+    assert "net1: the loss is" in output
+    assert "Lower training.learning_rate" in output
+    # A failure must not pass for a result when it is run again.
+    assert planned(project, "net1", "--config", recipe)["train"] == 1
+    snakemake(project)
+    assert "resumed after epoch 1 of 1" in (project / RUN / "logs/train/net1.log").read_text()
+    assert weights.read_bytes() == before
+
+
+def test_a_corrupt_image_is_named_before_training(project, tmp_path):
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(3):
+                pixels = rng.integers(0, 255, size=(20, 20), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{i}.jpg")
+    bad = tmp_path / "train/dog/1.jpg"
+    bad.write_bytes(bad.read_bytes()[:300])
+    data = f"data={{name: imagefolder, root: {tmp_path}}}"
+    output = snakemake(project, "--config", "run=folder", data, fails=True)
+    assert f"{bad}: " in output
+    assert not (project / "results/folder/nets").exists()

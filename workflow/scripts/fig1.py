@@ -1,0 +1,22 @@
+from _job import run
+
+
+def main(snakemake):
+    import pandas as pd
+
+    from convergent.figures import correlation_matrices, save
+    from convergent.matching import partners
+    from convergent.stores import open_store
+
+    inputs, layer = snakemake.input, snakemake.params.layer
+    within_a, within_b, between = (
+        open_store(store)[f"{layer}/correlation"][...]
+        for store in (inputs.a, inputs.b, inputs.correlation)
+    )
+    partner = partners(pd.read_csv(inputs.matching), layer, units=len(between))
+    nets = snakemake.wildcards.pair.split("-")
+    save(correlation_matrices(within_a, within_b, between, partner, nets, layer), *snakemake.output)
+
+
+if __name__ == "__main__":
+    run(main, snakemake)

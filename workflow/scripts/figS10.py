@@ -1,0 +1,17 @@
+from _job import run
+
+
+def main(snakemake):
+    from convergent.figures import mean_activations, save
+    from convergent.stores import open_store
+
+    params = snakemake.params
+    means = {
+        net: {layer: group["mean"][...] for layer, group in store.groups()}
+        for net, store in zip(params.nets, map(open_store, snakemake.input.statistics), strict=True)
+    }
+    save(mean_activations(means, params.layers, markers=["conv1"]), *snakemake.output)
+
+
+if __name__ == "__main__":
+    run(main, snakemake)

@@ -1,0 +1,27 @@
+from _job import run
+
+
+def main(snakemake):
+    import numpy as np
+
+    from convergent.datasets import list_arrays, list_folder
+    from convergent.stores import writing
+
+    params = snakemake.params
+    if snakemake.output.get("pixels"):
+        listing, pixels = list_arrays(
+            params.name,
+            params.root,
+            validation_fraction=params.validation_fraction,
+            seed=params.seed,
+        )
+        with writing(snakemake.output.pixels) as path:
+            np.savez(path, pixels=pixels)
+    else:
+        listing = list_folder(params.root, snakemake.threads)
+    with writing(snakemake.output.listing) as path:
+        listing.to_csv(path, index=False)
+
+
+if __name__ == "__main__":
+    run(main, snakemake)

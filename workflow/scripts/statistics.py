@@ -1,0 +1,17 @@
+from _job import run
+
+
+def main(snakemake):
+    from convergent.statistics import write_statistics
+
+    write_statistics(
+        snakemake.input.activations,
+        snakemake.output.store,
+        snakemake.params.layers,
+        threads=snakemake.threads,
+        **snakemake.params.options,
+    )
+
+
+if __name__ == "__main__":
+    run(main, snakemake)

@@ -1,0 +1,40 @@
+from _job import run
+
+
+def main(snakemake):
+    import pandas as pd
+    import torch
+
+    from convergent import datasets, models, training
+    from convergent.stores import digest, writing
+
+    params = snakemake.params
+    torch.set_num_threads(snakemake.threads)
+    device = training.choose_device(params.device)
+    source = snakemake.input.get("pixels") or params.data["root"]
+    listing = pd.read_csv(snakemake.input.listing, dtype={"class": str, "path": str})
+    train, validation = datasets.load(listing, source, params.data)
+    options = models.options(params.model, params.data, classes=listing["label"].nunique())
+    # All that decides the weights, so that a checkpoint never serves another training.
+    fixed = [params.seed, params.data, params.model, params.training, params.code, device]
+    key = digest(*fixed, snakemake.threads, listing.to_csv())
+    weights, history = training.train(
+        lambda: models.build(**options),
+        train,
+        validation,
+        seed=params.seed,
+        mean=params.data["mean"],
+        std=params.data["std"],
+        device=device,
+        checkpoint=f"{params.checkpoints}/{key}.pt",
+        name=snakemake.wildcards.net,
+        **params.training,
+    )
+    with writing(snakemake.output.weights) as path:
+        torch.save(weights, path)
+    with writing(snakemake.output.history) as path:
+        pd.DataFrame(history).to_csv(path, index=False)
+
+
+if __name__ == "__main__":
+    run(main, snakemake)
