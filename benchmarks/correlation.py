@@ -10,7 +10,7 @@ for 1x, 2x and 4x the images.
 
 import argparse
 import os
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -108,7 +108,9 @@ def main() -> None:
     if options.peak:
         x, y = (open_store(p)["conv2"] for p in options.peak)
         streamed(x, y)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        # Not ru_maxrss, which a child inherits from the process that made the stores.
+        status = Path("/proc/self/status").read_text()
+        print(int(re.search(r"VmHWM:\s+(\d+)", status)[1]) // 1024)
         return
     for info in threadpoolctl.threadpool_info():
         print(f"{info['internal_api']} {info.get('version')}, {info.get('architecture')},", end=" ")

@@ -90,10 +90,24 @@ def test_a_failed_recording_leaves_what_was_there(tmp_path, small_net, images):
 
 
 def test_activations_too_large_for_float16_name_layer_and_remedy(tmp_path, small_net, images):
-    with pytest.raises(OverflowError, match=r"layer conv1: .* float16; set recording.dtype"):
+    with pytest.raises(
+        activations.RecordingError, match=r"layer conv1: .* float16; set recording.dtype"
+    ):
         activations.record(small_net, 1e6 * images, LAYERS, tmp_path / "a.zarr")
     assert not (tmp_path / "a.zarr").exists()
     activations.record(small_net, 1e6 * images, LAYERS, tmp_path / "a.zarr", dtype="float32")
+
+
+def test_a_loader_knows_how_many_images_it_has(tmp_path, small_net, images):
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images), 20)
+    activations.record(small_net, loader, ["fc7"], tmp_path / "a.zarr")
+    assert activations.open_store(tmp_path / "a.zarr")["fc7"].shape == (50, 9)
+
+
+def test_bare_batches_need_an_index(tmp_path, small_net, images):
+    for batches in (list(images.split(9)), iter(images.split(9))):
+        with pytest.raises(ValueError, match="batches need image_index"):
+            activations.record(small_net, batches, ["fc7"], tmp_path / "a.zarr")
 
 
 def test_a_layer_that_is_not_there_is_named(tmp_path, small_net, images):

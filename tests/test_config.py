@@ -68,13 +68,17 @@ def test_imagenet_preset_is_the_paper_s_run(digits):
         ({"layers": ["conv2"]}, "figures.layer: 'conv1' is not among layers"),
         ({"nets": {"net2": {"seed": 1}}}, "nets.net2.seed: 1 is the seed of net1 too"),
         ({"nets": {"net1": {"seed": -1}}}, "nets.net1.seed: .* greater than or equal to 0"),
-        ({"nets": {"a-b": {"seed": 9}}}, "nets.a-b"),
+        ({"nets": {"a-b": {"seed": 9}}}, "nets.a-b: not a name; "),
         ({"run": "../elsewhere"}, "run: .* got '../elsewhere'"),
         ({"run": None}, "run: .* valid string"),
         ({"figures": {"pair": "net2-net1"}}, "figures.pair: 'net2-net1' is none of net1-net2"),
-        ({"data": {"name": "imagefolder"}}, "data: root is missing"),
-        ({"data": {"std": [0.1, 0.1, 0.1]}}, "data: mean and std must both have"),
-        ({"data": {"size": 17}}, "data: validation_transform.resize: 16 pixels leave no view"),
+        ({"data": {"name": "imagefolder"}}, "data.root: missing; say where"),
+        ({"data": {"std": [0.1, 0.1, 0.1]}}, "data.mean: needs as many numbers as std"),
+        ({"data": {"mean": [0.5] * 3, "std": [0.5] * 3}}, "data.mean: 3 numbers do not fit digits"),
+        ({"data": {"train_transform": {"resize": "big"}}},
+         r"data.train_transform.resize: should be a number .* \[height, width\], got 'big'"),
+        ({"training": {"learning_rate": float("inf")}}, "training.learning_rate: .* finite"),
+        ({"data": {"size": 17}}, "data.validation_transform.resize: 16 pixels leave no view"),
         ({"data": {"size": 5}}, "data.size: 5 pixels shrink to 2 at conv2"),
         ({"recording": {"images": 10}}, "statistics.blocks: 20 blocks need as many images"),
         ({"statistics": 3}, "statistics: "),
@@ -157,6 +161,12 @@ def test_array_files_are_looked_at_first(digits, tmp_path, arrays, message):
 def test_more_blocks_than_digits_are_refused(digits):
     run = config.load(merged(digits, {"statistics": {"blocks": 500}}))
     with pytest.raises(config.ConfigError, match=r"500 blocks .* digits has 450"):
+        config.check_data(run)
+
+
+def test_more_images_than_there_are_cannot_be_recorded(digits):
+    run = config.load(merged(digits, {"recording": {"images": 451}}))
+    with pytest.raises(config.ConfigError, match=r"recording\.images: 451 .* digits has 450"):
         config.check_data(run)
 
 

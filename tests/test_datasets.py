@@ -70,6 +70,21 @@ def test_a_class_without_training_images_is_refused(folder):
         datasets.list_folder(folder)
 
 
+def test_a_class_with_an_empty_folder_is_refused(folder):
+    (folder / "train/emu").mkdir()
+    with pytest.raises(DataError, match=r"train: classes without images: emu"):
+        datasets.list_folder(folder)
+
+
+def test_an_image_that_changed_since_it_was_listed_is_refused(folder):
+    listing = datasets.list_folder(folder).query("split == 'validation'")
+    images = Images(listing, folder, resize=20, size=20, channels=3)
+    Image.new("RGB", (20, 30)).save(images.files[2])
+    images.__getitems__([0, 1, 3])
+    with pytest.raises(DataError, match=r"val/dog/0\.png: has changed since it was listed"):
+        images.__getitems__([2])
+
+
 def test_checksums_follow_the_content(folder):
     before = datasets.list_folder(folder)
     Image.new("RGB", (20, 30)).save(folder / "val/dog/1.png")
@@ -128,7 +143,7 @@ def test_cifar10_is_read_through_torchvision(tmp_path, monkeypatch):
 
 def images_of(pixels, tmp_path, **options):
     np.savez(tmp_path / "p.npz", pixels=pixels)
-    rows = pd.DataFrame({"label": np.zeros(len(pixels), int)})
+    rows = pd.DataFrame({"label": np.zeros(len(pixels), int), "crc32": 0})
     rows["path"] = [str(i) for i in range(len(pixels))]
     return Images(rows, tmp_path / "p.npz", channels=pixels.shape[-1], **options)
 
@@ -144,21 +159,26 @@ def test_validation_views_are_the_centre(tmp_path, rng):
 
 def test_training_views_are_windows_of_the_padded_image(tmp_path, rng):
     pixels = rng.integers(1, 255, size=(1, 8, 8, 1), dtype=np.uint8)
-    images = images_of(pixels, tmp_path, resize=8, size=8, shift=2, flip=True, random=True)
+    images = images_of(np.repeat(pixels, 2000, 0), tmp_path, resize=8, size=8, shift=2, flip=True)
     padded = np.pad(pixels[0, :, :, 0], 2)
     windows = {padded[i : i + 8, j : j + 8].tobytes() for i in range(5) for j in range(5)}
     windows |= {np.frombuffer(w, np.uint8).reshape(8, 8)[:, ::-1].tobytes() for w in windows}
-    torch.manual_seed(0)
-    views = images.__getitems__([0] * 2000)[0]
+    images.draw(0)
+    views = images.__getitems__(list(range(2000)))[0]
     assert {view.numpy().tobytes() for view in views[:, 0]} == windows
+    # Drawn once an epoch: the order in which they are asked for does not matter.
+    again = images.__getitems__([7, 1999, 3])[0]
+    assert torch.equal(again, views[[7, 1999, 3]])
+    images.draw(1)
+    assert not torch.equal(images.__getitems__(list(range(2000)))[0], views)
 
 
 def test_resize_keeps_the_aspect_unless_told(tmp_path, folder):
     listing = datasets.list_folder(folder).query("split == 'validation'")
     short = Images(listing, folder, resize=10, size=10, channels=3)
     both = Images(listing, folder, resize=(12, 10), size=10, channels=3)
-    assert short._decoded(short.files[0]).shape == (1, 3, 10, 15)
-    assert both._decoded(both.files[0]).shape == (1, 3, 12, 10)
+    assert short._decoded(0).shape == (1, 3, 10, 15)
+    assert both._decoded(0).shape == (1, 3, 12, 10)
 
 
 def test_resizing_agrees_with_pillow(tmp_path, folder):
@@ -166,7 +186,7 @@ def test_resizing_agrees_with_pillow(tmp_path, folder):
     images = Images(listing, folder, resize=(10, 15), size=10, channels=3)
     with Image.open(images.files[0]) as image:
         expected = np.asarray(image.resize((15, 10), Image.Resampling.BILINEAR))
-    result = images._decoded(images.files[0])[0].permute(1, 2, 0).numpy()
+    result = images._decoded(0)[0].permute(1, 2, 0).numpy()
     assert np.abs(result.astype(int) - expected).max() <= 1
 
 
@@ -185,7 +205,7 @@ def test_loader_with_workers_gives_the_same_in_order(folder):
 
 def test_channels_must_fit_the_arrays(tmp_path, rng):
     np.savez(tmp_path / "p.npz", pixels=np.zeros((2, 8, 8, 1), np.uint8))
-    rows = pd.DataFrame({"label": [0, 0], "path": ["0", "1"]})
+    rows = pd.DataFrame({"label": [0, 0], "path": ["0", "1"], "crc32": 0})
     with pytest.raises(DataError, match=r"1 channels where data\.mean gives 3"):
         Images(rows, tmp_path / "p.npz", resize=8, size=8, channels=3)
 
@@ -202,6 +222,7 @@ def test_recorded_images_are_drawn_once_for_all_nets(tmp_path, rng):
     pixels = rng.integers(0, 255, size=(30, 8, 8, 1), dtype=np.uint8)
     np.savez(tmp_path / "p.npz", pixels=pixels)
     rows = pd.DataFrame({"label": 0, "path": [str(i) for i in range(30)], "image": range(30)})
+    rows["crc32"] = 0
     rows["split"] = "validation"
     options = {"size": 8, "mean": [0.5], "validation_transform": {"resize": 8}}
     source = tmp_path / "p.npz"

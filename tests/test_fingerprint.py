@@ -119,6 +119,8 @@ def test_comments_docstrings_and_unused_code_do_not(project, file, old, new):
 
 
 def test_scripts_import_the_library_in_ways_that_are_followed():
-    """`import convergent.x` would not be."""
+    """`import convergent.x` and relative imports would not be."""
     for file in [*ROOT.glob("workflow/scripts/*.py"), *ROOT.glob("workflow/convergent/*.py")]:
-        assert "import convergent." not in file.read_text(), file
+        code = file.read_text()
+        assert "import convergent." not in code, file
+        assert "from ." not in code, file

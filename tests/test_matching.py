@@ -45,9 +45,24 @@ def test_semi_matching_may_share_and_is_never_worse(rng):
     assert len(set(semi)) < 30
 
 
-def test_dead_units_get_what_is_left():
-    similarity = np.array([[0.9, 0.0, 0.5], [0.0, 0.0, 0.0], [0.5, 0.0, 0.8]])
-    np.testing.assert_array_equal(matching(similarity), [0, 1, 2])
+def test_dead_units_match_last():
+    # Row 1 and column 2 are dead; 0 is more than any correlation of the others.
+    similarity = np.array([[-0.2, -0.1, 0.0], [0.0, 0.0, 0.0], [-0.3, -0.4, 0.0]])
+    np.testing.assert_array_equal(matching(similarity), [1, 2, 0])
+    np.testing.assert_array_equal(semi_matching(similarity)[[0, 2]], [1, 0])
+
+
+def test_dead_units_change_nothing_for_the_others(rng):
+    live = rng.uniform(-1, 1, size=(20, 20))
+    similarity = np.zeros((23, 23))
+    similarity[:20, 3:] = live
+    np.testing.assert_array_equal(matching(similarity)[:20] - 3, matching(live))
+    np.testing.assert_array_equal(semi_matching(similarity)[:20] - 3, semi_matching(live))
+
+
+def test_all_dead_is_no_fault():
+    np.testing.assert_array_equal(np.sort(matching(np.zeros((3, 3)))), [0, 1, 2])
+    np.testing.assert_array_equal(semi_matching(np.zeros((3, 3))), [0, 0, 0])
 
 
 def test_table_has_every_unit_both_ways(rng):

@@ -69,7 +69,7 @@ def test_caffenet_initial_values():
     ("options", "message"),
     [
         ({"name": "vgg"}, "model 'vgg' is none of alexnet"),
-        ({"size": 40}, "40 pixels shrink to 1 at conv3|shrink"),
+        ({"size": 40}, "40 pixels shrink to 1 at conv5"),
         ({"init": "zeros"}, "init 'zeros' is none of"),
     ],
 )

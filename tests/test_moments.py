@@ -15,7 +15,7 @@ def exact(x, y):
     x, y = x.astype(np.float64), y.astype(np.float64)
     x, y = x - x.mean(0), y - y.mean(0)
     scale = np.outer(np.sqrt((x**2).sum(0)), np.sqrt((y**2).sum(0)))
-    return np.divide(x.T @ y, scale, out=np.zeros_like(scale), where=scale > 0)
+    return np.divide(x.T @ y, scale, out=np.zeros_like(scale), where=scale > 1e-9)
 
 
 def relu_data(rng, samples, units, dtype=np.float32):
@@ -76,8 +76,9 @@ def test_a_far_mean_costs_no_digits(rng, ratio, dtype, error):
     np.testing.assert_allclose(correlation(x, y), exact(x, y), atol=error)
 
 
-def test_dead_units_correlate_zero_and_harm_nobody(rng):
-    x, y = relu_data(rng, 2000, 5), relu_data(rng, 2000, 4)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_dead_units_correlate_zero_and_harm_nobody(rng, dtype):
+    x, y = relu_data(rng, 2000, 5, dtype), relu_data(rng, 2000, 4, dtype)
     x[:, 1], x[:, 3], y[:, 0] = 0, 7.3, 1e-3  # silent, stuck, stuck
     moments = Moments.of(x[:700], y[:700]).merge(Moments.of(x[700:], y[700:]))
     np.testing.assert_array_equal(moments.var_x == 0, [False, True, False, True, False])

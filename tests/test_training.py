@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from convergent import datasets, models, training
 
@@ -37,7 +38,7 @@ def images(tmp_path_factory):
     pixels = rng.integers(0, 120, size=(80, 16, 16, 1)) + 120 * labels[:, None, None, None]
     path = tmp_path_factory.mktemp("images") / "images.npz"
     np.savez(path, pixels=pixels.astype(np.uint8))
-    listing = pd.DataFrame({"label": labels, "path": [str(i) for i in range(80)]})
+    listing = pd.DataFrame({"label": labels, "path": [str(i) for i in range(80)], "crc32": 0})
     listing["split"] = np.where(np.arange(80) < 64, "train", "validation")
     options = {
         "size": 16, "mean": [0.5], "validation_transform": {"resize": 16},
@@ -56,7 +57,7 @@ def test_same_seed_same_weights_bit_for_bit(images):
     )
     assert same(first, second)
     assert not same(first, other)
-    columns = "epoch learning_rate train_loss train_top1 val_loss val_top1 val_top5 seconds"
+    columns = "epoch learning_rate train_loss train_top1 val_loss val_top1 seconds"
     assert list(history[0]) == columns.split()
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
 
@@ -101,10 +102,51 @@ def test_step_schedule_steps(images):
     assert [row["learning_rate"] for row in history] == pytest.approx([0.01, 0.01, 0.001, 0.001])
 
 
-def test_a_dead_net_is_reported_with_its_remedy(images, tmp_path):
+def test_every_epoch_and_seed_has_its_own_order_and_views(images, monkeypatch):
+    seen = []
+    fetch = datasets.Images.__getitems__
+
+    def watched(self, indices):
+        views, labels = fetch(self, indices)
+        if self is images[0]:
+            seen.append((indices, views.numpy().tobytes()))
+        return views, labels
+
+    monkeypatch.setattr(datasets.Images, "__getitems__", watched)
+    recipe = RECIPE | {"epochs": 3, "batch_size": 64, "schedule": "constant"}
+    for seed in (1, 2):
+        training.train(build, *images, seed=seed, **recipe)
+    assert len(seen) == 6
+    assert len({tuple(order) for order, _ in seen}) == 6
+    assert len({views for _, views in seen}) == 6
+
+
+def test_workers_decide_nothing(tmp_path, images):
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 20), ("val", 4)):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(n):
+                pixels = rng.integers(0, 255, size=(20, 20), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{i}.png")
+    transform = {"resize": 20, "shift": 1, "flip": True}
+    options = {"size": 16, "mean": [0.5], "validation_transform": {"resize": 20}}
+    options["train_transform"] = transform
+    files = datasets.load(datasets.list_folder(tmp_path), tmp_path, options)
+    recipe = RECIPE | {"epochs": 2}
+    alone, helped = (training.train(build, *files, seed=1, workers=n, **recipe)[0] for n in (0, 2))
+    assert same(alone, helped)
+
+
+@pytest.mark.parametrize("batch_size", [16, 64])
+def test_a_dead_net_is_reported_with_its_remedy(images, tmp_path, batch_size):
+    """Even when only the last step of an epoch kills it; its state is not kept."""
     recipe = RECIPE | {"optimizer": "sgd", "schedule": "constant", "learning_rate": 1e30}
-    with pytest.raises(training.TrainingError, match=r"net7: the loss is .* Lower training"):
-        training.train(build, *images, seed=1, name="net7", **recipe)
+    recipe["batch_size"] = batch_size
+    checkpoint = tmp_path / "checkpoint.pt"
+    with pytest.raises(training.TrainingError, match=r"net7: the .*loss is .* Lower training"):
+        training.train(build, *images, seed=1, name="net7", checkpoint=checkpoint, **recipe)
+    assert not checkpoint.exists()
 
 
 def test_weights_load_safely_and_fit(images, tmp_path):

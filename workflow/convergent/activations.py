@@ -14,12 +14,17 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from convergent import ConvergentError
 from convergent.stores import create, new_store, open_store, read, save
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["open_store", "random_positions", "record", "samples"]
+
+
+class RecordingError(ConvergentError, OverflowError):
+    """An activation that the store cannot hold; the message names the layer."""
 
 
 def record(
@@ -48,8 +53,8 @@ def record(
     store : path
         Where the Zarr group goes; replaces what is there, when complete.
     image_index : ndarray of shape (image,), optional
-        The images' places in their data set, kept as ``image_index``. Left out, they count
-        from 0, which takes images that know their length.
+        The images' places in their data set, kept as ``image_index``. They count from 0 when
+        it is left out, as it may be for an array or a `torch.utils.data.DataLoader`.
     dtype : {"float16", "float32"}
         Of the stored activations; the net itself computes in float32.
     device : str
@@ -63,16 +68,22 @@ def record(
         If the net has not one of the layers.
     ValueError
         If there are no images, or `image_index` does not fit them.
-    OverflowError
+    RecordingError
         If an activation is NaN or infinite, or too large for `dtype` (above 65504 in float16).
     """
     import torch
 
     from convergent.models import activation
 
-    index = np.arange(len(images)) if image_index is None else np.asarray(image_index)
+    if image_index is None:
+        images_known = getattr(images, "dataset", images)
+        if not hasattr(images_known, "shape") and images_known is images:
+            raise ValueError(f"{store}: batches need image_index, which says how many images")
+        image_index = np.arange(len(images_known))
+    index = np.asarray(image_index)
     if index.ndim != 1 or len(index) == 0:
         raise ValueError(f"{store}: image_index must name at least one image, got {index.shape}")
+    torch.backends.cudnn.allow_tf32 = False
     net = net.to(device).eval()
     modules = [activation(net, layer) for layer in layers]
     outputs: dict[str, torch.Tensor] = {}
@@ -189,7 +200,7 @@ def _to_numpy(output: torch.Tensor, dtype: str, layer: str) -> NDArray:
     if not torch.isfinite(cast).all():
         largest = output.abs().max().item()
         remedy = "; set recording.dtype: float32" if np.isfinite(largest) else ""
-        raise OverflowError(
+        raise RecordingError(
             f"layer {layer}: activations up to {largest:g} do not fit into {dtype}{remedy}"
         )
     return (cast.permute(0, 2, 3, 1) if cast.ndim == 4 else cast).cpu().numpy()

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -44,7 +45,9 @@ class ConfigError(ConvergentError, ValueError):
 class Section(BaseModel):
     """A part of the configuration; refuses keys that it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -62,10 +65,19 @@ class Net(Section):
     """Of its initial weights, the order of its images and its dropout; no two nets share one."""
 
 
+def _is_resize(value: Any) -> Any:
+    if isinstance(value, str) or (isinstance(value, list | tuple) and len(value) != 2):
+        raise ValueError(f"should be a number of pixels or [height, width], got {value!r}")
+    return value
+
+
+Resize = Annotated[PositiveInt | tuple[PositiveInt, PositiveInt], BeforeValidator(_is_resize)]
+
+
 class TrainTransform(Section):
     """Training views: resize, a margin of zeros, a crop at random, a mirror image at random."""
 
-    resize: PositiveInt | tuple[PositiveInt, PositiveInt] = (256, 256)
+    resize: Resize = (256, 256)
     """Short side in pixels, or height and width."""
     shift: NonNegativeInt = 0
     """Margin of zeros around the resized image, in pixels, before the crop of `data.size`."""
@@ -76,7 +88,7 @@ class TrainTransform(Section):
 class ValidationTransform(Section):
     """Validation views, the ones that are recorded: resize, then the central crop."""
 
-    resize: PositiveInt | tuple[PositiveInt, PositiveInt] = (256, 256)
+    resize: Resize = (256, 256)
     """Short side in pixels, or height and width."""
 
 
@@ -90,16 +102,24 @@ class Data(Section):
     """Folder of the images, or the .npz file; digits need none."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
     """Share kept for validation by digits, and by arrays that have no `validation` mask."""
+    seed: NonNegativeInt = 0
+    """Of the draw of that share."""
     size: PositiveInt = 227
     """Side of the square view that the net sees, in pixels."""
-    mean: list[Unit] = [0.485, 0.456, 0.406]
+    mean: list[Unit] = [0.481, 0.457, 0.408]
     """Subtracted from each channel, on the scale 0 to 1; one number is grey, three are colour."""
-    std: list[Annotated[float, Field(gt=0, le=1)]] = [0.229, 0.224, 0.225]
-    """Each channel is divided by it."""
+    std: list[Annotated[float, Field(gt=0, le=1)]] = [1 / 255, 1 / 255, 1 / 255]
+    """Each channel is divided by it. 1/255 leaves 8-bit values less their mean, as Caffe does;
+    CaffeNet's initial weights and normalisation are made for that scale."""
     train_transform: TrainTransform = TrainTransform()
     """Of the images that nets are trained on."""
     validation_transform: ValidationTransform = ValidationTransform()
     """Of the images that nets are compared on."""
+
+    @property
+    def split(self) -> dict[str, Any]:
+        """Keys that draw validation images where the data set does not bring them."""
+        return {"validation_fraction": self.validation_fraction, "seed": self.seed}
 
     @property
     def is_folder(self) -> bool:
@@ -109,9 +129,11 @@ class Data(Section):
     @model_validator(mode="after")
     def _agrees(self) -> Data:
         if len(self.mean) not in (1, 3) or len(self.mean) != len(self.std):
-            raise ValueError("mean and std must both have one number (grey) or three (colour)")
+            raise ValueError("mean: needs as many numbers as std, one (grey) or three (colour)")
+        if len(self.mean) != {"digits": 1, "cifar10": 3}.get(self.name, len(self.mean)):
+            raise ValueError(f"mean: {len(self.mean)} numbers do not fit {self.name}")
         if self.name != "digits" and self.root is None:
-            raise ValueError(f"root is missing: say where the {self.name} images are")
+            raise ValueError(f"root: missing; say where the {self.name} images are")
         margins = {"train_transform": self.train_transform.shift, "validation_transform": 0}
         for key, margin in margins.items():
             resize = getattr(self, key).resize
@@ -319,7 +341,7 @@ def check_data(config: Config) -> None:
     ConfigError
         Names the key, what was looked for and what would be right.
     """
-    data, blocks = config.data, config.statistics.blocks
+    data, blocks, images = config.data, config.statistics.blocks, config.recording.images or 0
     if data.is_folder:
         root = Path(data.root)
         if not root.is_dir():
@@ -332,7 +354,7 @@ def check_data(config: Config) -> None:
                     f"{root}/train and {root}/val (or test)"
                 )
         files = (f for entry in os.scandir(validation) if entry.is_dir() for f in os.scandir(entry))
-        count = sum(1 for _ in itertools.islice(files, blocks))
+        count = sum(1 for _ in itertools.islice(files, max(blocks, images)))
     elif data.name == "arrays":
         import numpy as np
 
@@ -354,6 +376,8 @@ def check_data(config: Config) -> None:
             f"statistics.blocks: {blocks} blocks need as many validation images, {data.name} has "
             f"{count}; ask for fewer blocks"
         )
+    if count < images:
+        raise ConfigError(f"recording.images: {images} asked for, {data.name} has {count}")
 
 
 def image_sources(config: Config) -> list[str]:
@@ -401,6 +425,10 @@ def schema() -> str:
     values = {
         "$schema": "https://json-schema.org/draft/2020-12/schema"
     } | Config.model_json_schema()
+    # In an overlay, null leaves a net out.
+    nets = values["properties"]["nets"]["patternProperties"]
+    for pattern, net in nets.items():
+        nets[pattern] = {"anyOf": [net, {"type": "null"}]}
     return json.dumps(values, indent=2) + "\n"
 
 
@@ -458,7 +486,11 @@ def _explain(fault: Mapping[str, Any]) -> str:
         return f"{place}: no such key; there are {', '.join(section.model_fields)}"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
-        return f"{place}: {message}" if place else message
+        # A check of a whole section says first which key it is about.
+        separator = "." if message.split()[0].endswith(":") else ": "
+        return f"{place}{separator}{message}" if place else message
+    if fault["loc"][-1] == "[key]":
+        return f"{place.removesuffix('.[key]')}: not a name; {message}"
     got = "" if fault["type"] == "missing" else f", got {fault['input']!r}"
     return f"{place}: {message}{got}"
 

@@ -6,6 +6,7 @@ through that list afterwards: what is trained on and recorded is on paper.
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -67,8 +68,14 @@ def list_folder(root: str | Path, threads: int = 1) -> pd.DataFrame:
                 if file.suffix.lower() in SUFFIXES
             ]
     frame = pd.DataFrame(rows, columns=["split", "label", "class", "path"])
+    empty = sorted(set(classes) - set(frame.loc[frame["split"] == "train", "class"]))
+    if empty:
+        raise DataError(f"{folders['train']}: classes without images: {_first(empty, ', ')}")
+    checked: list[int | str] = []
     with ThreadPoolExecutor(threads) as pool:
-        checked = list(pool.map(_checksum, [root / path for path in frame["path"]]))
+        for start in range(0, len(frame), 10_000):  # a million pending results take gigabytes
+            paths = frame["path"].iloc[start : start + 10_000]
+            checked += pool.map(_checksum, [root / path for path in paths])
     bad = [error for error in checked if isinstance(error, str)]
     if bad:
         raise DataError("images that cannot be decoded:\n" + _first(bad, "\n"))
@@ -121,8 +128,9 @@ def list_arrays(
 class Images:
     """One split of a data set, as batches of 8-bit views that a net can take.
 
-    Training views are cropped at random from the resized image with a margin of `shift`
-    zeros, and mirrored at random where `flip` is set; validation views are the centre.
+    Once :meth:`draw` has been called they are training views: cropped at random from the
+    resized image with a margin of `shift` zeros, and mirrored at random where `flip` is set.
+    Before, they are the centre of the resized image.
 
     Parameters
     ----------
@@ -137,9 +145,7 @@ class Images:
     channels : {1, 3}
         Grey or colour.
     shift, flip
-        Of the training views; with ``random=False`` neither is used.
-    random : bool
-        Whether to draw training views, from torch's global generator.
+        Of the training views.
     """
 
     def __init__(
@@ -152,11 +158,12 @@ class Images:
         channels: int,
         shift: int = 0,
         flip: bool = False,
-        random: bool = False,
     ):
         self.resize, self.size, self.channels = resize, size, channels
-        self.shift, self.flip, self.random = shift, flip, random
+        self.shift, self.flip = shift, flip
+        self.draws: torch.Tensor | None = None
         self.labels = listing["label"].to_numpy(np.int64)
+        self.checksums = listing["crc32"].to_numpy(np.int64)
         self.pixels = self.files = None
         if Path(source).is_dir():
             self.files = [str(Path(source) / path) for path in listing["path"]]
@@ -168,20 +175,30 @@ class Images:
                     f"{source}: images have {pixels.shape[-1]} channels where data.mean gives "
                     f"{channels}"
                 )
-            self.pixels = self._resized(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+            self.pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def draw(self, seed: int) -> None:
+        """Draw a view of every image, for one epoch.
+
+        All are drawn at once, so that neither their order nor the workers decide anything.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        self.draws = torch.rand(len(self), 3, generator=generator)
+
     def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Views (image, channel, y, x), uint8, and labels of a batch."""
         if self.pixels is not None:
-            views = self._views(self.pixels[indices])
+            views = self._views(self._resized(self.pixels[indices]), indices)
         else:
-            views = torch.cat([self._views(self._decoded(self.files[i])) for i in indices])
+            views = torch.cat([self._views(self._decoded(i), [i]) for i in indices])
         return views, torch.from_numpy(self.labels[indices])
 
-    def loader(self, batch_size: int, *, shuffle: bool = False, workers: int = 0):
+    def loader(
+        self, batch_size: int, *, shuffle: bool = False, workers: int = 0, pin: bool = False
+    ) -> DataLoader:
         """A `torch.utils.data.DataLoader` over the split."""
         return DataLoader(
             self,
@@ -189,22 +206,32 @@ class Images:
             shuffle=shuffle,
             num_workers=workers if self.files else 0,
             collate_fn=_as_is,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pin,
         )
 
     def batches(
-        self, batch_size: int, mean: Sequence[float], std: Sequence[float], *, workers: int = 0
+        self,
+        batch_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        workers: int = 0,
+        device: str = "cpu",
     ) -> Iterator[torch.Tensor]:
-        """Normalised float32 batches in order, for recording."""
-        for views, _ in self.loader(batch_size, workers=workers):
-            yield normalize(views, mean, std)
+        """Normalised float32 batches in order on `device`, for recording."""
+        for views, _ in self.loader(batch_size, workers=workers, pin=device == "cuda"):
+            yield normalize(views.to(device, non_blocking=True), mean, std)
 
-    def _decoded(self, file: str) -> torch.Tensor:
+    def _decoded(self, index: int) -> torch.Tensor:
+        file = self.files[index]
         try:
-            with Image.open(file) as image:
+            content = Path(file).read_bytes()
+            with Image.open(io.BytesIO(content)) as image:
                 pixels = np.array(image.convert("RGB" if self.channels == 3 else "L"))
         except Exception as error:
             raise DataError(f"{file}: cannot be decoded ({error})") from error
+        if zlib.crc32(content) != self.checksums[index]:
+            raise DataError(f"{file}: has changed since it was listed; delete the run's images.csv")
         pixels = torch.from_numpy(pixels.reshape(1, *pixels.shape[:2], self.channels))
         return self._resized(pixels.permute(0, 3, 1, 2))
 
@@ -218,19 +245,18 @@ class Images:
             return images.contiguous()
         return functional.interpolate(images, tuple(size), mode="bilinear", antialias=True)
 
-    def _views(self, images: torch.Tensor) -> torch.Tensor:
-        height, width = images.shape[2:]
-        if not self.random:
-            top, left = (height - self.size) // 2, (width - self.size) // 2
+    def _views(self, images: torch.Tensor, indices: list[int]) -> torch.Tensor:
+        if self.draws is None:
+            top, left = ((side - self.size) // 2 for side in images.shape[2:])
             return images[:, :, top : top + self.size, left : left + self.size]
         images = functional.pad(images, [self.shift] * 4)
-        n = len(images)
-        top = torch.randint(height + 2 * self.shift - self.size + 1, (n,))
-        left = torch.randint(width + 2 * self.shift - self.size + 1, (n,))
+        draws = self.draws[indices]
+        room = torch.tensor(images.shape[2:]) - self.size + 1
+        top, left = (draws[:, :2] * room).long().unbind(1)
         windows = images.unfold(2, self.size, 1).unfold(3, self.size, 1)
-        views = windows[torch.arange(n), :, top, left]
+        views = windows[torch.arange(len(images)), :, top, left]
         if self.flip:
-            mirrored = torch.rand(n) < 0.5
+            mirrored = draws[:, 2] < 0.5
             views[mirrored] = views[mirrored].flip(-1)
         return views
 
@@ -238,7 +264,7 @@ class Images:
 def load(
     listing: pd.DataFrame, source: str | Path, options: Mapping[str, Any]
 ) -> tuple[Images, Images]:
-    """Random training views and validation views.
+    """Images to train on and to validate on.
 
     Parameters
     ----------
@@ -249,7 +275,7 @@ def load(
     """
     splits = dict(iter(listing.groupby("split")))
     return (
-        _split(splits["train"], source, options, "train_transform", random=True),
+        _split(splits["train"], source, options, "train_transform"),
         _split(splits["validation"], source, options, "validation_transform"),
     )
 
@@ -290,16 +316,10 @@ def normalize(views: torch.Tensor, mean: Sequence[float], std: Sequence[float]) 
 
 
 def _split(
-    rows: pd.DataFrame, source: str | Path, options: Mapping[str, Any], transform: str, **more
+    rows: pd.DataFrame, source: str | Path, options: Mapping[str, Any], transform: str
 ) -> Images:
-    return Images(
-        rows,
-        source,
-        size=options["size"],
-        channels=len(options["mean"]),
-        **options[transform],
-        **more,
-    )
+    channels = len(options["mean"])
+    return Images(rows, source, size=options["size"], channels=channels, **options[transform])
 
 
 def _numbered(frame: pd.DataFrame, source: str) -> pd.DataFrame:

@@ -13,6 +13,8 @@ from scipy.optimize import linear_sum_assignment
 def semi_matching(similarity: NDArray) -> NDArray[np.intp]:
     """Best partner of every unit, where partners may be shared (section 3.1).
 
+    Dead units, whose similarities are all 0, are nobody's partner while there are others.
+
     Parameters
     ----------
     similarity : ndarray of shape (unit_a, unit_b)
@@ -21,14 +23,18 @@ def semi_matching(similarity: NDArray) -> NDArray[np.intp]:
     Returns
     -------
     ndarray of shape (unit_a,), intp
-        The column of each row's maximum, the first of equals.
+        The column of each row's maximum over live columns, the first of equals.
 
     Raises
     ------
     ValueError
         If `similarity` is not a finite matrix with columns.
     """
-    return _finite(similarity).argmax(axis=1)
+    similarity = _finite(similarity)
+    dead = ~similarity.any(axis=0)
+    if not dead.all():
+        similarity = np.where(dead, -np.inf, similarity)
+    return similarity.argmax(axis=1)
 
 
 def matching(similarity: NDArray) -> NDArray[np.intp]:
@@ -36,7 +42,8 @@ def matching(similarity: NDArray) -> NDArray[np.intp]:
 
     A maximum weight matching in the complete bipartite graph, solved exactly by
     `scipy.optimize.linear_sum_assignment` (the modified Jonker-Volgenant algorithm of Crouse
-    2016).
+    2016). Dead units, whose similarities are all 0, match last: with each other as far as they
+    go, so that none takes the partner of a unit that has one.
 
     Parameters
     ----------
@@ -53,7 +60,13 @@ def matching(similarity: NDArray) -> NDArray[np.intp]:
     ValueError
         If `similarity` is not a finite matrix with columns.
     """
-    rows, columns = linear_sum_assignment(_finite(similarity), maximize=True)
+    similarity = _finite(similarity).astype(np.float64)
+    dead_rows, dead_columns = ~similarity.any(axis=1), ~similarity.any(axis=0)
+    if dead_rows.any() or dead_columns.any():
+        # More than any reassignment of live pairs could gain.
+        penalty = 2 * np.abs(similarity).max() * min(similarity.shape) + 1
+        similarity[dead_rows[:, None] != dead_columns] -= penalty
+    rows, columns = linear_sum_assignment(similarity, maximize=True)
     partner = np.full(len(similarity), -1)
     partner[rows] = columns
     return partner

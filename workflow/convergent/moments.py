@@ -169,8 +169,10 @@ def _pilot_shift(x: NDArray) -> NDArray[np.float64]:
     """Mean of each unit whose pilot mean exceeds three pilot standard deviations, else 0."""
     pilot = x[:PILOT].astype(np.float64)
     mean = pilot.mean(axis=0)
-    # A value that float32 holds, so that subtracting it from float32 data is exact near it.
-    return np.where(np.abs(mean) > 3 * pilot.std(axis=0), mean.astype(np.float32), 0.0)
+    # A value that float32 holds, so that subtracting it from float32 data is exact near it; of
+    # a constant unit its own value, so that nothing is left of it.
+    shift = np.where(np.ptp(pilot, axis=0) == 0, pilot[0], mean.astype(np.float32))
+    return np.where(np.abs(mean) > 3 * pilot.std(axis=0), shift, 0.0)
 
 
 def _tile(x: NDArray, shift: NDArray[np.float64], buffer: NDArray[np.float32]) -> NDArray:

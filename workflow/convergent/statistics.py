@@ -23,7 +23,7 @@ from convergent.moments import Moments
 from convergent.stores import StoreError, new_store, open_store, save
 
 # Bytes of activations that one leaf of the reduction reads from each store.
-LEAF_BYTES = 32 * 2**20
+LEAF_BYTES = 24 * 2**20
 # Most bytes that the blocks of a layer take, as float32.
 BLOCKS_BYTES = 256 * 10**6
 
@@ -62,18 +62,18 @@ def block_moments(
 
     Raises
     ------
-    ValueError
+    StoreError
         If the stores differ in their images or positions, or there are fewer images than
-        blocks.
+        blocks, or an activation is NaN or infinite.
     """
     if y is not None and x.shape[:-1] != y.shape[:-1]:
-        raise ValueError(
+        raise StoreError(
             f"{x.store_path} is {x.shape} and {y.store_path} {y.shape}: all but units must agree"
         )
     images, units = x.shape[0], (x.shape[-1], (x if y is None else y).shape[-1])
     blocks = min(blocks, max(2, BLOCKS_BYTES // (4 * units[0] * units[1])))
     if images < blocks:
-        raise ValueError(f"{x.store_path}: {images} images cannot make {blocks} blocks")
+        raise StoreError(f"{x.store_path}: {images} images cannot make {blocks} blocks")
     total = int(np.prod(x.shape[1:-1]))
     if positions is not None and positions < total:
         index = np.arange(images) if image_index is None else image_index
@@ -147,13 +147,13 @@ def write_correlation(
 
     Raises
     ------
-    ValueError
+    StoreError
         If the two nets were recorded on different images.
     """
     a, b = open_store(activations_a), open_store(activations_b)
     index = a["image_index"][...]
     if not np.array_equal(index, b["image_index"][...]):
-        raise ValueError(f"{activations_a} and {activations_b} were recorded on different images")
+        raise StoreError(f"{activations_a} and {activations_b} were recorded on different images")
     with new_store(store) as target:
         for layer in layers:
             blocks = block_moments(a[layer], b[layer], image_index=index, **options)

@@ -18,7 +18,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from convergent import ConvergentError
 
 # zstd at level 1 halves float16 activations; higher levels and shuffles were no smaller and
-# slower (docs/storage.md). The checksum comes last, so that it covers what lies on disk.
+# slower (docs/benchmarks.md). The checksum comes last, so that it covers what lies on disk.
 COMPRESSORS = (ZstdCodec(level=1), Crc32cCodec())
 # Uncompressed sizes: a chunk is what one read decodes, a shard is one file.
 CHUNK_BYTES = 4 * 2**20

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -22,6 +23,10 @@ from convergent.stores import writing
 logger = logging.getLogger(__name__)
 
 
+class DeviceError(ConvergentError, ValueError):
+    """A device that is asked for and not there."""
+
+
 class TrainingError(ConvergentError, RuntimeError):
     """A net that died: its loss is no longer a number."""
 
@@ -31,12 +36,12 @@ def choose_device(wanted: str = "auto") -> str:
 
     Raises
     ------
-    ValueError
+    DeviceError
         If ``cuda`` is wanted and there is none.
     """
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
-        raise ValueError("device: cuda is asked for, and torch sees no CUDA device; use auto")
+        raise DeviceError("device: cuda is asked for, and torch sees no CUDA device; use auto")
     device = "cuda" if available and wanted != "cpu" else "cpu"
     detail = (
         torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
@@ -71,6 +76,7 @@ def train(
 
     Every random choice of an epoch (order, views, dropout) follows from the seed and the
     epoch, so a run that resumes from its checkpoint ends like one that was never stopped.
+    The number of workers decides nothing.
 
     Parameters
     ----------
@@ -101,7 +107,7 @@ def train(
         State dict on the CPU.
     history : list of dict
         One row per epoch: epoch, learning_rate, train_loss, train_top1, val_loss, val_top1,
-        val_top5, seconds.
+        seconds.
 
     Raises
     ------
@@ -115,7 +121,7 @@ def train(
     optimize = _optimizer(net, optimizer, learning_rate, momentum, weight_decay)
     steps = math.ceil(len(training) / batch_size)
     scheduler = _scheduler(optimize, schedule, learning_rate, epochs, steps, step_epochs, gamma)
-    half = _half_precision(device)
+    half = half_precision(device)
     scaler = torch.amp.GradScaler(device, enabled=half is torch.float16)
     parts = {"net": net, "optimizer": optimize, "scheduler": scheduler, "scaler": scaler}
     history: list[dict[str, Any]] = []
@@ -127,7 +133,8 @@ def train(
         logger.info("%s: resumed after epoch %d of %d", name, len(history), epochs)
 
     def batches(images: Images, **options):
-        for views, labels in images.loader(batch_size, workers=workers, **options):
+        pin = device == "cuda"
+        for views, labels in images.loader(batch_size, workers=workers, pin=pin, **options):
             views = normalize(views.to(device, non_blocking=True), mean, std)
             yield (
                 views.contiguous(memory_format=torch.channels_last),
@@ -141,8 +148,8 @@ def train(
     with bar:
         for epoch in range(len(history), epochs):
             start = time.perf_counter()
-            # Never the state of the initial weights: 2**32 apart, epochs of all seeds differ.
-            torch.manual_seed(seed + 2**32 * (epoch + 1))
+            torch.manual_seed(_mixed(seed, epoch))
+            training.draw(_mixed(seed, epoch))
             net.train()
             total = torch.zeros(2, device=device)
             rate = optimize.param_groups[0]["lr"]
@@ -158,13 +165,16 @@ def train(
                 hits = (output.detach().argmax(1) == labels).sum()
                 total += torch.stack([loss.detach() * len(labels), hits])
                 if step % 50 == 0 or step == steps:
-                    _check_finite(total, name, epoch, step, learning_rate, checkpoint)
                     seen = min(step * batch_size, len(training))
                     loss_, top1 = (total / seen).tolist()
+                    if not math.isfinite(loss_):
+                        raise _died(name, f"loss is {loss_} in epoch {epoch + 1}", rate)
                     bar.set_postfix(epoch=epoch + 1, loss=f"{loss_:.3f}", top1=f"{top1:.1%}")
                 bar.update()
             train_loss, train_top1 = (total / len(training)).tolist()
-            val_loss, val_top1, val_top5 = _evaluate(net, batches(validation), half, device)
+            val_loss, val_top1 = _evaluate(net, batches(validation), half, device)
+            if not math.isfinite(val_loss):
+                raise _died(name, f"validation loss is {val_loss} after epoch {epoch + 1}", rate)
             history.append(
                 {
                     "epoch": epoch + 1,
@@ -173,7 +183,6 @@ def train(
                     "train_top1": train_top1,
                     "val_loss": val_loss,
                     "val_top1": val_top1,
-                    "val_top5": val_top5,
                     "seconds": round(time.perf_counter() - start, 3),
                 }
             )
@@ -205,38 +214,44 @@ def _scheduler(optimizer, name, learning_rate, epochs, steps, step_epochs, gamma
     if name == "step":
         return rates.StepLR(optimizer, step_epochs * steps, gamma)
     if name == "onecycle":
-        return rates.OneCycleLR(optimizer, learning_rate, epochs=epochs, steps_per_epoch=steps)
+        # Adam's beta goes round with the rate; SGD keeps the momentum of the configuration.
+        cycle = "betas" in optimizer.defaults
+        return rates.OneCycleLR(
+            optimizer, learning_rate, epochs=epochs, steps_per_epoch=steps, cycle_momentum=cycle
+        )
     if name == "constant":
         return rates.ConstantLR(optimizer, 1.0)
     raise ValueError(f"schedule {name!r} is none of step, onecycle, constant")
 
 
-def _half_precision(device: str) -> torch.dtype | None:
+def half_precision(device: str) -> torch.dtype | None:
+    """The type of mixed precision on `device`: none on a CPU, bfloat16 where a GPU has it."""
     if device == "cpu":
         return None
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def _check_finite(total, name, epoch, step, learning_rate, checkpoint) -> None:
-    if not torch.isfinite(total[0]):
-        kept = f"; epoch {epoch} is kept in {checkpoint}" if checkpoint and epoch else ""
-        raise TrainingError(
-            f"{name}: the loss is {total[0].item()} in epoch {epoch + 1}, batch {step}: the net "
-            f"died. Lower training.learning_rate (now {learning_rate:g}){kept}"
-        )
+def _mixed(seed: int, epoch: int) -> int:
+    """A seed for one epoch of one net: 32 bits, all that torch's CPU generator takes."""
+    return int(np.random.SeedSequence([seed, epoch + 1]).generate_state(1)[0])
+
+
+def _died(name: str, what: str, rate: float) -> TrainingError:
+    return TrainingError(
+        f"{name}: the {what}: the net died. Lower training.learning_rate (the rate was {rate:g})"
+    )
 
 
 @torch.inference_mode()
 def _evaluate(net: nn.Module, batches, half: torch.dtype | None, device: str) -> list[float]:
-    """Mean loss, top-1 and top-5 accuracy."""
+    """Mean loss and top-1 accuracy."""
     net.eval()
-    total = torch.zeros(3, device=device)
+    total = torch.zeros(2, device=device)
     count = 0
     for views, labels in batches:
         with torch.autocast(device, half or torch.float32, enabled=half is not None):
             output = net(views).float()
-        hits = output.topk(min(5, output.shape[1])).indices == labels[:, None]
         loss = functional.cross_entropy(output, labels, reduction="sum")
-        total += torch.stack([loss, hits[:, 0].sum(), hits.sum()])
+        total += torch.stack([loss, (output.argmax(1) == labels).sum()])
         count += len(labels)
     return (total / count).tolist()

@@ -24,7 +24,6 @@ rule record:
         model=RUN.model.model_dump(),
         recording=RUN.recording.model_dump(),
         seed=RUN.statistics.seed,
-        workers=RUN.training.workers,
         device=RUN.device,
         code=code("record.py"),
     message:

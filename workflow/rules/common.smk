@@ -10,8 +10,9 @@ from convergent.config import ConfigError, check_data, image_sources, load
 from convergent.fingerprint import fingerprint
 
 # Snakemake puts what overlays name first; nets keep the order of config.yaml, and so do pairs.
-if isinstance(config["nets"], dict):
-    config["nets"] = {**load_configfile("config.yaml")["nets"], **config["nets"]}
+base = load_configfile(Path(workflow.basedir) / "config.yaml").get("nets")
+if isinstance(base, dict) and isinstance(config.get("nets"), dict):
+    config["nets"] = {**base, **config["nets"]}
 try:
     RUN = load(config)
     check_data(RUN)
@@ -43,18 +44,32 @@ def reduction_mb(wildcards, threads):
     return 1500 + threads * (200 + 32 * WIDEST**2 // 10**6)
 
 
-def figure(name, category, pair=None):
-    """Output of a figure: PNG, with its caption in the report, and PDF."""
-    path = f"{RESULTS}/figures/{pair}/{name}" if pair else f"{RESULTS}/figures/{name}"
+def figure(name, category, pair):
+    """Output of a figure of a pair or of all nets: PNG, captioned in the report, and PDF."""
+    path = (
+        f"{RESULTS}/figures/{pair}/{name}"
+        if pair != "all"
+        else f"{RESULTS}/figures/{name}"
+    )
     png = report(
         f"{path}.png",
         caption=f"../report/{name}.rst",
         category=category,
-        labels={"figure": name, "pair": pair or "all"},
+        labels={"figure": name, "pair": pair},
     )
     return [png, f"{path}.pdf"]
 
 
-def of_pair(path, member):
-    """Input function: `path` with the first (0) or second (1) net of the pair as {net}."""
-    return lambda wildcards: path.format(net=wildcards.pair.split("-")[member])
+def pair_of(wildcards):
+    """The pair of a job; of a target by name, the one that the configuration chooses."""
+    return wildcards.get("pair", RUN.pair)
+
+
+def of_pair(path, member=None):
+    """Input function: `path` for the pair of a job, or for its first (0) or second (1) net."""
+
+    def paths(wildcards):
+        pair = pair_of(wildcards)
+        return path.format(pair=pair, net=pair.split("-")[member or 0])
+
+    return paths

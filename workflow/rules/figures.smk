@@ -1,20 +1,26 @@
-# Figures redraw from reduced results; each is a target by its bare name.
-
-# Drawn for a pair; the bare name draws the first pair, or the one that figures.pair names.
+# Figures redraw from reduced results. A figure of a pair is drawn by two rules: draw_... for any
+# pair, and one by the figure's name for the pair that the configuration chooses.
 PAIR_FIGURES = ["fig1", "fig3", "figS3"]
-# Drawn over all nets.
+# Over all nets.
 RUN_FIGURES = ["fig4", "figS10"]
 FIGURE = f"{RESULTS}/figures/{{pair}}/{{name}}.{{suffix}}"
+ONE_TO_ONE = "Section 3: one to one"
+MORE_MATCHING = "Section S.2: more matching"
+
+
+ruleorder: fig1 > draw_fig1
+ruleorder: fig3 > draw_fig3
+ruleorder: figS3 > draw_figS3
 
 
 rule draw_fig1:
     input:
         a=of_pair(rules.statistics.output.store, 0),
         b=of_pair(rules.statistics.output.store, 1),
-        correlation=rules.correlation.output.store,
-        matching=rules.match.output.matching,
+        correlation=of_pair(rules.correlation.output.store),
+        matching=of_pair(rules.match.output.matching),
     output:
-        figure("fig1", "Section 3: one to one", pair="{pair}"),
+        figure("fig1", ONE_TO_ONE, "{pair}"),
     log:
         f"{LOGS}/fig1/{{pair}}.log",
     conda:
@@ -24,17 +30,25 @@ rule draw_fig1:
         mem_mb=1000,
         runtime=10,
     params:
+        pair=pair_of,
         layer=RUN.figures.layer,
         code=code("fig1.py"),
     script:
         "../scripts/fig1.py"
 
 
+use rule draw_fig1 as fig1 with:
+    output:
+        figure("fig1", ONE_TO_ONE, RUN.pair),
+    log:
+        f"{LOGS}/fig1/{RUN.pair}.log",
+
+
 rule draw_fig3:
     input:
-        matching=rules.match.output.matching,
+        matching=of_pair(rules.match.output.matching),
     output:
-        figure("fig3", "Section 3: one to one", pair="{pair}"),
+        figure("fig3", ONE_TO_ONE, "{pair}"),
     log:
         f"{LOGS}/fig3/{{pair}}.log",
     conda:
@@ -44,28 +58,44 @@ rule draw_fig3:
         mem_mb=1000,
         runtime=10,
     params:
+        pair=pair_of,
         layers=[RUN.figures.layer],
         code=code("matched_values.py"),
     script:
         "../scripts/matched_values.py"
 
 
+use rule draw_fig3 as fig3 with:
+    output:
+        figure("fig3", ONE_TO_ONE, RUN.pair),
+    log:
+        f"{LOGS}/fig3/{RUN.pair}.log",
+
+
 use rule draw_fig3 as draw_figS3 with:
     output:
-        figure("figS3", "Section S.2: more matching", pair="{pair}"),
+        figure("figS3", MORE_MATCHING, "{pair}"),
     log:
         f"{LOGS}/figS3/{{pair}}.log",
     params:
+        pair=pair_of,
         # The other layers; the only one when there is no other.
         layers=[l for l in RUN.layers if l != RUN.figures.layer] or RUN.layers,
         code=code("matched_values.py"),
+
+
+use rule draw_figS3 as figS3 with:
+    output:
+        figure("figS3", MORE_MATCHING, RUN.pair),
+    log:
+        f"{LOGS}/figS3/{RUN.pair}.log",
 
 
 rule fig4:
     input:
         matches=expand(rules.match.output.matching, pair=RUN.pairs),
     output:
-        figure("fig4", "Section 3: one to one"),
+        figure("fig4", ONE_TO_ONE, "all"),
     log:
         f"{LOGS}/fig4.log",
     conda:
@@ -86,7 +116,7 @@ rule figS10:
     input:
         statistics=expand(rules.statistics.output.store, net=RUN.nets),
     output:
-        figure("figS10", "Section S.4: mean activations"),
+        figure("figS10", "Section S.4: mean activations", "all"),
     log:
         f"{LOGS}/figS10.log",
     conda:

@@ -1,14 +1,4 @@
-# Targets by name: each figure of the chosen pair, each net, each pair.
-
-
-for name in PAIR_FIGURES:
-
-    rule:
-        name:
-            name
-        input:
-            expand(FIGURE, pair=RUN.pair, name=name, suffix=["png", "pdf"]),
-        localrule: True
+# Targets by name: each net, each pair.
 
 
 taken = [rule.name for rule in workflow.rules]

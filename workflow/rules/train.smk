@@ -24,8 +24,8 @@ rule images:
     params:
         name=RUN.data.name,
         root=RUN.data.root,
-        validation_fraction=RUN.data.validation_fraction,
-        seed=RUN.statistics.seed,
+        # What draws the validation images of data sets that have none of their own.
+        split={} if RUN.data.is_folder else RUN.data.split,
         code=code("images.py"),
     message:
         "Listing and checking the images of {params.name}"
@@ -48,13 +48,15 @@ rule train:
     threads: 1 + RUN.training.workers
     resources:
         mem_mb=4000 + 1500 * RUN.training.workers,
-        runtime=60 if RUN.data.name != "imagenet" else 7 * 24 * 60,
+        # Minutes: an epoch of ImageNet takes half an hour at the worst.
+        runtime=60 + RUN.training.epochs * (30 if RUN.data.is_folder else 5),
         gpu=GPU,
     params:
         seed=lambda wildcards: RUN.nets[wildcards.net].seed,
         data=RUN.data.model_dump(),
         model=RUN.model.model_dump(),
-        training=RUN.training.model_dump(),
+        # Workers decide nothing; the script has one for each thread but its own.
+        training=RUN.training.model_dump(exclude={"workers"}),
         device=RUN.device,
         code=code("train.py"),
         checkpoints=f"{RESULTS}/nets/{{net}}/checkpoints",

@@ -14,7 +14,7 @@ def main(snakemake):
         for store in (inputs.a, inputs.b, inputs.correlation)
     )
     partner = partners(pd.read_csv(inputs.matching), layer, units=len(between))
-    nets = snakemake.wildcards.pair.split("-")
+    nets = snakemake.params.pair.split("-")
     save(correlation_matrices(within_a, within_b, between, partner, nets, layer), *snakemake.output)
 
 

@@ -9,12 +9,7 @@ def main(snakemake):
 
     params = snakemake.params
     if snakemake.output.get("pixels"):
-        listing, pixels = list_arrays(
-            params.name,
-            params.root,
-            validation_fraction=params.validation_fraction,
-            seed=params.seed,
-        )
+        listing, pixels = list_arrays(params.name, params.root, **params.split)
         with writing(snakemake.output.pixels) as path:
             np.savez(path, pixels=pixels)
     else:

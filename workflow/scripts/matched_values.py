@@ -7,7 +7,7 @@ def main(snakemake):
     from convergent.figures import matched_values, save
 
     matches = pd.read_csv(snakemake.input.matching).query("measure == 'correlation'")
-    nets = snakemake.wildcards.pair.split("-")
+    nets = snakemake.params.pair.split("-")
     save(matched_values(matches, snakemake.params.layers, nets), *snakemake.output)
 
 

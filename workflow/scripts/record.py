@@ -10,6 +10,7 @@ def main(snakemake):
 
     params, recording = snakemake.params, snakemake.params.recording
     torch.set_num_threads(snakemake.threads)
+    device = choose_device(params.device)
     source = snakemake.input.get("pixels") or params.data["root"]
     listing = pd.read_csv(snakemake.input.listing, dtype={"class": str, "path": str})
     images, index = datasets.load_recorded(
@@ -25,13 +26,14 @@ def main(snakemake):
             recording["batch_size"],
             params.data["mean"],
             params.data["std"],
-            workers=params.workers,
+            workers=snakemake.threads - 1,
+            device=device,
         ),
         params.layers,
         snakemake.output.store,
         image_index=index,
         dtype=recording["dtype"],
-        device=choose_device(params.device),
+        device=device,
     )
 
 

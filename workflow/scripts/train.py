@@ -1,5 +1,7 @@
 from _job import run
 
+DECIDING = ["size", "mean", "std", "train_transform", "validation_transform"]
+
 
 def main(snakemake):
     import pandas as pd
@@ -15,9 +17,11 @@ def main(snakemake):
     listing = pd.read_csv(snakemake.input.listing, dtype={"class": str, "path": str})
     train, validation = datasets.load(listing, source, params.data)
     options = models.options(params.model, params.data, classes=listing["label"].nunique())
-    # All that decides the weights, so that a checkpoint never serves another training.
-    fixed = [params.seed, params.data, params.model, params.training, params.code, device]
-    key = digest(*fixed, snakemake.threads, listing.to_csv())
+    # All that decides the weights, so that a checkpoint serves this training and no other.
+    data = {key: params.data[key] for key in DECIDING}
+    computing = snakemake.threads if device == "cpu" else training.half_precision(device)
+    fixed = [params.seed, data, params.model, params.training, params.code, device, computing]
+    key = digest(*fixed, listing.drop(columns="path").to_csv())
     weights, history = training.train(
         lambda: models.build(**options),
         train,
@@ -26,6 +30,7 @@ def main(snakemake):
         mean=params.data["mean"],
         std=params.data["std"],
         device=device,
+        workers=snakemake.threads - 1,
         checkpoint=f"{params.checkpoints}/{key}.pt",
         name=snakemake.wildcards.net,
         **params.training,
