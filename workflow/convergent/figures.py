@@ -111,7 +111,9 @@ def matched_values(matches: pd.DataFrame, layers: Sequence[str], nets: Sequence[
         rows_ = matches.query("layer == @layer and direction == 'ab'")
         values = rows_.pivot_table(index="unit", columns="method", values="value")
         values = values.sort_values("semi", ascending=False, kind="stable")
-        _matched_points(ax, values, size=1 if single else 0.6)
+        _matched_points(
+            ax, values, size=(1 if single else 0.6) * min(1, (400 / len(values)) ** 0.5)
+        )
         ax.set(title=f"{layer}, {nets[0]} to {nets[1]}", xlim=(-0.02 * len(values), None))
         ax.set(xlabel=f"unit of {nets[0]}, sorted by its semi-matching", ylabel="correlation")
     if single:
