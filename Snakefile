@@ -26,6 +26,8 @@ rule all:
         expand(rules.match.output, pair=RUN.pairs),
         rules.accuracy.output,
         rules.unmatched.output,
+        rules.measure_agreement.output,
+        expand(rules.mutual_information_within.output, net=RUN.nets),
         expand(FIGURE, pair=RUN.pair, name=PAIR_FIGURES, suffix=["png", "pdf"]),
         [getattr(rules, name).output for name in RUN_FIGURES],
 

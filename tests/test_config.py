@@ -118,7 +118,8 @@ def folders(root, train=1, val=1):
         (lambda root: root.mkdir(), r"data\.root: .*train is missing"),
         (lambda root: (root / "train").mkdir(parents=True), r"val is missing; expected"),
         (lambda root: folders(root, val=19), r"statistics\.blocks: 20 .* imagefolder has 19"),
-        (lambda root: folders(root, val=20), None),
+        (lambda root: folders(root, val=20), r"data: 20 validation images are fewer than the 21"),
+        (lambda root: folders(root, val=21), None),
     ],
 )
 def test_image_folders_are_looked_at_first(digits, tmp_path, prepare, message):
@@ -140,7 +141,7 @@ def test_image_folders_are_looked_at_first(digits, tmp_path, prepare, message):
     [
         (None, r"data\.root: there is no file"),
         ({"labels": np.zeros(76)}, r"statistics\.blocks: 20 .* arrays has 19"),
-        ({"labels": np.zeros(77)}, None),
+        ({"labels": np.zeros(81)}, None),
         ({"labels": np.zeros(80), "validation": np.arange(80) < 19}, "arrays has 19"),
         ({"images": np.zeros(80)}, "is not an .npz file with images and labels"),
     ],

@@ -104,3 +104,20 @@ def test_files_are_the_same_every_time(matches, tmp_path):
         assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
     with Image.open(tmp_path / "a.png") as image:
         assert image.width > 1000
+
+
+def test_fig_s1_shows_counts_on_a_log_scale(rng):
+    x = np.abs(rng.normal(size=2000))
+    density = np.histogram2d(x, x + 0.1 * rng.uniform(size=2000), bins=20)
+    figure = figures.joint_activations([density] * 4, list("abcd"), [("p", "q")] * 4)
+    mesh = figure.axes[0].collections[0]
+    np.testing.assert_array_equal(mesh.get_array().filled(0).reshape(20, 20), density[0].T)
+    assert type(mesh.norm).__name__ == "LogNorm"
+    assert [ax.get_title() for ax in figure.axes[:4]] == list("abcd")
+
+
+def test_mutual_information_stands_on_an_axis_of_its_own(rng):
+    matches = match_table(rng.uniform(0, 0.1, (12, 12)), "conv1", "mutual_information")
+    figure = figures.matched_values(matches, ["conv1"], ["a", "b"], "mutual information, nats")
+    assert figure.axes[0].get_ylim()[1] < 0.2
+    assert figure.axes[0].get_ylabel() == "mutual information, nats"

@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from convergent.matching import match_table, matching, partners, semi_matching
+from convergent.matching import match_table, matching, partners, ranking, semi_matching
 from convergent.moments import correlation
 
 
@@ -90,3 +90,13 @@ def test_table_has_every_unit_both_ways(rng):
 def test_bad_similarities_are_refused(solve, similarity, message):
     with pytest.raises(ValueError, match=message):
         solve(similarity)
+
+
+def test_ranking_runs_from_best_to_worst():
+    similarity = np.array([[0.2, 0.1], [0.3, 0.9], [0.5, 0.4], [0.0, 0.9]])
+    table = match_table(similarity, "conv1", "mutual_information")
+    best = ranking(table, "conv1", "mutual_information")
+    assert best["unit"].tolist() == [1, 3, 2, 0]
+    assert best["partner"].tolist() == [1, 1, 0, 0]
+    assert best["value"].tolist() == [0.9, 0.9, 0.5, 0.2]
+    assert ranking(table, "conv1").empty

@@ -9,6 +9,7 @@ import pytest
 from convergent import statistics
 from convergent.activations import random_positions
 from convergent.moments import Moments
+from convergent.mutual_information import correction, discretize, mutual_information
 from convergent.stores import StoreError, create, new_store, open_store, save
 
 LAYERS = ["conv1", "fc6"]
@@ -160,3 +161,49 @@ def test_a_missing_shard_does_not_read_as_zeros(pair):
     next(p for p in (store_a / "conv1/c").rglob("*") if p.is_file()).unlink()
     with pytest.raises(StoreError, match=r"a\.zarr/conv1: images 0 to .* NaN"):
         statistics.block_moments(open_store(store_a)["conv1"], blocks=4)
+
+
+@pytest.mark.parametrize("binning", ["paper", "reference"])
+def test_codes_are_those_of_the_drawn_samples(pair, tmp_path, binning):
+    a, b, store_a, store_b = pair
+    for data, store, name in ((a, store_a, "sa"), (b, store_b, "sb")):
+        statistics.write_statistics(
+            store, tmp_path / f"{name}.zarr", LAYERS, blocks=4, samples=700, binning=binning
+        )
+        group = open_store(tmp_path / f"{name}.zarr")
+        for layer, count in (("conv1", 700), ("fc6", 90)):
+            image = group[f"{layer}/sample_image"][...]
+            position = group[f"{layer}/sample_position"][...]
+            assert len(set(zip(image, position, strict=True))) == count
+            drawn = data[layer].reshape(90, -1, data[layer].shape[-1])[image, position]
+            codes, edges = discretize(drawn, binning)
+            np.testing.assert_array_equal(group[f"{layer}/codes"][...], codes)
+            np.testing.assert_array_equal(group[f"{layer}/edges"][...], edges)
+    stores = tmp_path / "sa.zarr", tmp_path / "sb.zarr"
+    statistics.write_mutual_information(tmp_path / "mi.zarr", LAYERS, *stores)
+    codes = [open_store(s)["conv1/codes"][...] for s in stores]
+    group = open_store(tmp_path / "mi.zarr")["conv1"]
+    expected = mutual_information(*codes)
+    np.testing.assert_allclose(group["mutual_information"][...], expected, atol=1e-6)
+    np.testing.assert_allclose(group["corrected"][...], expected - correction(*codes), atol=1e-6)
+    assert not group["mutual_information"][:, 3].any()
+
+
+def test_nets_sampled_elsewhere_are_refused(pair, tmp_path):
+    _, _, store_a, store_b = pair
+    for seed, store, name in ((0, store_a, "sa"), (1, store_b, "sb")):
+        path = tmp_path / f"{name}.zarr"
+        statistics.write_statistics(store, path, LAYERS, blocks=4, samples=500, seed=seed)
+    with pytest.raises(StoreError, match="conv1/sample_image differ"):
+        statistics.write_mutual_information(
+            tmp_path / "mi.zarr", LAYERS, tmp_path / "sa.zarr", tmp_path / "sb.zarr"
+        )
+
+
+def test_joint_densities_count_the_activations(pair):
+    a, b, store_a, store_b = pair
+    x, y = (open_store(s)["conv1"] for s in (store_a, store_b))
+    (counts, ex, ey), _ = statistics.joint_densities(x, y, np.array([[1, 1], [2, 3]]), images=40)
+    first = [flat(d["conv1"][:40])[:, 1] for d in (a, b)]
+    assert counts.sum() == 40 * 30
+    np.testing.assert_array_equal(counts, np.histogram2d(*first, bins=[ex, ey])[0])

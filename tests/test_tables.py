@@ -32,3 +32,25 @@ def test_accuracy_is_that_of_the_last_epoch():
     assert list(table["epochs"]) == [2, 2]
     assert list(table["val_top1"]) == [0.8, 0.8]
     assert list(table["paper_top1"]) == pytest.approx([0.5865, 0.5873])
+
+
+def test_agreement_counts_the_best_that_stay(rng):
+    correlation = rng.uniform(-1, 1, size=(30, 30))
+    # A monotone change of size: the same order, so everything agrees but for signs.
+    same = np.exp(correlation)
+    other = rng.uniform(size=(30, 30))
+    for information, agrees in ((same, True), (other, False)):
+        matches = pd.concat(
+            [
+                match_table(correlation, "conv1", "correlation"),
+                match_table(information, "conv1", "mutual_information"),
+            ]
+        )
+        row = tables.measure_agreement(
+            matches, {"conv1": correlation}, {"conv1": information}, "a-b"
+        ).iloc[0]
+        assert (row["units"], row["tenth"], row["paper_top8"], row["pair"]) == (30, 3, 7, "a-b")
+        assert (row["top8"] == 8) == agrees
+        assert (row["same_partner_semi"] == 1) == agrees
+        assert (row["spearman"] > 0.999) == agrees
+        assert row["spearman_absolute"] < 0.2

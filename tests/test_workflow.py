@@ -115,10 +115,21 @@ def test_results_are_where_the_design_says(project):
     matching = pd.read_csv(pairs / "matching.csv")
     columns = ["layer", "measure", "method", "direction", "unit", "partner", "value"]
     assert list(matching) == columns
-    assert len(matching) == 3 * sum(UNITS.values())
-    for name in ("accuracy", "unmatched"):
+    assert len(matching) == 2 * 3 * sum(UNITS.values())
+    information = zarr.open_group(pairs / "mutual_information.zarr", mode="r")
+    within = zarr.open_group(run / "nets/net1/mutual_information.zarr", mode="r")
+    for layer, units in UNITS.items():
+        for name in ("mutual_information", "corrected"):
+            assert information[f"{layer}/{name}"].shape == (units, units)
+            assert within[f"{layer}/{name}"].shape == (units, units)
+        samples = min(60_000, IMAGES * SIDES.get(layer, 1) ** 2)
+        assert statistics[f"{layer}/codes"].shape == (samples, units)
+        assert statistics[f"{layer}/codes"].dtype == np.uint8
+        assert statistics[f"{layer}/edges"].shape == (units, 20)
+    for name in ("accuracy", "unmatched", "measure_agreement"):
         assert len(pd.read_csv(run / f"tables/{name}.csv"))
-    figures = [drawn / n for n in ("fig1", "fig3", "figS3")]
+    names = ("fig1", "fig3", "figS1", "figS3", "matched_information")
+    figures = [drawn / n for n in names]
     for path in [*figures, run / "figures/fig4", run / "figures/figS10"]:
         with Image.open(path.with_suffix(".png")) as image:
             assert min(image.size) > 300
@@ -141,7 +152,9 @@ def test_a_second_run_has_nothing_to_do(project):
     assert "Nothing to be done" in snakemake(project)
 
 
-@pytest.mark.parametrize("name", ["fig1", "fig3", "figS3", "fig4", "figS10"])
+@pytest.mark.parametrize(
+    "name", ["fig1", "fig3", "figS1", "figS3", "matched_information", "fig4", "figS10"]
+)
 def test_a_figure_alone_redraws_alone(project, name):
     folder = project / RUN / "figures" / ("" if name in ("fig4", "figS10") else "net1-net2")
     path = folder / f"{name}.png"
@@ -155,7 +168,8 @@ def test_figures_of_any_pair_are_targets(project):
     """net3 joins by an overlay, as a preset would bring it."""
     (project / "more.yaml").write_text("nets: {net3: {seed: 3}, net1: null}")
     target = f"{RUN}/figures/net2-net3/fig3.png"
-    upstream = {"match": 1, "correlation": 1, "record": 1, "train": 1}
+    upstream = {"match": 1, "correlation": 1, "mutual_information": 1, "statistics": 1}
+    upstream |= {"record": 1, "train": 1}
     assert planned(project, target, "--configfile", "more.yaml") == {"fig3": 1} | upstream
     (project / "more.yaml").write_text("nets: {net3: {seed: 3}}")
     assert planned(project, target, "--configfile", "more.yaml") == {"draw_fig3": 1} | upstream
@@ -177,7 +191,10 @@ def test_a_report_is_made(project):
 
 
 DOWNSTREAM = {"match": 1, "fig4": 1, "unmatched": 1}
-DOWNSTREAM |= {"fig1": 1, "fig3": 1, "figS3": 1}
+DOWNSTREAM |= {"fig1": 1, "fig3": 1, "figS1": 1, "figS3": 1, "matched_information": 1}
+DOWNSTREAM |= {"joint_densities": 1, "agreement": 1, "measure_agreement": 1}
+STATISTICS = {"statistics": 2, "mutual_information": 1, "mutual_information_within": 2}
+STATISTICS |= {"correlation": 1, "figS10": 1}
 
 
 @pytest.mark.parametrize(
@@ -188,10 +205,12 @@ DOWNSTREAM |= {"fig1": 1, "fig3": 1, "figS3": 1}
         ("scripts/match.py", "def main", "# why\ndef main", {}),
         ("convergent/matching.py", "maximize=True", "maximize=not False", DOWNSTREAM),
         ("convergent/moments.py", "TILE = 1024", "TILE = 2048",
-         {"statistics": 2, "correlation": 1, "figS10": 1} | DOWNSTREAM),
+         STATISTICS | DOWNSTREAM),
+        ("convergent/mutual_information.py", "total = 0.0", "total = 0.0 + 0.0",
+         {"mutual_information": 1, "mutual_information_within": 2} | DOWNSTREAM),
         ("convergent/figures.py", "ax.set_yscale", "ax.semilogy() or ax.set_yscale", {"figS10": 1}),
         ("convergent/models.py", "alpha=1e-4", "alpha=2e-4",
-         {"train": 2, "record": 2, "accuracy": 1, "statistics": 2, "correlation": 1, "figS10": 1}
+         {"train": 2, "record": 2, "accuracy": 1} | STATISTICS
          | DOWNSTREAM),
         ("scripts/fig4.py", "snakemake.params.layers", "[*snakemake.params.layers]", {"fig4": 1}),
     ],
@@ -212,10 +231,12 @@ def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
     [
         ("training={workers: 3}", {}),
         ("figures={layer: conv2}", {"fig1": 1, "fig3": 1, "figS3": 1}),
-        ("statistics={blocks: 4}", {"statistics": 2, "correlation": 1, "figS10": 1} | DOWNSTREAM),
+        ("statistics={binning: reference}",
+         {k: v for k, v in (STATISTICS | DOWNSTREAM).items() if k != "correlation"}),
+        ("statistics={blocks: 4}", STATISTICS | DOWNSTREAM),
         ("nets={net2: {seed: 5}}",
-         {"train": 1, "record": 1, "accuracy": 1, "statistics": 1, "correlation": 1, "figS10": 1}
-         | DOWNSTREAM),
+         {"train": 1, "record": 1, "accuracy": 1} | STATISTICS | DOWNSTREAM
+         | {"statistics": 1, "mutual_information_within": 1}),
     ],
 )  # fmt: skip
 def test_exactly_what_uses_a_key_reruns(project, key, expected):
@@ -246,7 +267,7 @@ def test_an_image_folder_is_checked_then_used(project, tmp_path):
     for split in ("train", "val"):
         for name in ("cat", "dog"):
             (tmp_path / split / name).mkdir(parents=True)
-            for i in range(3):
+            for i in range(11):
                 pixels = rng.integers(0, 255, size=(20, 20), dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / split / name / f"{i}.jpg")
     bad = tmp_path / "train/dog/1.jpg"
@@ -259,7 +280,7 @@ def test_an_image_folder_is_checked_then_used(project, tmp_path):
     bad.write_bytes(whole)
     snakemake(project, "net1", "--config", "run=folder", data)
     store = zarr.open_group(project / "results/folder/activations/net1.zarr", mode="r")
-    assert store["conv1"].shape == (6, 16, 16, 4)
+    assert store["conv1"].shape == (22, 16, 16, 4)
 
 
 def test_a_net_that_dies_says_so_and_earlier_weights_come_back(project):

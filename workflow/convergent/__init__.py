@@ -2,7 +2,7 @@
 
 The modules are named after the concepts of Li, Yosinski, Clune, Lipson and Hopcroft,
 "Convergent Learning" (ICLR 2016), and data flows through them one way:
-datasets, models, training, activations, moments, matching, tables, figures.
+datasets, models, training, activations, moments, mutual_information, matching, tables, figures.
 """
 
 

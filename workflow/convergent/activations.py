@@ -7,6 +7,7 @@ layers and (image, unit) for fully connected ones, taken after the ReLU.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from convergent.stores import create, new_store, open_store, read, save
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["open_store", "random_positions", "record", "samples"]
+__all__ = ["gather", "open_store", "random_positions", "random_samples", "record", "samples"]
 
 
 class RecordingError(ConvergentError, OverflowError):
@@ -155,6 +156,56 @@ def random_positions(
     """
     draws = [np.random.default_rng([seed, i]).choice(total, n, replace=False) for i in image_index]
     return np.sort(np.asarray(draws, dtype=np.int64).reshape(len(image_index), n), axis=1)
+
+
+def random_samples(
+    seed: int, images: int, positions: int, n: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw `n` (image, position) pairs without replacement, all there are if fewer.
+
+    The draw depends on the arguments alone, so that nets share it.
+
+    Returns
+    -------
+    image, position : ndarray of shape (sample,), int64
+        In ascending order; a position counts through (y, x).
+    """
+    total = images * positions
+    rng = np.random.default_rng([seed, images, positions])
+    flat = np.sort(rng.choice(total, n, replace=False)) if n < total else np.arange(total)
+    return flat // positions, flat % positions
+
+
+def gather(
+    array: zarr.Array,
+    image: NDArray[np.integer],
+    position: NDArray[np.integer],
+    *,
+    threads: int = 1,
+) -> NDArray:
+    """Activations of single samples as (sample, unit), read chunk by chunk.
+
+    Parameters
+    ----------
+    array : zarr.Array of shape (image, y, x, unit) or (image, unit)
+        A layer of an activation store.
+    image, position : ndarray of shape (sample,)
+        As :func:`random_samples` gives them.
+    threads : int
+        Chunks read at once.
+    """
+    result = np.empty((len(image), array.shape[-1]), array.dtype)
+    rows = array.chunks[0]
+
+    def fill(start: int) -> None:
+        block = samples(array, start, min(start + rows, array.shape[0]))
+        first, last = np.searchsorted(image, [start, start + rows])
+        positions = len(block) // (min(start + rows, array.shape[0]) - start)
+        result[first:last] = block[(image[first:last] - start) * positions + position[first:last]]
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(fill, np.unique(image // rows) * rows))
+    return result
 
 
 class _Writer:

@@ -33,6 +33,9 @@ from convergent import ConvergentError
 
 LAYERS = {"alexnet": ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]}
 
+# Bins of mutual information (section 3.2, footnote 8).
+BINS = 21
+
 RunName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 NetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Unit = Annotated[float, Field(ge=0, le=1)]
@@ -208,6 +211,12 @@ class Statistics(Section):
     blocks: Annotated[int, Field(ge=2)] = 20
     """Blocks of images whose moments are kept, for split halves and intervals. Wide layers get
     fewer, so that a layer's blocks stay under 256 MB."""
+    samples: Annotated[int, Field(ge=BINS)] = 60_000
+    """Random samples per layer for mutual information, the same for all nets; all if there are
+    fewer."""
+    binning: Literal["paper", "reference"] = "paper"
+    """Bins of mutual information: 5% of all of a unit's samples each (paper), or 5% of those in
+    which it is active (reference, as in the authors' code); both with one more around zero."""
     positions: PositiveInt | None = None
     """Random positions per image in convolutional layers, the same for all nets; all if null."""
     seed: NonNegativeInt = 0
@@ -354,7 +363,7 @@ def check_data(config: Config) -> None:
                     f"{root}/train and {root}/val (or test)"
                 )
         files = (f for entry in os.scandir(validation) if entry.is_dir() for f in os.scandir(entry))
-        count = sum(1 for _ in itertools.islice(files, max(blocks, images)))
+        count = sum(1 for _ in itertools.islice(files, max(blocks, images, BINS)))
     elif data.name == "arrays":
         import numpy as np
 
@@ -375,6 +384,13 @@ def check_data(config: Config) -> None:
         raise ConfigError(
             f"statistics.blocks: {blocks} blocks need as many validation images, {data.name} has "
             f"{count}; ask for fewer blocks"
+        )
+    recorded = min(images or count, count)
+    if recorded < BINS and any(layer.startswith("fc") for layer in config.layers):
+        key = "recording.images" if images else "data"
+        raise ConfigError(
+            f"{key}: {recorded} validation images are fewer than the {BINS} bins of mutual "
+            "information in a fully connected layer"
         )
     if count < images:
         raise ConfigError(f"recording.images: {images} asked for, {data.name} has {count}")

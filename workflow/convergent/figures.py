@@ -14,6 +14,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -91,7 +92,9 @@ def correlation_matrices(
     return figure
 
 
-def matched_values(matches: pd.DataFrame, layers: Sequence[str], nets: Sequence[str]) -> Figure:
+def matched_values(
+    matches: pd.DataFrame, layers: Sequence[str], nets: Sequence[str], label: str = "correlation"
+) -> Figure:
     """Figures 3 and S3: matched correlations of each unit, sorted by the semi-matching.
 
     Parameters
@@ -101,6 +104,8 @@ def matched_values(matches: pd.DataFrame, layers: Sequence[str], nets: Sequence[
     layers : sequence of str
         One panel each.
     nets : the names of net a and net b
+    label : str
+        Of the measure; correlations stand on an axis up to 1, others up to their maximum.
     """
     columns = min(3, len(layers))
     rows = -(-len(layers) // columns)
@@ -115,7 +120,9 @@ def matched_values(matches: pd.DataFrame, layers: Sequence[str], nets: Sequence[
             ax, values, size=(1 if single else 0.6) * min(1, (400 / len(values)) ** 0.5)
         )
         ax.set(title=f"{layer}, {nets[0]} to {nets[1]}", xlim=(-0.02 * len(values), None))
-        ax.set(xlabel=f"unit of {nets[0]}, sorted by its semi-matching", ylabel="correlation")
+        ax.set(xlabel=f"unit of {nets[0]}, sorted by its semi-matching", ylabel=label)
+        if label != "correlation":
+            ax.set_ylim(0, 1.05 * max(values["semi"].max(), 1e-6))
     if single:
         axes[0].legend(loc="lower left")
     else:
@@ -192,6 +199,35 @@ def mean_activations(
     axes[0].legend()
     for ax in axes[len(layers) :]:
         ax.remove()
+    return figure
+
+
+def joint_activations(
+    densities: Sequence[tuple[NDArray, NDArray, NDArray]],
+    titles: Sequence[str],
+    labels: Sequence[tuple[str, str]],
+) -> Figure:
+    """Figure S1: joint distributions of the activations of pairs of units.
+
+    Parameters
+    ----------
+    densities : sequence of (counts, edges_x, edges_y)
+        One panel each, two in a row; shown on a logarithmic scale.
+    titles : sequence of str
+    labels : sequence of (str, str)
+        Of the two axes.
+    """
+    rows = -(-len(densities) // 2)
+    figure = Figure(figsize=(9, 3.6 * rows))
+    axes = figure.subplots(rows, 2, squeeze=False).ravel()
+    panels = zip(axes, densities, titles, labels, strict=False)
+    for ax, (counts, x, y), title, (xlabel, ylabel) in panels:
+        mesh = ax.pcolormesh(
+            x, y, np.ma.masked_equal(counts.T, 0), norm=LogNorm(vmin=1), cmap="viridis",
+            rasterized=True,
+        )  # fmt: skip
+        figure.colorbar(mesh, ax=ax, label="samples")
+        ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
     return figure
 
 

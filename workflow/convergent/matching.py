@@ -110,6 +110,27 @@ def match_table(similarity: NDArray, layer: str, measure: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def ranking(table: pd.DataFrame, layer: str, measure: str = "correlation") -> pd.DataFrame:
+    """Units of net a from best to worst semi-matched, with partner and value (figures 2, S2, S4).
+
+    Parameters
+    ----------
+    table : DataFrame
+        As ``matching.csv`` has it.
+    measure : {"correlation", "mutual_information"}
+
+    Returns
+    -------
+    DataFrame
+        Columns unit, partner, value; the first of equals is the lower unit.
+    """
+    rows = table.query(
+        "layer == @layer and measure == @measure and method == 'semi' and direction == 'ab'"
+    )
+    rows = rows.sort_values("value", ascending=False, kind="stable", ignore_index=True)
+    return rows[["unit", "partner", "value"]]
+
+
 def partners(table: pd.DataFrame, layer: str, units: int) -> NDArray[np.intp]:
     """The matching by correlation of a layer, read back from the rows of ``matching.csv``.
 

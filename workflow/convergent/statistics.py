@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dask
 import numpy as np
@@ -18,9 +19,13 @@ import zarr
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from convergent.activations import random_positions, samples
+from convergent.activations import gather, random_positions, random_samples, samples
 from convergent.moments import Moments
+from convergent.mutual_information import correction, discretize, mutual_information
 from convergent.stores import StoreError, new_store, open_store, save
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Bytes of activations that one leaf of the reduction reads from each store.
 LEAF_BYTES = 24 * 2**20
@@ -111,13 +116,26 @@ def block_moments(
 
 
 def write_statistics(
-    activations: str | Path, store: str | Path, layers: Sequence[str], **options
+    activations: str | Path,
+    store: str | Path,
+    layers: Sequence[str],
+    *,
+    samples: int = 60_000,
+    binning: str = "paper",
+    **options,
 ) -> None:
     """Statistics of one net: ``statistics/<net>.zarr`` from ``activations/<net>.zarr``.
 
     Per layer a group with `mean`, `std` (float64), `dead` (bool), `correlation` (float32,
-    unit by unit) and, under ``blocks``, the moments of each block. `options` are those of
-    :func:`block_moments`.
+    unit by unit), under ``blocks`` the moments of each block, and for mutual information
+    `codes` (sample, unit) and `edges` of that many `samples`, whose images and positions are
+    `sample_image` and `sample_position`. `binning` is for
+    :func:`convergent.mutual_information.discretize`, `options` for :func:`block_moments`.
+
+    Raises
+    ------
+    StoreError
+        If activations are not finite or too few; names the store and layer.
     """
     source = open_store(activations)
     index = source["image_index"][...]
@@ -131,6 +149,19 @@ def write_statistics(
             save(group, "dead", total.var_x == 0, ("unit",))
             save(group, "correlation", _float32(total.correlation()), ("unit", "unit_b"))
             save_blocks(group, blocks)
+            array = source[layer]
+            image, position = random_samples(
+                options.get("seed", 0), len(index), int(np.prod(array.shape[1:-1])), samples
+            )
+            values = gather(array, image, position, threads=options.get("threads", 1))
+            try:
+                codes, edges = discretize(values, binning)
+            except (FloatingPointError, ValueError) as error:
+                raise StoreError(f"{array.store_path}: {error}") from error
+            save(group, "codes", codes, ("sample", "unit"))
+            save(group, "edges", edges, ("unit", "edge"))
+            save(group, "sample_image", index[image], ("sample",))
+            save(group, "sample_position", position, ("sample",))
 
 
 def write_correlation(
@@ -161,6 +192,133 @@ def write_correlation(
             correlation = reduce(Moments.merge, blocks).correlation()
             save(group, "correlation", _float32(correlation), ("unit_a", "unit_b"))
             save_blocks(group, blocks)
+
+
+def write_mutual_information(
+    store: str | Path,
+    layers: Sequence[str],
+    statistics_a: str | Path,
+    statistics_b: str | Path | None = None,
+    **options,
+) -> None:
+    """Mutual information between two nets, or within one.
+
+    Per layer a group with `mutual_information` and `corrected` for its bias (float32, nats;
+    unit_a, unit_b); within a net the diagonal holds the units' entropies. `options` are those
+    of :func:`convergent.mutual_information.mutual_information`.
+
+    Raises
+    ------
+    StoreError
+        If the two nets were not sampled at the same images and positions.
+    """
+    a = open_store(statistics_a)
+    b = None if statistics_b is None else open_store(statistics_b)
+    with new_store(store) as target:
+        for layer in layers:
+            codes = [g[f"{layer}/codes"][...] for g in (a, b) if g is not None]
+            for name in ("sample_image", "sample_position"):
+                sampled = [g[f"{layer}/{name}"][...] for g in (a, b) if g is not None]
+                if not np.array_equal(sampled[0], sampled[-1]):
+                    raise StoreError(f"{statistics_a} and {statistics_b}: {layer}/{name} differ")
+            group = target.create_group(layer)
+            raw = mutual_information(*codes, **options)
+            names = ("unit_a", "unit_b")
+            save(group, "mutual_information", _float32(raw), names)
+            save(group, "corrected", _float32(raw - correction(*codes)), names)
+
+
+def joint_densities(
+    x: zarr.Array, y: zarr.Array, pairs: NDArray[np.integer], *, images: int = 5000, bins: int = 100
+) -> list[tuple[NDArray[np.int64], NDArray, NDArray]]:
+    """Joint histograms of the activations of a few pairs of units (figure S1).
+
+    Parameters
+    ----------
+    x, y : zarr.Array
+        The same layer of two nets.
+    pairs : ndarray of shape (pair, 2)
+        A unit of x and a unit of y each.
+    images : int
+        At most so many, the first ones, with all positions.
+    bins : int
+        Along each axis, from 0 to the largest activation.
+
+    Returns
+    -------
+    list of (counts, edges_x, edges_y), one for each pair
+    """
+    columns: list[NDArray] = []
+    step = x.chunks[0]
+    for start in range(0, min(images, x.shape[0]), step):
+        stop = min(start + step, images, x.shape[0])
+        a, b = samples(x, start, stop)[:, pairs[:, 0]], samples(y, start, stop)[:, pairs[:, 1]]
+        columns.append(np.stack([a, b]).astype(np.float32))
+    values = np.concatenate(columns, axis=1)
+    result = []
+    for a, b in zip(values[0].T, values[1].T, strict=True):
+        limits = [[0, max(float(v.max()), 1e-6)] for v in (a, b)]
+        result.append(np.histogram2d(a, b, bins=bins, range=limits))
+    return result
+
+
+def write_joint_densities(
+    store: str | Path,
+    layers: Sequence[str],
+    activations_a: str | Path,
+    activations_b: str | Path,
+    matches: pd.DataFrame,
+    information: str | Path,
+) -> None:
+    """Joint distributions of a well and a badly matched pair of units of each layer (figure S1).
+
+    The pairs are the best of the matching by correlation, and the worst of those that correlate
+    more than 0.1: below that there is little to be seen. Per layer a group ``high`` and ``low``
+    with `counts`, `edges_x`, `edges_y` and the attributes units, correlation and
+    mutual_information.
+    """
+    a, b, nats = open_store(activations_a), open_store(activations_b), open_store(information)
+    with new_store(store) as target:
+        for layer in layers:
+            rows = matches.query(
+                "layer == @layer and measure == 'correlation' and method == 'matching'"
+            ).sort_values("value", ascending=False, kind="stable")
+            seen = rows[rows["value"] > 0.1]
+            chosen = (seen if len(seen) > 1 else rows).iloc[[0, -1]]
+            units = chosen[["unit", "partner"]].to_numpy()
+            densities = joint_densities(a[layer], b[layer], units)
+            values = nats[f"{layer}/mutual_information"][...]
+            for rank, pair, value, density in zip(
+                ("high", "low"), units, chosen["value"], densities, strict=True
+            ):
+                group = target.create_group(f"{layer}/{rank}")
+                group.attrs["units"] = pair.tolist()
+                group.attrs["correlation"] = float(value)
+                group.attrs["mutual_information"] = float(values[tuple(pair)])
+                for name, data in zip(("counts", "edges_x", "edges_y"), density, strict=True):
+                    save(group, name, data, ("x", "y") if name == "counts" else ("edge",))
+        target.attrs["layers"] = list(layers)
+
+
+def load_joint_densities(store: str | Path) -> list[tuple]:
+    """Read back what :func:`write_joint_densities` wrote.
+
+    Returns
+    -------
+    list of (layer, rank, units, correlation, mutual_information, (counts, edges_x, edges_y))
+    """
+    source = open_store(store)
+    return [
+        (
+            layer,
+            rank,
+            *(group.attrs[k] for k in ("units", "correlation", "mutual_information")),
+            tuple(group[name][...] for name in ("counts", "edges_x", "edges_y")),
+        )
+        for layer in source.attrs["layers"]
+        for rank in ("high", "low")
+        for group in [source[f"{layer}/{rank}"]]
+    ]
 
 
 def save_blocks(group: zarr.Group, blocks: Sequence[Moments]) -> None:

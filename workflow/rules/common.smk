@@ -24,6 +24,8 @@ LOGS = f"{RESULTS}/logs"
 TIMES = f"{RESULTS}/benchmarks"
 # A GPU is asked for only where one may be used; profiles cap how many there are.
 GPU = 0 if RUN.device == "cpu" else 1
+# Mutual information is quick on a CPU: a GPU only where the configuration insists on one.
+ASKED_GPU = int(RUN.device == "cuda")
 # Large layers are worth several threads; small ones are done before a thread would help.
 HEAVY = RUN.values_per_image > 100_000
 WIDEST = max(RUN.units.values())
@@ -58,6 +60,11 @@ def figure(name, category, pair):
         labels={"figure": name, "pair": pair},
     )
     return [png, f"{path}.pdf"]
+
+
+def information_mb(wildcards, threads):
+    """Memory of a job on mutual information: codes of both nets, packed and plain; matrices."""
+    return 1000 + WIDEST * RUN.statistics.samples * 4 // 10**6 + 40 * WIDEST**2 // 10**6
 
 
 def pair_of(wildcards):

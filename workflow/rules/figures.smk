@@ -1,6 +1,6 @@
 # Figures redraw from reduced results. A figure of a pair is drawn by two rules: draw_... for any
 # pair, and one by the figure's name for the pair that the configuration chooses.
-PAIR_FIGURES = ["fig1", "fig3", "figS3"]
+PAIR_FIGURES = ["fig1", "fig3", "figS1", "figS3", "matched_information"]
 # Over all nets.
 RUN_FIGURES = ["fig4", "figS10"]
 FIGURE = f"{RESULTS}/figures/{{pair}}/{{name}}.{{suffix}}"
@@ -10,7 +10,9 @@ MORE_MATCHING = "Section S.2: more matching"
 
 ruleorder: fig1 > draw_fig1
 ruleorder: fig3 > draw_fig3
+ruleorder: figS1 > draw_figS1
 ruleorder: figS3 > draw_figS3
+ruleorder: matched_information > draw_matched_information
 
 
 rule draw_fig1:
@@ -59,6 +61,7 @@ rule draw_fig3:
         runtime=10,
     params:
         pair=pair_of,
+        measure="correlation",
         layers=[RUN.figures.layer],
         code=code("matched_values.py"),
     script:
@@ -79,6 +82,7 @@ use rule draw_fig3 as draw_figS3 with:
         f"{LOGS}/figS3/{{pair}}.log",
     params:
         pair=pair_of,
+        measure="correlation",
         # The other layers; the only one when there is no other.
         layers=[l for l in RUN.layers if l != RUN.figures.layer] or RUN.layers,
         code=code("matched_values.py"),
@@ -89,6 +93,52 @@ use rule draw_figS3 as figS3 with:
         figure("figS3", MORE_MATCHING, RUN.pair),
     log:
         f"{LOGS}/figS3/{RUN.pair}.log",
+
+
+use rule draw_fig3 as draw_matched_information with:
+    output:
+        figure("matched_information", ONE_TO_ONE, "{pair}"),
+    log:
+        f"{LOGS}/matched_information/{{pair}}.log",
+    params:
+        pair=pair_of,
+        measure="mutual_information",
+        layers=RUN.layers,
+        code=code("matched_values.py"),
+
+
+use rule draw_matched_information as matched_information with:
+    output:
+        figure("matched_information", ONE_TO_ONE, RUN.pair),
+    log:
+        f"{LOGS}/matched_information/{RUN.pair}.log",
+
+
+rule draw_figS1:
+    input:
+        densities=of_pair(rules.joint_densities.output.store),
+    output:
+        figure("figS1", "Section S.1: activation values", "{pair}"),
+    log:
+        f"{LOGS}/figS1/{{pair}}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        pair=pair_of,
+        code=code("figS1.py"),
+    script:
+        "../scripts/figS1.py"
+
+
+use rule draw_figS1 as figS1 with:
+    output:
+        figure("figS1", "Section S.1: activation values", RUN.pair),
+    log:
+        f"{LOGS}/figS1/{RUN.pair}.log",
 
 
 rule fig4:

@@ -4,6 +4,7 @@
 rule match:
     input:
         correlation=rules.correlation.output.store,
+        mutual_information=rules.mutual_information.output.store,
     output:
         matching=f"{RESULTS}/pairs/{{pair}}/matching.csv",
     log:
@@ -21,6 +22,78 @@ rule match:
         "Matching the units of {wildcards.pair}"
     script:
         "../scripts/match.py"
+
+
+rule joint_densities:
+    input:
+        a=of_pair(rules.record.output.store, 0),
+        b=of_pair(rules.record.output.store, 1),
+        matching=rules.match.output.matching,
+        mutual_information=rules.mutual_information.output.store,
+    output:
+        store=directory(f"{RESULTS}/pairs/{{pair}}/joint_densities.zarr"),
+    log:
+        f"{LOGS}/joint_densities/{{pair}}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        # The paper's figure S1 shows conv1 and conv2.
+        layers=RUN.layers[:2],
+        code=code("joint_densities.py"),
+    message:
+        "Joint distributions of well and badly matched units of {wildcards.pair}"
+    script:
+        "../scripts/joint_densities.py"
+
+
+rule agreement:
+    input:
+        matching=rules.match.output.matching,
+        correlation=rules.correlation.output.store,
+        mutual_information=rules.mutual_information.output.store,
+    output:
+        table=f"{RESULTS}/pairs/{{pair}}/measure_agreement.csv",
+    log:
+        f"{LOGS}/agreement/{{pair}}.log",
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=500 + 100 * WIDEST**2 // 10**6,
+        runtime=30,
+    params:
+        layers=RUN.layers,
+        code=code("agreement.py"),
+    script:
+        "../scripts/agreement.py"
+
+
+rule measure_agreement:
+    input:
+        tables=expand(rules.agreement.output.table, pair=RUN.pairs),
+    output:
+        table=report(
+            f"{RESULTS}/tables/measure_agreement.csv",
+            caption="../report/measure_agreement.rst",
+            category="Section 3: one to one",
+            labels={"table": "measure_agreement"},
+        ),
+    log:
+        f"{LOGS}/measure_agreement.log",
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        code=code("measure_agreement.py"),
+    script:
+        "../scripts/measure_agreement.py"
 
 
 rule accuracy:

@@ -7,11 +7,13 @@ def main(snakemake):
     from convergent.matching import match_table
     from convergent.stores import open_store, writing
 
-    store = open_store(snakemake.input.correlation)
-    layers = snakemake.params.layers
-    tables = [
-        match_table(store[f"{layer}/correlation"][...], layer, "correlation") for layer in layers
-    ]
+    tables = []
+    for measure in ("correlation", "mutual_information"):
+        store = open_store(snakemake.input[measure])
+        tables += [
+            match_table(store[f"{layer}/{measure}"][...], layer, measure)
+            for layer in snakemake.params.layers
+        ]
     with writing(snakemake.output.matching) as path:
         pd.concat(tables).to_csv(path, index=False)
 

@@ -6,9 +6,11 @@ def main(snakemake):
 
     from convergent.figures import matched_values, save
 
-    matches = pd.read_csv(snakemake.input.matching).query("measure == 'correlation'")
-    nets = snakemake.params.pair.split("-")
-    save(matched_values(matches, snakemake.params.layers, nets), *snakemake.output)
+    params = snakemake.params
+    matches = pd.read_csv(snakemake.input.matching).query("measure == @params.measure")
+    label = {"mutual_information": "mutual information, nats"}.get(params.measure, params.measure)
+    nets = params.pair.split("-")
+    save(matched_values(matches, params.layers, nets, label), *snakemake.output)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,23 @@
+from _job import run
+
+
+def main(snakemake):
+    import pandas as pd
+
+    from convergent.stores import open_store, writing
+    from convergent.tables import measure_agreement
+
+    correlation, information = (
+        {layer: store[f"{layer}/{measure}"][...] for layer in snakemake.params.layers}
+        for measure in ("correlation", "mutual_information")
+        for store in [open_store(snakemake.input[measure])]
+    )
+    matches = pd.read_csv(snakemake.input.matching)
+    with writing(snakemake.output.table) as path:
+        measure_agreement(matches, correlation, information, snakemake.wildcards.pair).to_csv(
+            path, index=False
+        )
+
+
+if __name__ == "__main__":
+    run(main, snakemake)

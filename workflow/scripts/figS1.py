@@ -1,0 +1,22 @@
+from _job import run
+
+
+def main(snakemake):
+    from convergent.figures import joint_activations, save
+    from convergent.statistics import load_joint_densities
+
+    nets = snakemake.params.pair.split("-")
+    densities, titles, labels = [], [], []
+    for layer, rank, units, correlation, information, density in load_joint_densities(
+        snakemake.input.densities
+    ):
+        densities.append(density)
+        titles.append(
+            f"{layer}, {rank} correlation: r = {correlation:.3f}, I = {information:.2f} nats"
+        )
+        labels.append(tuple(f"{net}, unit {unit}" for net, unit in zip(nets, units, strict=True)))
+    save(joint_activations(densities, titles, labels), *snakemake.output)
+
+
+if __name__ == "__main__":
+    run(main, snakemake)

@@ -1,0 +1,15 @@
+from _job import run
+
+
+def main(snakemake):
+    import pandas as pd
+
+    from convergent.stores import writing
+    from convergent.tables import by_layer
+
+    with writing(snakemake.output.table) as path:
+        by_layer(pd.concat(map(pd.read_csv, snakemake.input.tables))).to_csv(path, index=False)
+
+
+if __name__ == "__main__":
+    run(main, snakemake)
