@@ -111,7 +111,18 @@ def mutual_information(
     """
     codes_a, codes_b, same = _checked(codes_a, codes_b)
     if device != "cpu":
-        return np.maximum(_on_gpu(codes_a, codes_b, device), 0)
+        result = _on_gpu(codes_a, codes_b, device)
+    else:
+        result = _on_cpu(codes_a, codes_b, same, threads)
+    # Exactly 0, so that matching knows dead units: rounding would leave some 1e-15.
+    for matrix, codes in ((result, codes_a), (result.T, codes_b)):
+        matrix[(_marginals(codes) > 0).sum(axis=1) == 1] = 0
+    return np.maximum(result, 0, out=result)
+
+
+def _on_cpu(
+    codes_a: NDArray[np.uint8], codes_b: NDArray[np.uint8], same: bool, threads: int
+) -> NDArray[np.float64]:
     result = np.empty((codes_a.shape[1], codes_b.shape[1]))
     table = _n_log_n(len(codes_a))
     packed, marginals = _packed(codes_b), _marginals(codes_b)
@@ -133,7 +144,7 @@ def mutual_information(
     if same:
         lower = np.tril_indices(len(result), -1)
         result[lower] = result.T[lower]
-    return np.maximum(result, 0, out=result)
+    return result
 
 
 def correction(
