@@ -17,7 +17,9 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/activations.smk"
 include: "workflow/rules/statistics.smk"
 include: "workflow/rules/matching.smk"
+include: "workflow/rules/mapping.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/mapping_figures.smk"
 
 
 rule all:
@@ -27,6 +29,9 @@ rule all:
         rules.accuracy.output,
         rules.unmatched.output,
         rules.measure_agreement.output,
+        rules.table1.output,
+        expand(rules.mapping.output, pair=RUN.pairs),
+        expand(rules.hac.output, pair=RUN.pairs),
         expand(rules.mutual_information_within.output, net=RUN.nets),
         expand(FIGURE, pair=RUN.pair, name=PAIR_FIGURES, suffix=["png", "pdf"]),
         [getattr(rules, name).output for name in RUN_FIGURES],

@@ -24,6 +24,8 @@ LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
 UNITS = dict(zip(LAYERS, [4, 6, 8, 8, 6, 10, 9], strict=True))
 SIDES = dict(zip(LAYERS, [16, 7, 3, 3, 3], strict=False))
 IMAGES, RUN = 30, "results/tiny"
+PAIR_FIGURES = ["fig1", "fig3", "fig5", "fig6", "fig7", "figS1", "figS3"]
+PAIR_FIGURES += ["matched_information", "sparse_loss"]
 TINY = {
     "run": "tiny",
     "nets": {"net1": {"seed": 1}, "net2": {"seed": 2}},
@@ -32,7 +34,9 @@ TINY = {
     "model": {"channels": [4, 6, 8, 8, 6], "fully_connected": [10, 9]},
     "training": {"epochs": 1},
     "statistics": {"blocks": 3},
+    "mapping": {"sgd": {"layers": ["conv1", "fc6"], "iterations": 20}},
 }
+DECAYS = [0, *(10.0**e for e in (-5, -4.5, *np.arange(-4, -1.9, 0.2), -1.5, -1))]
 
 
 def copy_repository(folder):
@@ -126,11 +130,26 @@ def test_results_are_where_the_design_says(project):
         assert statistics[f"{layer}/codes"].shape == (samples, units)
         assert statistics[f"{layer}/codes"].dtype == np.uint8
         assert statistics[f"{layer}/edges"].shape == (units, 20)
-    for name in ("accuracy", "unmatched", "measure_agreement"):
+    mapping = zarr.open_group(pairs / "mapping.zarr", mode="r")
+    clusters = zarr.open_group(pairs / "hac.zarr", mode="r")
+    for layer, units in UNITS.items():
+        for direction in ("ab", "ba"):
+            group = mapping[f"{layer}/{direction}"]
+            np.testing.assert_allclose(group["decay"][...], DECAYS)
+            assert group["weights"].shape == (len(DECAYS), units, units)
+        assert clusters[f"{layer}/linkage"].shape == (2 * units - 1, 4)
+        assert sorted(clusters[f"{layer}/order"][...]) == list(range(2 * units))
+    table = pd.read_csv(pairs / "mapping.csv")
+    columns = "layer direction solver decay loss held_out_loss nonzero_per_unit relative_gap"
+    assert list(table) == columns.split()
+    assert (table["solver"] == "exact").sum() == 7 * 2 * len(DECAYS)
+    assert list(table.query("solver == 'sgd'")["layer"].unique()) == ["conv1", "fc6"]
+    assert table.query("solver == 'exact'")["relative_gap"].max() <= 1e-6
+    assert table["loss"].between(0, 0.6).all()
+    for name in ("accuracy", "unmatched", "measure_agreement", "table1"):
         assert len(pd.read_csv(run / f"tables/{name}.csv"))
-    names = ("fig1", "fig3", "figS1", "figS3", "matched_information")
-    figures = [drawn / n for n in names]
-    for path in [*figures, run / "figures/fig4", run / "figures/figS10"]:
+    over_all = ("fig4", "figS10", "table1")
+    for path in [drawn / n for n in PAIR_FIGURES] + [run / "figures" / n for n in over_all]:
         with Image.open(path.with_suffix(".png")) as image:
             assert min(image.size) > 300
         assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
@@ -152,9 +171,7 @@ def test_a_second_run_has_nothing_to_do(project):
     assert "Nothing to be done" in snakemake(project)
 
 
-@pytest.mark.parametrize(
-    "name", ["fig1", "fig3", "figS1", "figS3", "matched_information", "fig4", "figS10"]
-)
+@pytest.mark.parametrize("name", [*PAIR_FIGURES, "fig4", "figS10"])
 def test_a_figure_alone_redraws_alone(project, name):
     folder = project / RUN / "figures" / ("" if name in ("fig4", "figS10") else "net1-net2")
     path = folder / f"{name}.png"
@@ -176,7 +193,7 @@ def test_figures_of_any_pair_are_targets(project):
 
 
 def test_nets_pairs_tables_and_paths_are_targets(project):
-    targets = ["net1", "net2", "net1-net2", "accuracy", "unmatched"]
+    targets = ["net1", "net2", "net1-net2", "accuracy", "unmatched", "table1"]
     assert planned(project, *targets, f"{RUN}/figures/net1-net2/fig3.pdf") == {}
 
 
@@ -195,6 +212,9 @@ DOWNSTREAM |= {"fig1": 1, "fig3": 1, "figS1": 1, "figS3": 1, "matched_informatio
 DOWNSTREAM |= {"joint_densities": 1, "agreement": 1, "measure_agreement": 1}
 STATISTICS = {"statistics": 2, "mutual_information": 1, "mutual_information_within": 2}
 STATISTICS |= {"correlation": 1, "figS10": 1}
+DRAWN_MAPS = {"hac": 1, "fig5": 1, "fig6": 1, "fig7": 1}
+MAPPING = {"fit_maps": 1, "mapping": 1, "table1": 1, "sparse_loss": 1} | DRAWN_MAPS
+STATISTICS |= {"fit_maps_sgd": 1} | MAPPING
 
 
 @pytest.mark.parametrize(
@@ -203,11 +223,15 @@ STATISTICS |= {"correlation": 1, "figS10": 1}
         # A comment: nothing. A function: the rules that use it, and what depends on them.
         ("convergent/matching.py", "    rows, columns =", "    # why\n    rows, columns =", {}),
         ("scripts/match.py", "def main", "# why\ndef main", {}),
-        ("convergent/matching.py", "maximize=True", "maximize=not False", DOWNSTREAM),
+        ("convergent/matching.py", "maximize=True", "maximize=not False",
+         DOWNSTREAM | {"fig6": 1}),
         ("convergent/moments.py", "TILE = 1024", "TILE = 2048",
          STATISTICS | DOWNSTREAM),
         ("convergent/mutual_information.py", "total = 0.0", "total = 0.0 + 0.0",
          {"mutual_information": 1, "mutual_information_within": 2} | DOWNSTREAM),
+        ("convergent/mapping.py", "PROGRESS = 10", "PROGRESS = 11", MAPPING | {"fit_maps_sgd": 1}),
+        ("convergent/clustering.py", 'method="average"', 'method=str("average")',
+         {"hac": 1, "fig7": 1}),
         ("convergent/figures.py", "ax.set_yscale", "ax.semilogy() or ax.set_yscale", {"figS10": 1}),
         ("convergent/models.py", "alpha=1e-4", "alpha=2e-4",
          {"train": 2, "record": 2, "accuracy": 1} | STATISTICS
@@ -230,7 +254,11 @@ def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
     ("key", "expected"),
     [
         ("training={workers: 3}", {}),
-        ("figures={layer: conv2}", {"fig1": 1, "fig3": 1, "figS3": 1}),
+        ("figures={layer: conv2}", {"fig1": 1, "fig3": 1, "figS3": 1, "fig6": 1, "fig7": 1}),
+        ("mapping={penalty: 0.1}", DRAWN_MAPS),
+        ("mapping={exponents: [-3, -2]}", MAPPING | {"fit_maps_sgd": 1}),
+        ("mapping={sgd: {iterations: 21}}",
+         {"fit_maps_sgd": 1, "mapping": 1, "fig5": 1, "table1": 1, "sparse_loss": 1}),
         ("statistics={binning: reference}",
          {k: v for k, v in (STATISTICS | DOWNSTREAM).items() if k != "correlation"}),
         ("statistics={blocks: 4}", STATISTICS | DOWNSTREAM),
@@ -248,6 +276,7 @@ def test_exactly_what_uses_a_key_reruns(project, key, expected):
     [
         (["--config", "trainings=3"], "trainings: no such key; there are run, nets"),
         (["--config", "nets={net2: {seed: 1}}"], "nets.net2.seed: 1 is the seed of net1 too"),
+        (["--config", "mapping={sgd: {layers: [fc8]}}"], "mapping.sgd.layers: 'fc8' is not among"),
         (["--config", "layers=[conv9]"], "layers: alexnet has no layer 'conv9'"),
         (["--config", "data={root: nowhere.npz}"], "data.root: there is no file nowhere.npz"),
         (["--config", "statistics={blocks: 31}"], "statistics.blocks: 31 blocks need as many"),

@@ -35,6 +35,8 @@ LAYERS = {"alexnet": ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
 
 # Bins of mutual information (section 3.2, footnote 8).
 BINS = 21
+# Weights of the L1 penalty in table 1.
+PAPER_DECAYS = (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 RunName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 NetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
@@ -223,6 +225,35 @@ class Statistics(Section):
     """Of every random choice made in the analysis."""
 
 
+class SgdMapping(Section):
+    """The paper's fit of mapping layers, beside the exact one."""
+
+    layers: list[str] = []
+    """Layers to fit for `figures.pair`, at the paper's decays, for table1; none if empty. At the
+    paper's size a layer takes minutes to an hour."""
+    iterations: PositiveInt = 4500
+    """Steps of 32 images."""
+
+
+class SparseMapping(Section):
+    """Sparse maps from net to net."""
+
+    exponents: Annotated[list[Annotated[float, Field(ge=-10, le=2)]], Field(min_length=1)] = [
+        -5, -4.5, -4, -3.8, -3.6, -3.4, -3.2, -3, -2.8, -2.6, -2.4, -2.2, -2, -1.5, -1,
+    ]  # fmt: skip
+    """Decays to fit at, as powers of ten, besides decay 0. The paper's are -5, -4, -3, -2, -1."""
+    penalty: PositiveFloat = 0.25
+    """Which map of a layer is drawn and clustered: the one whose decay times the units of the
+    layer is nearest. The paper's choices, 10^-2.6 in conv1 and 10^-3 in conv2, are both 0.25."""
+    sgd: SgdMapping = SgdMapping()
+    """The paper's fit, for comparison."""
+
+    @property
+    def decays(self) -> list[float]:
+        """All decays, from 0 up."""
+        return [0.0, *(10.0**exponent for exponent in sorted(set(self.exponents)))]
+
+
 class Figures(Section):
     """What the figures show."""
 
@@ -254,6 +285,8 @@ class Config(Section):
     """The activation stores."""
     statistics: Statistics = Statistics()
     """The reductions."""
+    mapping: SparseMapping = SparseMapping()
+    """The mapping layers."""
     figures: Figures = Figures()
     """The figures."""
 
@@ -315,6 +348,9 @@ class Config(Section):
             raise ValueError("layers: name at least one, and each once")
         if self.figures.layer not in self.layers:
             raise ValueError(f"figures.layer: {self.figures.layer!r} is not among layers")
+        for layer in self.mapping.sgd.layers:
+            if layer not in self.layers:
+                raise ValueError(f"mapping.sgd.layers: {layer!r} is not among layers")
         if self.pair not in self.pairs:
             raise ValueError(
                 f"figures.pair: {self.figures.pair!r} is none of {', '.join(self.pairs)}"

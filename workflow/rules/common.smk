@@ -6,7 +6,13 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
-from convergent.config import ConfigError, check_data, image_sources, load
+from convergent.config import (
+    PAPER_DECAYS,
+    ConfigError,
+    check_data,
+    image_sources,
+    load,
+)
 from convergent.fingerprint import fingerprint
 
 # Snakemake puts what overlays name first; nets keep the order of config.yaml, and so do pairs.
@@ -29,6 +35,10 @@ ASKED_GPU = int(RUN.device == "cuda")
 # Large layers are worth several threads; small ones are done before a thread would help.
 HEAVY = RUN.values_per_image > 100_000
 WIDEST = max(RUN.units.values())
+# Categories of the report.
+ONE_TO_ONE = "Section 3: one to one"
+MORE_MATCHING = "Section S.2: more matching"
+FEW_TO_ONE = "Section 4: few to one"
 
 
 wildcard_constraints:
@@ -80,3 +90,11 @@ def of_pair(path, member=None):
         return path.format(pair=pair, net=pair.split("-")[member or 0])
 
     return paths
+
+
+def fitted_maps(wildcards):
+    """Stores of a pair's sparse maps; the paper's SGD for one pair, where it is asked for."""
+    stores = {"exact": f"{RESULTS}/pairs/{wildcards.pair}/mapping.zarr"}
+    if RUN.mapping.sgd.layers and wildcards.pair == RUN.pair:
+        stores["sgd"] = f"{RESULTS}/pairs/{wildcards.pair}/mapping_sgd.zarr"
+    return stores

@@ -1,11 +1,10 @@
 # Figures redraw from reduced results. A figure of a pair is drawn by two rules: draw_... for any
 # pair, and one by the figure's name for the pair that the configuration chooses.
 PAIR_FIGURES = ["fig1", "fig3", "figS1", "figS3", "matched_information"]
+PAIR_FIGURES += ["fig5", "fig6", "fig7", "sparse_loss"]
 # Over all nets.
 RUN_FIGURES = ["fig4", "figS10"]
 FIGURE = f"{RESULTS}/figures/{{pair}}/{{name}}.{{suffix}}"
-ONE_TO_ONE = "Section 3: one to one"
-MORE_MATCHING = "Section S.2: more matching"
 
 
 ruleorder: fig1 > draw_fig1

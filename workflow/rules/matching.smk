@@ -79,7 +79,7 @@ rule measure_agreement:
         table=report(
             f"{RESULTS}/tables/measure_agreement.csv",
             caption="../report/measure_agreement.rst",
-            category="Section 3: one to one",
+            category=ONE_TO_ONE,
             labels={"table": "measure_agreement"},
         ),
     log:
@@ -129,7 +129,7 @@ rule unmatched:
         table=report(
             f"{RESULTS}/tables/unmatched.csv",
             caption="../report/unmatched.rst",
-            category="Section 3: one to one",
+            category=ONE_TO_ONE,
             labels={"table": "unmatched"},
         ),
     log:

@@ -24,5 +24,7 @@ for pair in RUN.pairs:
             pair
         input:
             expand(rules.match.output, pair=pair),
+            expand(rules.mapping.output, pair=pair),
+            expand(rules.hac.output, pair=pair),
             expand(FIGURE, pair=pair, name=PAIR_FIGURES, suffix=["png", "pdf"]),
         localrule: True

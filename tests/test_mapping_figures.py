@@ -1,0 +1,140 @@
+"""Figures of sparse maps show the weights, trees and losses that they are given."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from convergent import mapping_figures as figures
+from convergent.clustering import hac, leaf_order, shared_subspaces, spans
+from convergent.matching import matching
+
+NETS = ("net1", "net2")
+
+
+@pytest.fixture
+def weights(rng):
+    """Two nets of 12 units: groups of three units of each share one subspace."""
+    groups = np.repeat(np.arange(4), 3)
+    weights = np.where(groups[:, None] == groups, rng.uniform(0.2, 0.6, (12, 12)), 0)
+    weights[5] = 0
+    return weights[rng.permutation(12)]
+
+
+def texts(figure):
+    return [t.get_text() for ax in figure.axes for t in ax.texts]
+
+
+@pytest.mark.parametrize(
+    ("decay", "label"), [(0, "0"), (1e-3, "$10^{-3}$"), (10**-2.6, "$10^{-2.6}$")]
+)
+def test_decays_are_written_as_in_the_paper(decay, label):
+    assert figures.decay_label(decay) == label
+
+
+def test_fig5_has_the_map_of_every_layer_between_the_nets(weights):
+    maps = {"conv1": (0.01, weights), "fc6": (0.0, weights[:7, :5])}
+    figure = figures.mapping_layers(maps, {"conv1": 0.25, "fc6": 0.125}, NETS)
+    shown = [ax.images[0].get_array().data for ax in figure.axes if ax.images]
+    np.testing.assert_array_equal(shown[0], np.abs(weights))
+    np.testing.assert_array_equal(shown[1], np.abs(weights[:7, :5]))
+    titles = [ax.get_title() for ax in figure.axes if ax.images]
+    assert "$10^{-2}$" in titles[0]
+    assert "loss 0.250" in titles[0]
+    assert f"{np.count_nonzero(weights) / 12:.1f} weights per unit" in titles[0]
+    assert texts(figure) == ["net1\nconv1", "net2\nconv1", "net1\nfc6", "net2\nfc6"]
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (9, 12), (12, 9)])
+def test_fig6_permutes_the_most_predictive_units_to_the_diagonal(weights, shape):
+    weights = weights[: shape[0], : shape[1]]
+    figure = figures.learned_map(weights, NETS, "conv1", 0.01)
+    learned, permuted = (ax.images[0].get_array().data for ax in figure.axes[:2])
+    np.testing.assert_array_equal(learned, weights)
+    assert permuted.shape == weights.shape
+    np.testing.assert_array_equal(np.sort(permuted, axis=1), np.sort(weights, axis=1))
+    if shape[0] <= shape[1]:
+        partner = matching(weights)
+        best = weights[np.arange(shape[0]), partner]
+        np.testing.assert_array_equal(np.diag(permuted), best)
+
+
+def test_fig6_shows_two_units_with_three_that_predict_them(weights):
+    figure = figures.learned_map(weights, NETS, "conv1", 0.01)
+    shown = texts(figure)
+    for unit in figures.example_units(weights):
+        strongest = np.argsort(-np.abs(weights[unit]))[:3]
+        assert f"net2, unit {unit}" in shown
+        for source in strongest:
+            assert f"net1\nunit {source}" in shown
+            assert f"{weights[unit, source]:.3f}" in shown
+
+
+def test_example_units_have_three_sources_that_count():
+    weights = np.array([[0.9, 0, 0, 0], [0.3, 0.3, 0.2, 0], [0.2, 0.2, 0.1, 0.1], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(figures.example_units(weights), [1, 2])
+
+
+def test_fig7_draws_each_cluster_on_the_matrix_in_leaf_order(weights):
+    tree = hac(weights)
+    figure = figures.cluster_tree(weights, tree, NETS, "conv1", 0.01)
+    whole = figure.axes[0]
+    pixels = whole.images[0].get_array()
+    order = leaf_order(tree)
+    b = np.block([[np.eye(12), weights], [weights.T, np.eye(12)]])[np.ix_(order, order)]
+    off = ~np.eye(24, dtype=bool)
+    np.testing.assert_allclose(pixels[off][:, 0] / 255, (b / weights.max())[off], atol=1 / 255)
+    for place, unit in enumerate(order):
+        red, green, _ = pixels[place, place]
+        assert (green > red) == (unit < 12)
+    corners = whole.collections[0].get_segments()
+    joined = [
+        tuple(span) for span, height in zip(spans(tree), tree[:, 2], strict=True) if height < 0.9999
+    ]
+    assert [(c[0][0] + 0.5, c[2][1] - 0.5) for c in corners] == joined
+    assert len(figure.axes) == 3
+    names = [label.get_text() for label in figure.axes[1].get_yticklabels()]
+    start, stop = shared_subspaces(tree, 12)[0]
+    assert names == [f"net1, {u}" if u < 12 else f"net2, {u - 12}" for u in order[start : stop + 1]]
+
+
+def test_fig7_of_a_map_without_weights_has_no_clusters():
+    figure = figures.cluster_tree(np.zeros((3, 3)), hac(np.zeros((3, 3))), NETS, "conv1", 0.1)
+    assert figure.axes[0].collections[0].get_segments() == []
+
+
+@pytest.fixture
+def table():
+    decays = [0, 1e-5, 3e-4, 1e-3, 1e-1]
+    rows = [
+        {"layer": layer, "direction": d, "solver": "exact", "decay": decay, "loss": 0.1 * i,
+         "held_out_loss": 0.1 * i + 0.01, "nonzero_per_unit": 8.0 - i, "relative_gap": 1e-7}
+        for layer in ("conv1", "fc6") for d in ("ab", "ba") for i, decay in enumerate(decays)
+    ]  # fmt: skip
+    extra = dict(rows[0], solver="sgd", loss=0.25, held_out_loss=np.nan)
+    return pd.DataFrame([*rows, extra])
+
+
+def test_loss_curves_mark_the_papers_decays(table):
+    figure = figures.sparse_loss(table, ["conv1", "fc6"], NETS)
+    lines = figure.axes[0].lines
+    np.testing.assert_allclose(lines[0].get_ydata(), [0, 0.1, 0.2, 0.3, 0.4])
+    np.testing.assert_allclose(lines[1].get_ydata(), [0.01, 0.11, 0.21, 0.31, 0.41])
+    np.testing.assert_allclose(lines[2].get_xdata(), [8, 7, 5, 4])
+    np.testing.assert_allclose(lines[3].get_ydata(), [0.25])
+    labels = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["conv1", "fc6", "the paper's decays", "held-out images", "SGD"]
+
+
+def test_table1_as_a_picture_has_every_number():
+    table = pd.DataFrame(
+        {"layer": ["conv1"] * 2 + ["fc6"] * 2, "decay": [0, 0.1] * 2, "pair": "a-b",
+         "exact": [0.1, 0.5, 0.2, 0.5], "sgd": [0.15, 0.51, np.nan, np.nan],
+         "paper": [0.17, 0.517, np.nan, np.nan]}
+    )  # fmt: skip
+    figure = figures.loss_table(table)
+    rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert rows == ["conv1, exact", "conv1, SGD", "conv1, paper", "fc6, exact"]
+    expected = ["0.100", "0.500", "0.150", "0.510", "0.170", "0.517", "0.200", "0.500"]
+    assert texts(figure) == expected
+    figure = figures.loss_table(table.assign(sgd=np.nan))
+    assert len(figure.axes[0].get_yticklabels()) == 3

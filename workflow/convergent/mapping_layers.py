@@ -1,0 +1,166 @@
+"""Mapping layers of a pair of nets, fitted from stored statistics or, as in the paper, by SGD."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from convergent.activations import samples
+from convergent.mapping import lasso_path, loss, relative_gap, sgd
+from convergent.moments import Moments
+from convergent.statistics import load_blocks
+from convergent.stores import new_store, open_store, save
+
+# Images of one step of SGD, as in the authors' published solver files.
+BATCH = 32
+# Bytes of activations of both nets that SGD draws its batches from at a time.
+POOL_BYTES = 256 * 2**20
+
+
+def write_mapping(
+    store: str | Path,
+    layers: Sequence[str],
+    decays: Sequence[float],
+    statistics_a: str | Path,
+    statistics_b: str | Path,
+    correlation: str | Path,
+    *,
+    threads: int = 1,
+) -> None:
+    """Exact maps of a pair, both ways: ``pairs/<a>-<b>/mapping.zarr``.
+
+    Per layer and direction (``ab`` predicts b from a) a group with `decay`,
+    `weights` (decay, target, source; float64, for which the gap holds), `loss` and
+    `relative_gap` (decay, target), fitted on all images from the stored correlations, and
+    `held_out_loss`: that of maps fitted on every other block of images, on the other blocks,
+    each half normalised by itself.
+    """
+    a, b, between = map(open_store, (statistics_a, statistics_b, correlation))
+    with new_store(store) as target:
+        for layer in layers:
+            names = (f"{layer}/correlation",) * 3
+            within_a, within_b, cross = (
+                np.asarray(g[n][...], np.float64)
+                for g, n in zip((a, b, between), names, strict=True)
+            )
+            halves = [_halves(group[layer]) for group in (a, b, between)]
+            for direction in ("ab", "ba"):
+                ab = direction == "ab"
+                pairs = [
+                    (grams[0 if ab else 1], grams[2] if ab else grams[2].T)
+                    for grams in ((within_a, within_b, cross), *zip(*halves, strict=True))
+                ]
+                gram, links = pairs[0]
+                alphas = np.asarray(decays) * links.shape[1]
+                weights, gaps = lasso_path(gram, links, alphas, threads=threads)
+                group = target.create_group(f"{layer}/{direction}")
+                with threadpool_limits(threads, user_api="blas"):
+                    _save_fit(group, decays, weights, loss(weights, gram, links), gaps)
+                    del weights
+                    half, _ = lasso_path(*pairs[1], alphas, threads=threads)
+                    save(group, "held_out_loss", loss(half, *pairs[2]), ("decay", "target"))
+                    del half
+
+
+def write_sgd_mapping(
+    store: str | Path,
+    layers: Sequence[str],
+    decays: Sequence[float],
+    activations: tuple[str | Path, str | Path],
+    statistics: tuple[str | Path, str | Path],
+    correlation: str | Path,
+    *,
+    iterations: int,
+    seed: int = 0,
+    threads: int = 1,
+) -> None:
+    """Maps from a to b fitted as in the paper, from stored activations.
+
+    Groups as :func:`write_mapping` has them, direction ``ab`` only and without
+    `held_out_loss`; the loss is that over all images after the last step.
+    """
+    a, b = map(open_store, activations)
+    stats_a, stats_b = map(open_store, statistics)
+    between = open_store(correlation)
+    with new_store(store) as target, threadpool_limits(threads, user_api="blas"):
+        for layer in layers:
+            scales = [(g[f"{layer}/mean"][...], g[f"{layer}/std"][...]) for g in (stats_a, stats_b)]
+            batches = (
+                _second_moments(x, y, *scales) for x, y in _batches(a[layer], b[layer], seed)
+            )
+            weights = sgd(itertools.islice(batches, iterations), decays, seed)
+            gram = stats_a[f"{layer}/correlation"][...]
+            cross = between[f"{layer}/correlation"][...]
+            gaps = relative_gap(
+                weights, gram, cross, np.asarray(decays) * cross.shape[1], threads=threads
+            )
+            group = target.create_group(f"{layer}/ab")
+            _save_fit(group, decays, weights, loss(weights, gram, cross), gaps)
+
+
+def _halves(group: zarr.Group) -> tuple[NDArray, NDArray]:
+    """Correlations over every other block of images, and over the blocks between."""
+    blocks = load_blocks(group)
+    return tuple(reduce(Moments.merge, blocks[half::2]).correlation() for half in (0, 1))
+
+
+def _save_fit(
+    group: zarr.Group, decays: Sequence[float], weights: NDArray, losses: NDArray, gaps: NDArray
+) -> None:
+    save(group, "decay", np.asarray(decays, np.float64), ("decay",))
+    save(group, "weights", weights, ("decay", "target", "source"))
+    save(group, "loss", losses, ("decay", "target"))
+    save(group, "relative_gap", gaps, ("decay", "target"))
+
+
+def _batches(a: zarr.Array, b: zarr.Array, seed: int) -> Iterator[tuple[NDArray, NDArray]]:
+    """Samples of BATCH random images of both nets, for ever.
+
+    Images are drawn from a pool of random runs of them, so memory does not grow with their
+    number; each comes once before any comes again, but for what does not fill a batch.
+    """
+    rng = np.random.default_rng(seed)
+    images, rows = a.shape[0], a.chunks[0]
+    runs = max(1, POOL_BYTES * images // ((a.nbytes + b.nbytes) * rows))
+    starts = np.arange(0, images, rows)
+
+    def pool(chosen: NDArray) -> list[NDArray]:
+        cuts = [(i, min(i + rows, images)) for i in chosen]
+        blocks = (
+            [samples(x, i, j).reshape(j - i, -1, x.shape[-1]) for i, j in cuts] for x in (a, b)
+        )
+        return [np.concatenate(block) for block in blocks]
+
+    whole = [pool(starts)] if runs >= len(starts) else None
+    while True:
+        parts = np.split(rng.permutation(starts), range(runs, len(starts), runs))
+        for x, y in whole or map(pool, parts):
+            drawn = rng.permutation(len(x))
+            for start in range(0, max(len(drawn) - BATCH, 0) + 1, BATCH):
+                batch = drawn[start : start + BATCH]
+                yield x[batch].reshape(-1, x.shape[-1]), y[batch].reshape(-1, y.shape[-1])
+
+
+def _second_moments(
+    x: NDArray, y: NDArray, scale_x: tuple[NDArray, NDArray], scale_y: tuple[NDArray, NDArray]
+) -> tuple[NDArray, NDArray]:
+    """Mean products of a batch's channels, normalised by means and deviations over all images."""
+
+    def products(moments: Moments, first: tuple, second: tuple) -> NDArray:
+        (mean_x, std_x), (mean_y, std_y) = first, second
+        centred = moments.comoment / moments.count
+        centred += np.outer(moments.mean_x - mean_x, moments.mean_y - mean_y)
+        scale = np.outer(std_x, std_y)
+        return np.divide(centred, scale, out=np.zeros_like(centred), where=scale > 0)
+
+    return (
+        products(Moments.of(x), scale_x, scale_x),
+        products(Moments.of(x, y), scale_x, scale_y),
+    )

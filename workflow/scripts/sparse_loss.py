@@ -1,0 +1,16 @@
+from _job import run
+
+
+def main(snakemake):
+    import pandas as pd
+
+    from convergent.figures import save
+    from convergent.mapping_figures import sparse_loss
+
+    params = snakemake.params
+    table = pd.read_csv(snakemake.input.table)
+    save(sparse_loss(table, params.layers, params.pair.split("-")), *snakemake.output)
+
+
+if __name__ == "__main__":
+    run(main, snakemake)

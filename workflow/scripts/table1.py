@@ -1,0 +1,25 @@
+from _job import run
+
+
+def main(snakemake):
+    import pandas as pd
+
+    from convergent.figures import save
+    from convergent.mapping_figures import loss_table
+    from convergent.stores import open_store, writing
+    from convergent.tables import table1
+
+    params = snakemake.params
+    mappings = dict(zip(params.pairs, map(pd.read_csv, snakemake.input.mappings), strict=True))
+    dead = {
+        layer: (int(group["dead"][...].sum()), group["dead"].shape[0])
+        for layer, group in open_store(snakemake.input.statistics).groups()
+    }
+    table = table1(mappings, params.pair, dead)
+    with writing(snakemake.output.table) as path:
+        table.to_csv(path, index=False)
+    save(loss_table(table), snakemake.output.png, snakemake.output.pdf)
+
+
+if __name__ == "__main__":
+    run(main, snakemake)
