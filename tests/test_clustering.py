@@ -8,7 +8,7 @@ from scipy.cluster.hierarchy import fcluster, is_valid_linkage
 
 from convergent.clustering import (
     block_matrix,
-    drawn_step,
+    drawn_map,
     hac,
     leaf_order,
     offset,
@@ -112,13 +112,17 @@ def test_the_store_holds_the_tree_of_the_map_of_the_penalty(tmp_path, rng):
         layer = group.create_group("conv1/ab")
         save(layer, "decay", decays, ("decay",))
         save(layer, "weights", weights, ("decay", "target", "source"))
+        save(layer, "loss", rng.random((3, 5)), ("decay", "target"))
     write_hac(tmp_path / "hac.zarr", ["conv1"], tmp_path / "mapping.zarr", penalty=0.06)
     group = open_store(tmp_path / "hac.zarr")["conv1"]
-    assert dict(group.attrs) == {"decay": 0.01, "step": 1}
+    assert dict(group.attrs) == {"decay": 0.01}
     np.testing.assert_array_equal(group["linkage"][...], hac(weights[1].T))
     np.testing.assert_array_equal(group["order"][...], leaf_order(hac(weights[1].T)))
     mapping = open_store(tmp_path / "mapping.zarr")["conv1/ab"]
-    assert [drawn_step(mapping, p) for p in (1e-9, 0.4, 9)] == [1, 2, 2]
+    for penalty, step in ((1e-9, 1), (0.06, 1), (0.4, 2), (9, 2)):
+        decay, drawn, loss = drawn_map(mapping, penalty)
+        assert (decay, loss) == (decays[step], mapping["loss"][step].mean())
+        np.testing.assert_array_equal(drawn, weights[step])
 
 
 @pytest.mark.skipif(not AUTHORS_MAP.exists(), reason="the authors' map is not here")

@@ -32,8 +32,8 @@ def test_decays_are_written_as_in_the_paper(decay, label):
 
 
 def test_fig5_has_the_map_of_every_layer_between_the_nets(weights):
-    maps = {"conv1": (0.01, weights), "fc6": (0.0, weights[:7, :5])}
-    figure = figures.mapping_layers(maps, {"conv1": 0.25, "fc6": 0.125}, NETS)
+    maps = {"conv1": (0.01, weights, 0.25), "fc6": (0.0, weights[:7, :5], 0.125)}
+    figure = figures.mapping_layers(maps, NETS)
     shown = [ax.images[0].get_array().data for ax in figure.axes if ax.images]
     np.testing.assert_array_equal(shown[0], np.abs(weights))
     np.testing.assert_array_equal(shown[1], np.abs(weights[:7, :5]))

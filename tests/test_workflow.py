@@ -258,7 +258,7 @@ def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
         ("mapping={penalty: 0.1}", DRAWN_MAPS),
         ("mapping={exponents: [-3, -2]}", MAPPING | {"fit_maps_sgd": 1}),
         ("mapping={sgd: {iterations: 21}}",
-         {"fit_maps_sgd": 1, "mapping": 1, "fig5": 1, "table1": 1, "sparse_loss": 1}),
+         {"fit_maps_sgd": 1, "mapping": 1, "table1": 1, "sparse_loss": 1}),
         ("statistics={binning: reference}",
          {k: v for k, v in (STATISTICS | DOWNSTREAM).items() if k != "correlation"}),
         ("statistics={blocks: 4}", STATISTICS | DOWNSTREAM),

@@ -57,7 +57,7 @@ def hac(weights: NDArray) -> NDArray[np.float64]:
     ValueError
         If `weights` is not a finite matrix.
     """
-    similarity = block_matrix(weights)
+    similarity = block_matrix(weights)  # which checks them
     distance = offset(weights) - similarity
     np.fill_diagonal(distance, 0)
     return linkage(squareform(distance, checks=False), method="average")
@@ -116,8 +116,8 @@ def shared_subspaces(
     return chosen
 
 
-def drawn_step(group: zarr.Group, penalty: float) -> int:
-    """Which of a map's decays is drawn and clustered: that of the penalty nearest to one given.
+def drawn_map(group: zarr.Group, penalty: float) -> tuple[float, NDArray[np.float64], float]:
+    """The map that is drawn and clustered: of the decay whose penalty is nearest to one given.
 
     Parameters
     ----------
@@ -125,10 +125,19 @@ def drawn_step(group: zarr.Group, penalty: float) -> int:
         A layer and direction of ``mapping.zarr``.
     penalty : float
         Wanted alpha = decay * (number of target units); nearest on a logarithmic scale.
+
+    Returns
+    -------
+    decay : float
+    weights : ndarray of shape (target, source)
+    loss : float
+        Mean over target units.
     """
+    decays = group["decay"][...]
     with np.errstate(divide="ignore"):
-        alphas = np.log(group["decay"][...] * group["weights"].shape[1])
-    return int(np.abs(alphas - np.log(penalty)).argmin())
+        alphas = np.log(decays * group["weights"].shape[1])
+    step = int(np.abs(alphas - np.log(penalty)).argmin())
+    return float(decays[step]), group["weights"][step], float(group["loss"][step].mean())
 
 
 def write_hac(
@@ -137,16 +146,14 @@ def write_hac(
     """Hierarchical clusters of both nets' units: ``pairs/<a>-<b>/hac.zarr``.
 
     Per layer a group with `linkage` and `order` of the map from a to b, in which the units of a
-    come first; the map is the one of :func:`drawn_step`, kept as the attributes decay and step.
+    come first; the map is that of :func:`drawn_map`, its decay the attribute of this name.
     """
     source = open_store(mapping)
     with new_store(store) as target:
         for layer in layers:
-            fitted = source[f"{layer}/ab"]
-            step = drawn_step(fitted, penalty)
-            tree = hac(fitted["weights"][step].T)
+            decay, weights, _ = drawn_map(source[f"{layer}/ab"], penalty)
+            tree = hac(weights.T)
             group = target.create_group(layer)
             save(group, "linkage", tree, ("merge", "column"))
             save(group, "order", leaf_order(tree), ("leaf",))
-            group.attrs["decay"] = float(fitted["decay"][step])
-            group.attrs["step"] = step
+            group.attrs["decay"] = decay

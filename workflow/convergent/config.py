@@ -37,6 +37,8 @@ LAYERS = {"alexnet": ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
 BINS = 21
 # Weights of the L1 penalty in table 1.
 PAPER_DECAYS = (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+# What the paper calls significantly non-zero (section 4): SGD leaves no weight at zero.
+SIGNIFICANT = 1e-3
 
 RunName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 NetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]

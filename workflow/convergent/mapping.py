@@ -237,7 +237,7 @@ def _checked(
             raise ValueError(f"{name} contains NaN or infinity; dead units must have 0")
     if (alphas < 0).any():
         raise ValueError(f"alphas must not be negative, got {alphas.min():g}")
-    diagonal, rounding = gram.diagonal(), rank_threshold(gram)
+    diagonal, rounding = gram.diagonal(), _rank_threshold(gram)
     if np.abs(gram - gram.T).max() > rounding:
         raise ValueError("gram is not symmetric")
     try:
@@ -257,14 +257,14 @@ def _checked(
     return gram, cross, alphas
 
 
-def rank_threshold(gram: NDArray) -> float:
+def _rank_threshold(gram: NDArray) -> float:
     """Eigenvalues of a Gram matrix of correlations that are below this count as zero."""
     return ACCURACY * np.sqrt(len(gram)) * max(1.0, gram.diagonal().max())
 
 
 def _least_squares(gram: NDArray, targets: NDArray) -> tuple[NDArray, NDArray]:
     """Weights (target, source) of the least squares and how far they are from the optimum."""
-    live, threshold = np.flatnonzero(gram.diagonal() > 0), rank_threshold(gram)
+    live, threshold = np.flatnonzero(gram.diagonal() > 0), _rank_threshold(gram)
     part = gram[np.ix_(live, live)]
     try:
         cholesky(part - threshold * np.eye(len(live)), lower=True, check_finite=False)

@@ -14,9 +14,9 @@ from matplotlib.patches import ConnectionPatch, FancyArrowPatch, Rectangle
 from numpy.typing import NDArray
 
 from convergent.clustering import block_matrix, leaf_order, offset, shared_subspaces, spans
-from convergent.config import PAPER_DECAYS
+from convergent.config import SIGNIFICANT
 from convergent.matching import matching
-from convergent.tables import significant
+from convergent.tables import papers_decay
 
 # Figure 7's diagonal: the first net and the second.
 FIRST, SECOND, TREE = "#2ca02c", "#d62728", "#4a6cf0"
@@ -31,21 +31,17 @@ def decay_label(decay: float) -> str:
     return f"$10^{{{np.log10(decay):.3g}}}$"
 
 
-def mapping_layers(
-    maps: Mapping[str, tuple[float, NDArray]], losses: Mapping[str, float], nets: Sequence[str]
-) -> Figure:
+def mapping_layers(maps: Mapping[str, tuple[float, NDArray, float]], nets: Sequence[str]) -> Figure:
     """Figure 5: both nets, layer by layer, and the maps from the first to the second.
 
     Parameters
     ----------
-    maps : mapping of layer to (decay, weights of shape (target, source))
-    losses : mapping of layer to float
-        Prediction loss of each map.
+    maps : mapping of layer to (decay, weights of shape (target, source), prediction loss)
     nets : the names of the source and the target net
     """
     figure = Figure(figsize=(1.9 * len(maps) + 0.8, 4.6))
     grid = figure.add_gridspec(3, len(maps), height_ratios=[0.35, 2, 0.35])
-    for column, (layer, (decay, weights)) in enumerate(maps.items()):
+    for column, (layer, (decay, weights, loss)) in enumerate(maps.items()):
         boxes = []
         for row, net in ((0, nets[0]), (2, nets[1])):
             ax = figure.add_subplot(grid[row, column])
@@ -57,8 +53,8 @@ def mapping_layers(
         largest = max(float(np.abs(weights).max()), 1e-12)
         ax.imshow(np.abs(weights), cmap="Greens", vmin=0, vmax=largest, interpolation="nearest")
         ax.set_title(
-            f"decay {decay_label(decay)}\n{significant(weights).mean():.1f} weights per unit\n"
-            f"loss {losses[layer]:.3f}",
+            f"decay {decay_label(decay)}\n{_significant(weights).mean():.1f} weights per unit\n"
+            f"loss {loss:.3f}",
             fontsize=8,
         )
         ax.tick_params(labelsize=6)
@@ -140,7 +136,7 @@ def _predictors(ax: Axes, weights: NDArray, examples: NDArray, nets: Sequence[st
         strongest = np.argsort(-np.abs(weights[unit]), kind="stable")[:3]
         strongest = strongest[weights[unit, strongest] != 0]
         x = 4 * example + 1.0
-        rest = int(significant(weights[unit])) - len(strongest)
+        rest = int(_significant(weights[unit])) - len(strongest)
         more = f"\nand {rest} smaller" if rest else ""
         ax.text(x, -0.12, f"{nets[1]}, unit {unit}{more}", ha="center", va="top", color=color)
         for place, source in enumerate(strongest):
@@ -251,7 +247,7 @@ def sparse_loss(table: pd.DataFrame, layers: Sequence[str], nets: Sequence[str])
         exact = rows.query("layer == @layer and solver == 'exact'")
         ax.plot(exact["nonzero_per_unit"], exact["loss"], "-", color=color, lw=1.2, label=layer)
         ax.plot(exact["nonzero_per_unit"], exact["held_out_loss"], ":", color=color, lw=1.2)
-        marked = exact[_of_paper(exact["decay"])]
+        marked = exact[~np.isnan(papers_decay(exact["decay"]))]
         ax.plot(marked["nonzero_per_unit"], marked["loss"], "o", color=color, ms=4.5)
         by_sgd = rows.query("layer == @layer and solver == 'sgd'")
         ax.plot(by_sgd["nonzero_per_unit"], by_sgd["loss"], "x", color=color, ms=5)
@@ -309,5 +305,6 @@ def loss_table(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _of_paper(decays: pd.Series) -> NDArray[np.bool_]:
-    return np.isclose(decays.to_numpy()[:, None], PAPER_DECAYS, rtol=1e-6, atol=1e-12).any(axis=1)
+def _significant(weights: NDArray) -> NDArray[np.int64]:
+    """How many source units predict each target unit; maps by SGD have weights near zero."""
+    return (np.abs(weights) > SIGNIFICANT).sum(axis=-1)

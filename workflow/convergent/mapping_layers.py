@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from convergent.activations import samples
+from convergent.config import SIGNIFICANT
 from convergent.mapping import lasso_path, loss, relative_gap, sgd
 from convergent.moments import Moments
 from convergent.statistics import load_blocks
@@ -38,35 +39,28 @@ def write_mapping(
 
     Per layer and direction (``ab`` predicts b from a) a group with `decay`,
     `weights` (decay, target, source; float64, for which the gap holds), `loss` and
-    `relative_gap` (decay, target), fitted on all images from the stored correlations, and
-    `held_out_loss`: that of maps fitted on every other block of images, on the other blocks,
-    each half normalised by itself.
+    `relative_gap` (decay, target) and the number of `nonzero` weights of each target, fitted on
+    all images from the stored correlations, and `held_out_loss`: that of maps fitted on every
+    other block of images, on the other blocks, each half normalised by itself.
     """
-    a, b, between = map(open_store, (statistics_a, statistics_b, correlation))
-    with new_store(store) as target:
+    stores = [open_store(path) for path in (statistics_a, statistics_b, correlation)]
+    with new_store(store) as target, threadpool_limits(threads, user_api="blas"):
         for layer in layers:
-            names = (f"{layer}/correlation",) * 3
-            within_a, within_b, cross = (
-                np.asarray(g[n][...], np.float64)
-                for g, n in zip((a, b, between), names, strict=True)
-            )
-            halves = [_halves(group[layer]) for group in (a, b, between)]
-            for direction in ("ab", "ba"):
-                ab = direction == "ab"
-                pairs = [
-                    (grams[0 if ab else 1], grams[2] if ab else grams[2].T)
-                    for grams in ((within_a, within_b, cross), *zip(*halves, strict=True))
-                ]
-                gram, links = pairs[0]
-                alphas = np.asarray(decays) * links.shape[1]
-                weights, gaps = lasso_path(gram, links, alphas, threads=threads)
+            groups = [store[layer] for store in stores]
+            everywhere = [group["correlation"][...] for group in groups]
+            # Of net a, net b and between them: over all images, one half, the other half.
+            over = [(all_, *_halves(g)) for all_, g in zip(everywhere, groups, strict=True)]
+            for direction, within in (("ab", over[0]), ("ba", over[1])):
+                cross = over[2] if direction == "ab" else [c.T for c in over[2]]
+                whole, fitted, held_out = zip(within, cross, strict=True)
+                alphas = np.asarray(decays) * whole[1].shape[1]
                 group = target.create_group(f"{layer}/{direction}")
-                with threadpool_limits(threads, user_api="blas"):
-                    _save_fit(group, decays, weights, loss(weights, gram, links), gaps)
-                    del weights
-                    half, _ = lasso_path(*pairs[1], alphas, threads=threads)
-                    save(group, "held_out_loss", loss(half, *pairs[2]), ("decay", "target"))
-                    del half
+                weights, gaps = lasso_path(*whole, alphas, threads=threads)
+                _save_fit(group, decays, weights, loss(weights, *whole), gaps)
+                del weights  # before as much again
+                half, _ = lasso_path(*fitted, alphas, threads=threads)
+                save(group, "held_out_loss", loss(half, *held_out), ("decay", "target"))
+                del half
 
 
 def write_sgd_mapping(
@@ -102,7 +96,7 @@ def write_sgd_mapping(
                 weights, gram, cross, np.asarray(decays) * cross.shape[1], threads=threads
             )
             group = target.create_group(f"{layer}/ab")
-            _save_fit(group, decays, weights, loss(weights, gram, cross), gaps)
+            _save_fit(group, decays, weights, loss(weights, gram, cross), gaps, SIGNIFICANT)
 
 
 def _halves(group: zarr.Group) -> tuple[NDArray, NDArray]:
@@ -112,12 +106,19 @@ def _halves(group: zarr.Group) -> tuple[NDArray, NDArray]:
 
 
 def _save_fit(
-    group: zarr.Group, decays: Sequence[float], weights: NDArray, losses: NDArray, gaps: NDArray
+    group: zarr.Group,
+    decays: Sequence[float],
+    weights: NDArray,
+    losses: NDArray,
+    gaps: NDArray,
+    smallest: float = 0.0,
 ) -> None:
+    nonzero = np.stack([(np.abs(w) > smallest).sum(axis=1) for w in weights])
     save(group, "decay", np.asarray(decays, np.float64), ("decay",))
     save(group, "weights", weights, ("decay", "target", "source"))
     save(group, "loss", losses, ("decay", "target"))
     save(group, "relative_gap", gaps, ("decay", "target"))
+    save(group, "nonzero", nonzero, ("decay", "target"))
 
 
 def _batches(a: zarr.Array, b: zarr.Array, seed: int) -> Iterator[tuple[NDArray, NDArray]]:

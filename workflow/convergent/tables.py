@@ -21,8 +21,6 @@ PAPER_TOP1 = (0.5865, 0.5873, 0.5879, 0.5884)
 PAPER_UNMATCHED = {"conv1": 0.17, "conv2": 0.37, "conv3": 0.63, "conv4": 0.92, "conv5": 0.75}
 # Section 3.2: how many of the eight best matched pairs stay the best.
 PAPER_TOP8 = {"conv1": 7}
-# Weights up to this are rounding of SGD.
-SIGNIFICANT = 1e-3
 # Table 1: prediction loss of mapping layers after 4,500 iterations of SGD, by decay.
 PAPER_LOSS = {
     "conv1": (0.170, 0.169, 0.162, 0.172, 0.484, 0.517),
@@ -115,7 +113,6 @@ def mapping_table(store: str | Path, layers: Sequence[str], solver: str) -> pd.D
         relative_gap, the largest of the target units; for sgd the distance from the optimum.
     """
     source, rows = open_store(store), []
-    count = significant if solver == "sgd" else lambda weights: np.count_nonzero(weights, axis=1)
     for layer, direction in itertools.product(layers, ("ab", "ba")):
         if layer not in source or direction not in source[layer]:
             continue
@@ -128,20 +125,17 @@ def mapping_table(store: str | Path, layers: Sequence[str], solver: str) -> pd.D
             "decay": decays,
             "loss": group["loss"][...].mean(axis=1),
             "held_out_loss": group["held_out_loss"][...].mean(axis=1) if scored else np.nan,
-            "nonzero_per_unit": [count(group["weights"][i]).mean() for i in range(len(decays))],
+            "nonzero_per_unit": group["nonzero"][...].mean(axis=1),
             "relative_gap": group["relative_gap"][...].max(axis=1),
         }
         rows.append(pd.DataFrame(table))
     return pd.concat(rows, ignore_index=True)
 
 
-def significant(weights: NDArray) -> NDArray[np.int64]:
-    """How many source units predict each target unit, shape (..., target).
-
-    Counts weights above 0.001: the paper's SGD leaves none at zero, and its authors count the
-    significantly non-zero (section 4).
-    """
-    return (np.abs(weights) > SIGNIFICANT).sum(axis=-1)
+def papers_decay(decays: pd.Series) -> NDArray[np.float64]:
+    """The decay of table 1 that each decay is, but for rounding in a file; NaN for others."""
+    near = np.isclose(decays.to_numpy()[:, None], PAPER_DECAYS, rtol=1e-6, atol=1e-12)
+    return np.where(near.any(axis=1), np.array(PAPER_DECAYS)[near.argmax(axis=1)], np.nan)
 
 
 def table1(
@@ -168,8 +162,7 @@ def table1(
         far the worst target unit's objective is above the least, as a share; paper.
     """
     rows = pd.concat(table.assign(pair=name) for name, table in mappings.items())
-    near = np.isclose(rows["decay"].to_numpy()[:, None], PAPER_DECAYS, rtol=1e-6, atol=1e-12)
-    rows = rows.assign(decay=np.array(PAPER_DECAYS)[near.argmax(axis=1)])[near.any(axis=1)]
+    rows = rows.assign(decay=papers_decay(rows["decay"])).dropna(subset="decay")
     shown = rows.query("pair == @pair and direction == 'ab'").set_index(["layer", "decay"])
     exact, by_sgd = (shown.query("solver == @s") for s in ("exact", "sgd"))
     everywhere = rows.query("solver == 'exact'").groupby(["layer", "decay"])["loss"].mean()

@@ -92,9 +92,11 @@ def of_pair(path, member=None):
     return paths
 
 
-def fitted_maps(wildcards):
-    """Stores of a pair's sparse maps; the paper's SGD for one pair, where it is asked for."""
-    stores = {"exact": f"{RESULTS}/pairs/{wildcards.pair}/mapping.zarr"}
-    if RUN.mapping.sgd.layers and wildcards.pair == RUN.pair:
-        stores["sgd"] = f"{RESULTS}/pairs/{wildcards.pair}/mapping_sgd.zarr"
-    return stores
+def where_sgd(path):
+    """Input function: `path` for the pair whose maps are fitted by SGD too, else nothing."""
+
+    def paths(wildcards):
+        asked = RUN.mapping.sgd.layers and wildcards.pair == RUN.pair
+        return path.format(pair=wildcards.pair) if asked else []
+
+    return paths

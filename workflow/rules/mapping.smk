@@ -62,7 +62,8 @@ rule fit_maps_sgd:
 
 rule mapping:
     input:
-        unpack(fitted_maps),
+        exact=rules.fit_maps.output.store,
+        sgd=where_sgd(rules.fit_maps_sgd.output.store),
     output:
         table=f"{RESULTS}/pairs/{{pair}}/mapping.csv",
     log:
@@ -71,7 +72,7 @@ rule mapping:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=1000 + 20 * WIDEST**2 // 10**6,
+        mem_mb=1000,
         runtime=30,
     params:
         layers=RUN.layers,

@@ -10,7 +10,6 @@ ruleorder: sparse_loss > draw_sparse_loss
 rule draw_fig5:
     input:
         mapping=of_pair(rules.fit_maps.output.store),
-        table=of_pair(rules.mapping.output.table),
     output:
         figure("fig5", FEW_TO_ONE, "{pair}"),
     log:
@@ -83,6 +82,7 @@ rule draw_fig7:
     params:
         pair=pair_of,
         layer=RUN.figures.layer,
+        penalty=RUN.mapping.penalty,
         code=code("fig7.py"),
     script:
         "../scripts/fig7.py"
@@ -106,7 +106,7 @@ rule draw_sparse_loss:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=1000 + 120 * WIDEST**2 // 10**6,
+        mem_mb=1000,
         runtime=10,
     params:
         pair=pair_of,

@@ -7,7 +7,7 @@ def main(snakemake):
     from convergent.stores import writing
     from convergent.tables import mapping_table
 
-    stores = {"exact": snakemake.input.exact, "sgd": snakemake.input.get("sgd")}
+    stores = {"exact": snakemake.input.exact, "sgd": snakemake.input.sgd}
     tables = [
         mapping_table(store, snakemake.params.layers, solver)
         for solver, store in stores.items()
