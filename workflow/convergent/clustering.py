@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import zarr
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
+from threadpoolctl import ThreadpoolController
 
+from convergent.graphs import by_size, combined, combined_graph, embedding, spectrum
 from convergent.stores import new_store, open_store, save
 
 
@@ -32,7 +35,7 @@ def block_matrix(weights: NDArray) -> NDArray[np.float64]:
     if not np.isfinite(weights).all():
         raise ValueError("weights contain NaN or infinity")
     first, second = map(np.eye, weights.shape)
-    return np.block([[first, weights], [weights.T, second]])
+    return combined(first, weights, second)
 
 
 def hac(weights: NDArray) -> NDArray[np.float64]:
@@ -114,6 +117,194 @@ def shared_subspaces(
         if len(chosen) < number and all(stop < i or j < start for i, j in chosen):
             chosen.append((start, stop))
     return chosen
+
+
+def spectral_clusters(
+    xx: NDArray, xy: NDArray, yy: NDArray, k: int, threshold: float = 0.2, seed: int = 0
+) -> NDArray[np.intp]:
+    """Clusters of the units of two nets (section S.3.2 of the paper).
+
+    k-means on the k eigenvectors of smallest eigenvalue of the unnormalised Laplacian of
+    :func:`combined_graph`; see :func:`embedding` for graphs of more than k components. Dead
+    units, which correlate 0 with everything, are a cluster of their own beside the k.
+
+    Parameters
+    ----------
+    xx, xy, yy : ndarray of shape (unit_a, unit_a), (unit_a, unit_b), (unit_b, unit_b)
+        Correlations within the first net, between the two, within the second.
+    k : int
+        Number of clusters of the live units.
+    threshold : float
+        tau: similarities at or below it are dropped.
+    seed : int
+        Of k-means, which starts ten times.
+
+    Returns
+    -------
+    ndarray of shape (unit_a + unit_b,), intp
+        Cluster of each unit, those of the first net first; 0 is the largest cluster, and dead
+        units have the last. The same for any number of threads.
+
+    Raises
+    ------
+    ValueError
+        If the matrices do not fit together or are not finite, the threshold is negative or
+        drops every edge, or there are fewer than k units.
+    """
+    graph, live = checked_graph(xx, xy, yy, k, threshold)
+    k = min(k, len(live))
+    points = embedding(spectrum(graph[np.ix_(live, live)], k), k) if k else np.zeros((0, 0))
+    return with_dead(kmeans(points, k, seed), live, len(graph))
+
+
+def checked_graph(
+    xx: NDArray, xy: NDArray, yy: NDArray, k: int, threshold: float
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """:func:`combined_graph` of what :func:`spectral_clusters` takes, and its live units."""
+    graph = combined_graph(xx, xy, yy, threshold)
+    if not 1 <= k <= len(graph):
+        raise ValueError(f"k must be from 1 to the {len(graph)} units of both nets, got {k}")
+    a = np.any(xx, axis=1) | np.any(xy, axis=1)
+    b = np.any(yy, axis=1) | np.any(xy, axis=0)
+    live = np.flatnonzero(np.concatenate([a, b]))
+    if len(live) > 1 and not graph.any():
+        similarity = combined(xx, xy, yy)
+        np.fill_diagonal(similarity, -np.inf)
+        raise ValueError(
+            f"threshold {threshold} drops every edge: the largest similarity is "
+            f"{similarity.max():.3g}; take a smaller threshold"
+        )
+    return graph, live
+
+
+def with_dead(labels: NDArray[np.intp], live: NDArray[np.intp], units: int) -> NDArray[np.intp]:
+    """Labels of all units, given those of the live ones: dead units are the last cluster."""
+    everyone = np.full(units, labels.max(initial=-1) + 1)
+    everyone[live] = labels
+    return everyone
+
+
+def kmeans(points: NDArray, k: int, seed: int) -> NDArray[np.intp]:
+    """Labels of `points` (unit, coordinate) by k-means; 0 is the largest cluster.
+
+    Points that coincide stay together; if there are at most k places, each is a cluster.
+    """
+    from sklearn.cluster import KMeans
+
+    places, labels = np.unique(points, axis=0, return_inverse=True)
+    if len(places) > k:
+        with _pools().limit(limits=1):  # sums in one order
+            labels = KMeans(k, n_init=10, random_state=seed).fit_predict(points)
+    return by_size(labels.ravel())
+
+
+def branch(
+    labels: NDArray[np.integer],
+    points: NDArray,
+    graph: NDArray,
+    largest: float,
+    seed: int = 0,
+) -> list[str]:
+    """Split clusters until none has more than `largest` units (section S.3.4).
+
+    A cluster that is too large is split by k-means into as many parts as would do if they were
+    equal, and so are its parts. One whose points coincide, such as a connected component that
+    is a cluster, is embedded by its own graph first; units without edges in it are set apart
+    and cut evenly.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (unit,)
+        First-level clusters.
+    points : ndarray of shape (unit, k)
+        The embedding in which they were found.
+    graph : ndarray of shape (unit, unit)
+    largest : float
+        The bound, 2 alpha s in the paper; at least 1.
+    seed : int
+        Of k-means.
+
+    Returns
+    -------
+    list of str
+        Path of each unit in the tree: its cluster, and its part at each split, joined by ``/``.
+    """
+    if largest < 1:
+        raise ValueError(f"leaves of at most {largest:.3g} units could hold none")
+    paths = [""] * len(labels)
+    waiting = [(str(c), np.flatnonzero(labels == c)) for c in np.unique(labels)]
+    while waiting:
+        path, units = waiting.pop()
+        if len(units) <= largest:
+            for unit in units:
+                paths[unit] = path
+            continue
+        parts = _split(points[units], graph, units, -(-len(units) // int(largest)), seed)
+        waiting += [(f"{path}/{p}", units[parts == p]) for p in range(parts.max() + 1)]
+    return paths
+
+
+def leaf_numbers(paths: Sequence[str]) -> NDArray[np.intp]:
+    """Number of each unit's leaf; leaves count in the order of their paths in the tree."""
+    order = sorted(set(paths), key=lambda path: [int(part) for part in path.split("/")])
+    number = {path: leaf for leaf, path in enumerate(order)}
+    return np.array([number[path] for path in paths], np.intp)
+
+
+def cluster_similarity(
+    labels: NDArray[np.integer], xx: NDArray, xy: NDArray, yy: NDArray
+) -> dict[str, NDArray]:
+    """How alike the units of each cluster are, between nets and within them (section S.3.5).
+
+    Parameters
+    ----------
+    labels : ndarray of shape (unit_a + unit_b,)
+        Clusters, numbered from 0.
+    xx, xy, yy : ndarray
+        Correlations, as :func:`spectral_clusters` takes them.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (cluster,)
+        `units_a` and `units_b`; `between`, the mean of xy over the cluster's units of both
+        nets, 0 where it has units of one net only; `within`, the mean of xx over its units of
+        the first net and that of yy over those of the second, averaged over the nets that it
+        has.
+    """
+    a = len(xx)
+    rows = {"units_a": [], "units_b": [], "between": [], "within": []}
+    for cluster in range(labels.max() + 1):
+        units = np.flatnonzero(labels == cluster)
+        first, second = units[units < a], units[units >= a] - a
+        both = len(first) and len(second)
+        within = [m[np.ix_(u, u)].mean() for m, u in ((xx, first), (yy, second)) if len(u)]
+        rows["units_a"].append(len(first))
+        rows["units_b"].append(len(second))
+        rows["between"].append(xy[np.ix_(first, second)].mean() if both else 0.0)
+        rows["within"].append(np.mean(within))
+    return {name: np.array(values) for name, values in rows.items()}
+
+
+@cache
+def _pools() -> ThreadpoolController:
+    """The thread pools of the process, looked for once: that takes longer than a small fit."""
+    return ThreadpoolController()
+
+
+def _split(
+    points: NDArray, graph: NDArray, units: NDArray[np.intp], parts: int, seed: int
+) -> NDArray[np.intp]:
+    """Part of each unit of a cluster that is too large; there are at least two parts."""
+    labels = kmeans(points, parts, seed)
+    if labels.any():
+        return labels
+    own = graph[np.ix_(units, units)]
+    alone = ~own.any(axis=0)
+    if alone.all():
+        return np.arange(len(units)) * parts // len(units)
+    if alone.any():
+        return alone.astype(np.intp)
+    return kmeans(embedding(spectrum(own, parts), parts), parts, seed)
 
 
 def drawn_map(group: zarr.Group, penalty: float) -> tuple[float, NDArray[np.float64], float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from convergent.activations import samples
 from convergent.config import SIGNIFICANT
 from convergent.mapping import lasso_path, loss, relative_gap, sgd
 from convergent.moments import Moments
-from convergent.statistics import load_blocks
+from convergent.statistics import half_correlations
 from convergent.stores import new_store, open_store, save
 
 # Images of one step of SGD, as in the authors' published solver files.
@@ -49,7 +48,7 @@ def write_mapping(
             groups = [store[layer] for store in stores]
             everywhere = [group["correlation"][...] for group in groups]
             # Of net a, net b and between them: over all images, one half, the other half.
-            over = [(all_, *_halves(g)) for all_, g in zip(everywhere, groups, strict=True)]
+            over = [(c, *half_correlations(g)) for c, g in zip(everywhere, groups, strict=True)]
             for direction, within in (("ab", over[0]), ("ba", over[1])):
                 cross = over[2] if direction == "ab" else [c.T for c in over[2]]
                 whole, fitted, held_out = zip(within, cross, strict=True)
@@ -97,12 +96,6 @@ def write_sgd_mapping(
             )
             group = target.create_group(f"{layer}/ab")
             _save_fit(group, decays, weights, loss(weights, gram, cross), gaps, SIGNIFICANT)
-
-
-def _halves(group: zarr.Group) -> tuple[NDArray, NDArray]:
-    """Correlations over every other block of images, and over the blocks between."""
-    blocks = load_blocks(group)
-    return tuple(reduce(Moments.merge, blocks[half::2]).correlation() for half in (0, 1))
 
 
 def _save_fit(

@@ -345,6 +345,13 @@ def load_blocks(group: zarr.Group) -> list[Moments]:
     ]
 
 
+def half_correlations(group: zarr.Group) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Correlations over every other block of images of a layer, and over the blocks between."""
+    blocks = load_blocks(group)
+    first, second = (reduce(Moments.merge, blocks[half::2]).correlation() for half in (0, 1))
+    return first, second
+
+
 def _tree(parts: list):
     while len(parts) > 1:
         pairs = [parts[i : i + 2] for i in range(0, len(parts), 2)]
