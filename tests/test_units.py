@@ -1,0 +1,228 @@
+"""The strongest images are those of plain sorting; patches and signals are cut where they lie."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from convergent import activations, datasets, models, units
+from convergent.deconvolution import deconvolve
+from convergent.receptive_fields import ReceptiveField, receptive_fields
+from convergent.stores import StoreError, create, new_store, open_store
+
+LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
+DATA = {
+    "name": "digits", "root": None, "size": 16, "mean": [0.3], "std": [0.25],
+    "validation_transform": {"resize": 16}, "train_transform": {"resize": 16, "shift": 1},
+}  # fmt: skip
+
+
+def stored(path, values, chunk_rows=4):
+    names = ("image", "y", "x", "unit") if values.ndim == 4 else ("image", "unit")
+    with new_store(path) as group:
+        array = create(group, "layer", values.shape, values.dtype, names, chunk_rows)
+        array[...] = values
+    return open_store(path)["layer"]
+
+
+def sorted_images(values, number):
+    """Value, image and flat position of each unit by plain, stable sorting."""
+    flat = values.astype(np.float32).reshape(len(values), -1, values.shape[-1])
+    peaks = flat.max(axis=1)
+    order = np.argsort(-peaks, axis=0, kind="stable")[:number]
+    place = np.take_along_axis(flat.argmax(axis=1), order, axis=0)
+    return np.take_along_axis(peaks, order, axis=0).T, order.T, place.T
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("shape", [(50, 3, 4, 5), (50, 7), (9, 2, 2, 3)])
+@pytest.mark.parametrize("kind", ["relu", "signed", "ties"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_top_images_are_those_of_plain_sorting(
+    rng, tmp_path, monkeypatch, dtype, shape, kind, threads
+):
+    monkeypatch.setattr(units, "LEAF_BYTES", 1)
+    values = rng.normal(size=shape)
+    if kind == "ties":
+        values = np.round(values)
+    if kind != "signed":
+        values = np.maximum(values, 0)
+    values[..., 0] = 0  # a dead unit
+    values = values.astype(dtype)
+    top = units.top_images(stored(tmp_path / "a.zarr", values), threads=threads)
+    value, image, place = sorted_images(values, 9)
+    np.testing.assert_array_equal(top.value, value)
+    np.testing.assert_array_equal(top.image, image)
+    np.testing.assert_array_equal(top.y * (shape[2] if len(shape) == 4 else 1) + top.x, place)
+
+
+def test_places_of_too_few_images_stay_free(rng, tmp_path):
+    values = rng.random((4, 2, 2, 3)).astype(np.float16)
+    top = units.top_images(stored(tmp_path / "a.zarr", values), threads=2)
+    assert top.value.shape == (3, 9)
+    assert np.isnan(top.value[:, 4:]).all()
+    for part in (top.image, top.y, top.x):
+        assert (part[:, 4:] == -1).all()
+        assert (part[:, :4] >= 0).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_activations_that_are_not_finite_are_refused(rng, tmp_path, bad):
+    values = rng.random((12, 2, 2, 3)).astype(np.float16)
+    values[7, 1, 0, 2] = bad
+    with pytest.raises(StoreError, match=r"a\.zarr.*layer: images 0 to 12: NaN or infinity"):
+        units.top_images(stored(tmp_path / "a.zarr", values))
+
+
+def test_what_lies_outside_a_field_or_a_picture_is_grey(rng):
+    picture = rng.integers(0, 100, size=(8, 8, 3), dtype=np.uint8)
+    field = ReceptiveField(5, 2, -1)
+    patch = units.cut(picture, field, 0, 2)
+    assert patch.shape == (5, 5, 3)
+    assert (patch[0] == units.GREY).all()
+    np.testing.assert_array_equal(patch[1:], picture[:4, 3:8])
+    patch = units.cut(picture, field, 3, 1)
+    np.testing.assert_array_equal(patch[:3], picture[5:8, 1:6])
+    assert (patch[3:] == units.GREY).all()
+    patch = units.cut(picture, ReceptiveField(12, 4, -6), 2, 1)
+    assert patch.shape == (8, 8, 3)
+    np.testing.assert_array_equal(patch[2:], picture[2:])
+    assert (patch[:2] == units.GREY).all()
+
+
+@pytest.fixture
+def recorded(rng, tmp_path, small_net):
+    """Forty grey images of which thirty are recorded."""
+    pixels = rng.integers(0, 255, size=(60, 16, 16, 1), dtype=np.uint8)
+    labels = np.arange(60) % 3
+    np.savez(tmp_path / "images.npz", images=pixels, labels=labels, validation=np.arange(60) >= 20)
+    listing, pixels = datasets.list_arrays(
+        "arrays", tmp_path / "images.npz", validation_fraction=0.5, seed=0
+    )
+    np.savez(tmp_path / "pixels.npz", pixels=pixels)
+    images, index = datasets.load_recorded(listing, tmp_path / "pixels.npz", DATA, number=30)
+    views = images.__getitems__(list(range(30)))[0]
+    inputs = datasets.normalize(views, DATA["mean"], DATA["std"])
+    with torch.no_grad():
+        small_net.conv3.conv.bias[2] = -1e3  # a dead unit
+    activations.record(small_net, inputs, LAYERS, tmp_path / "a.zarr", image_index=index)
+    return tmp_path, small_net, images, index, views, inputs
+
+
+def write(recorded, **options):
+    folder, net, images, index, *_ = recorded
+    arguments = (LAYERS, folder / "a.zarr", net, images, index, DATA)
+    options = {"pictures": dict.fromkeys(LAYERS)} | options
+    units.write_units(folder / "u.zarr", *arguments, **options)
+    return open_store(folder / "u.zarr")
+
+
+def test_the_store_holds_patches_and_deconvolutions_of_the_strongest_images(recorded, monkeypatch):
+    monkeypatch.setattr(units, "BATCH", 7)
+    folder, net, _, index, views, inputs = recorded
+    assert not np.array_equal(index, np.arange(30))
+    store = write(recorded, threads=2)
+    fields = receptive_fields(net, LAYERS, inputs[:1])
+    for layer in LAYERS:
+        group = store[layer]
+        top = units.top_images(open_store(folder / "a.zarr")[layer])
+        np.testing.assert_array_equal(group["value"][...], top.value)
+        np.testing.assert_array_equal(group["image"][...], index[top.image])
+        np.testing.assert_array_equal(group["y"][...], top.y)
+        np.testing.assert_array_equal(group["receptive_field"][...], fields[layer])
+        assert group["pictured"][...].all()
+        side = min(fields[layer].size, 16)
+        assert group["patches"].shape == group["deconv"].shape == (*top.value.shape, side, side, 1)
+        for unit in range(len(top.value)):
+            row, y, x = top.image[unit], top.y[unit], top.x[unit]
+            signal = deconvolve(net, layer, inputs[row], np.full(9, unit), y, x)
+            signal = signal.permute(0, 2, 3, 1).numpy()
+            for rank in range(9):
+                patch, deconv = group["patches"][unit, rank], group["deconv"][unit, rank]
+                if top.value[unit, rank] == 0:
+                    assert (patch == units.GREY).all()
+                    assert (deconv == units.GREY).all()
+                    continue
+                picture = views[row[rank]].permute(1, 2, 0).numpy()
+                np.testing.assert_array_equal(
+                    patch, units.cut(picture, fields[layer], y[rank], x[rank])
+                )
+                largest = np.abs(signal[rank]).max()
+                whole = 128 + 127 * signal[rank] / (largest or 1)
+                expected = units.cut(np.round(whole), fields[layer], y[rank], x[rank])
+                np.testing.assert_allclose(deconv.astype(float), expected, atol=1.01)
+                # Nothing is passed back to pixels outside the field.
+                assert np.abs(deconv.astype(int) - 128).max() in (126, 127, 128) or largest == 0
+    assert not store["conv3/value"][2].any()
+
+
+def test_filters_are_those_of_the_first_convolution(recorded):
+    _, net, *_ = recorded
+    store = write(recorded)
+    weights = net.conv1.conv.weight.detach().permute(0, 2, 3, 1).numpy()
+    largest = np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
+    np.testing.assert_array_equal(
+        store["conv1/filters"][...], np.round(128 + 127 * weights / largest)
+    )
+    assert [layer for layer in LAYERS if "filters" in store[layer]] == ["conv1"]
+
+
+def test_only_the_units_asked_for_get_pictures(recorded):
+    whole = {layer: write(recorded)[f"{layer}/deconv"][...] for layer in ("conv1", "fc6")}
+    store = write(recorded, pictures={"conv1": [1, 3], "fc6": None})
+    np.testing.assert_array_equal(store["conv1/pictured"][...], [False, True, False, True])
+    for unit in (1, 3):
+        np.testing.assert_array_equal(store["conv1/deconv"][unit], whole["conv1"][unit])
+    np.testing.assert_array_equal(store["fc6/deconv"][...], whole["fc6"])
+    assert store["fc6/pictured"][...].all()
+    assert not store["conv2/pictured"][...].any()
+    assert (store["conv2/image"][...] >= 0).all()
+
+
+def test_other_images_than_those_recorded_are_refused(recorded):
+    folder, net, images, index, *_ = recorded
+    with pytest.raises(ValueError, match="other images were recorded than the 30 given"):
+        write((folder, net, images, index[::-1]))
+    assert not (folder / "u.zarr").exists()
+
+
+def test_colours_keep_their_channels_and_their_scales(rng, tmp_path):
+    """Three channels of unlike deviation; five images, so that places stay free."""
+    torch.manual_seed(3)
+    net = models.build(
+        "alexnet", size=16, inputs=3, classes=2, channels=(4, 4, 4, 4, 4), fully_connected=(4, 4),
+        kernel=3, stride=1, padding=1, init="kaiming",
+    )  # fmt: skip
+    data = {"mean": [0.5, 0.4, 0.3], "std": [0.1, 0.2, 0.4]}
+    pixels = rng.integers(0, 255, size=(5, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "pixels.npz", pixels=pixels)
+    rows = pd.DataFrame({"label": 0, "crc32": 0, "path": [str(i) for i in range(5)]})
+    images = datasets.Images(rows, tmp_path / "pixels.npz", resize=16, size=16, channels=3)
+    inputs = datasets.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2), **data)
+    activations.record(net, inputs, ["conv1", "conv2"], tmp_path / "a.zarr")
+    arguments = (["conv1", "conv2"], tmp_path / "a.zarr", net, images, np.arange(5), data)
+    everything = {"conv1": None, "conv2": None}
+    units.write_units(tmp_path / "u.zarr", *arguments, pictures=everything)
+    store = open_store(tmp_path / "u.zarr")
+    fields = receptive_fields(net, ["conv1", "conv2"], inputs[:1])
+    for layer, field in fields.items():
+        group = {name: array[...] for name, array in store[layer].arrays()}
+        assert (group["image"][:, 5:] == -1).all()
+        assert np.isnan(group["value"][:, 5:]).all()
+        for unit, rank in np.argwhere(~(group["value"] > 0)):
+            assert (group["patches"][unit, rank] == units.GREY).all()
+            assert (group["deconv"][unit, rank] == units.GREY).all()
+        for unit, rank in np.argwhere(group["value"] > 0):
+            image, y, x = (group[name][unit, rank] for name in ("image", "y", "x"))
+            expected = units.cut(pixels[image], field, y, x)
+            np.testing.assert_array_equal(group["patches"][unit, rank], expected)
+            signal = deconvolve(net, layer, inputs[image : image + 1], [unit], [y], [x])[0]
+            signal = signal.permute(1, 2, 0).numpy() * np.array(data["std"])
+            whole = np.round(128 + 127 * signal / np.abs(signal).max())
+            np.testing.assert_allclose(
+                group["deconv"][unit, rank].astype(float), units.cut(whole, field, y, x), atol=1.01
+            )
+    weights = net.conv1.conv.weight.detach().permute(0, 2, 3, 1).numpy()
+    largest = np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
+    expected = np.round(128 + 127 * weights / largest)
+    np.testing.assert_array_equal(store["conv1/filters"][...], expected)
