@@ -18,8 +18,12 @@ include: "workflow/rules/activations.smk"
 include: "workflow/rules/statistics.smk"
 include: "workflow/rules/matching.smk"
 include: "workflow/rules/mapping.smk"
+include: "workflow/rules/clustering.smk"
+include: "workflow/rules/units.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/mapping_figures.smk"
+include: "workflow/rules/cluster_figures.smk"
+include: "workflow/rules/unit_figures.smk"
 
 
 rule all:
@@ -30,9 +34,12 @@ rule all:
         rules.unmatched.output,
         rules.measure_agreement.output,
         rules.table1.output,
+        rules.cluster_stability.output,
         expand(rules.mapping.output, pair=RUN.pairs),
         expand(rules.hac.output, pair=RUN.pairs),
+        expand(rules.cluster.output, pair=RUN.pairs),
         expand(rules.mutual_information_within.output, net=RUN.nets),
+        expand(rules.units.output, net=RUN.nets),
         expand(FIGURE, pair=RUN.pair, name=PAIR_FIGURES, suffix=["png", "pdf"]),
         [getattr(rules, name).output for name in RUN_FIGURES],
 

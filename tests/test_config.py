@@ -49,12 +49,16 @@ def test_imagenet_preset_is_the_paper_s_run(digits):
     assert run.values_per_image == (
         55 * 55 * 96 + 27 * 27 * 256 + 13 * 13 * (384 + 384 + 256) + 2 * 4096
     )
-    assert run.units["fc7"] == 4096
+    assert run.widths["fc7"] == 4096
 
 
 @pytest.mark.parametrize(
     ("overlay", "message"),
     [
+        ({"clustering": {"k": {"conv1": 0}}}, r"clustering\.k: should be .* got .'conv1': 0"),
+        ({"clustering": {"k": "some"}}, r"clustering\.k: should be a number of clusters, auto"),
+        ({"units": {"pictures": "some"}}, r"units\.pictures: should be all, none, or by layer"),
+        ({"units": {"pictures": {"fc6": 3}}}, r"units\.pictures: should be all, none, or by"),
         ({"trainig": {}}, "trainig: no such key; there are run, nets"),
         ({"training": {"epoch": 3}}, "training.epoch: no such key; there are epochs"),
         ({"nets": {"net1": {"sed": 1}}}, "nets.net1.sed: no such key; there are seed"),
@@ -182,3 +186,25 @@ def test_every_key_is_documented():
     rows = config.documentation().splitlines()[6:]
     assert len(rows) > 35
     assert all(len(row.split("|")[4].strip()) > 10 for row in rows), rows
+
+
+@pytest.mark.parametrize(
+    ("pictures", "expected"),
+    [
+        ("all", {"conv1": None, "fc6": None}),
+        ("none", {}),
+        ({"fc6": [3, 1], "conv5": "all"}, {"fc6": [3, 1]}),
+    ],
+)
+def test_units_with_pictures(digits, pictures, expected):
+    values = merged(digits, {"units": {"pictures": pictures}, "mapping": {"sgd": {"layers": []}}})
+    assert config.load(values | {"layers": ["conv1", "fc6"]}).pictures == expected
+
+
+@pytest.mark.parametrize(
+    ("k", "expected"), [(4, [4, 4]), ("auto", ["auto"] * 2), ({"fc6": 9}, ["auto", 9])]
+)
+def test_numbers_of_clusters(digits, k, expected):
+    values = merged(digits, {"mapping": {"sgd": {"layers": []}}})
+    values |= {"layers": ["conv1", "fc6"], "clustering": {"k": k, "alpha": 0.1}}
+    assert list(config.load(values).clusters.values()) == expected

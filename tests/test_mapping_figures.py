@@ -7,6 +7,7 @@ import pytest
 from convergent import mapping_figures as figures
 from convergent.clustering import hac, leaf_order, shared_subspaces, spans
 from convergent.matching import matching
+from convergent.pictures import PICTURE
 
 NETS = ("net1", "net2")
 
@@ -18,6 +19,21 @@ def weights(rng):
     weights = np.where(groups[:, None] == groups, rng.uniform(0.2, 0.6, (12, 12)), 0)
     weights[5] = 0
     return weights[rng.permutation(12)]
+
+
+def colour(net, unit, kind):
+    """A picture that tells who is on it."""
+    return np.full((3, 3, 3), (NETS.index(net), unit, kind == "deconv"), np.uint8)
+
+
+def pictured(ax):
+    """Who is on the pictures of axes, with the places of their upper left corners."""
+    found = []
+    for image in ax.images:
+        net, unit, deconv = (int(v) for v in np.asarray(image.get_array())[0, 0])
+        if image.get_gid() == PICTURE:
+            found.append(((NETS[net], unit, bool(deconv)), image.get_extent()))
+    return found
 
 
 def texts(figure):
@@ -47,7 +63,7 @@ def test_fig5_has_the_map_of_every_layer_between_the_nets(weights):
 @pytest.mark.parametrize("shape", [(12, 12), (9, 12), (12, 9)])
 def test_fig6_permutes_the_most_predictive_units_to_the_diagonal(weights, shape):
     weights = weights[: shape[0], : shape[1]]
-    figure = figures.learned_map(weights, NETS, "conv1", 0.01)
+    figure = figures.learned_map(weights, NETS, "conv1", 0.01, colour)
     learned, permuted = (ax.images[0].get_array().data for ax in figure.axes[:2])
     np.testing.assert_array_equal(learned, weights)
     assert permuted.shape == weights.shape
@@ -59,7 +75,7 @@ def test_fig6_permutes_the_most_predictive_units_to_the_diagonal(weights, shape)
 
 
 def test_fig6_shows_two_units_with_three_that_predict_them(weights):
-    figure = figures.learned_map(weights, NETS, "conv1", 0.01)
+    figure = figures.learned_map(weights, NETS, "conv1", 0.01, colour)
     shown = texts(figure)
     for unit in figures.example_units(weights):
         strongest = np.argsort(-np.abs(weights[unit]))[:3]
@@ -67,6 +83,12 @@ def test_fig6_shows_two_units_with_three_that_predict_them(weights):
         for source in strongest:
             assert f"net1\nunit {source}" in shown
             assert f"{weights[unit, source]:.3f}" in shown
+    expected = set()
+    for unit in figures.example_units(weights):
+        sources = np.flatnonzero(weights[unit]).tolist()
+        for kind in (False, True):
+            expected |= {("net2", int(unit), kind), *(("net1", s, kind) for s in sources)}
+    assert {who for who, _ in pictured(figure.axes[2])} == expected
 
 
 def test_example_units_have_three_sources_that_count():
@@ -76,7 +98,7 @@ def test_example_units_have_three_sources_that_count():
 
 def test_fig7_draws_each_cluster_on_the_matrix_in_leaf_order(weights):
     tree = hac(weights)
-    figure = figures.cluster_tree(weights, tree, NETS, "conv1", 0.01)
+    figure = figures.cluster_tree(weights, tree, NETS, "conv1", 0.01, colour)
     whole = figure.axes[0]
     pixels = whole.images[0].get_array()
     order = leaf_order(tree)
@@ -95,10 +117,15 @@ def test_fig7_draws_each_cluster_on_the_matrix_in_leaf_order(weights):
     names = [label.get_text() for label in figure.axes[1].get_yticklabels()]
     start, stop = shared_subspaces(tree, 12)[0]
     assert names == [f"net1, {u}" if u < 12 else f"net2, {u - 12}" for u in order[start : stop + 1]]
+    for (net, unit, _), (*_, top) in pictured(figure.axes[1]):
+        assert names[round(top - start + 0.47)] == f"{net}, {unit}"
+    assert len(pictured(figure.axes[1])) == 2 * len(names)
 
 
 def test_fig7_of_a_map_without_weights_has_no_clusters():
-    figure = figures.cluster_tree(np.zeros((3, 3)), hac(np.zeros((3, 3))), NETS, "conv1", 0.1)
+    figure = figures.cluster_tree(
+        np.zeros((3, 3)), hac(np.zeros((3, 3))), NETS, "conv1", 0.1, colour
+    )
     assert figure.axes[0].collections[0].get_segments() == []
 
 

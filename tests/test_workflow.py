@@ -24,8 +24,10 @@ LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
 UNITS = dict(zip(LAYERS, [4, 6, 8, 8, 6, 10, 9], strict=True))
 SIDES = dict(zip(LAYERS, [16, 7, 3, 3, 3], strict=False))
 IMAGES, RUN = 30, "results/tiny"
-PAIR_FIGURES = ["fig1", "fig3", "fig5", "fig6", "fig7", "figS1", "figS3"]
-PAIR_FIGURES += ["matched_information", "sparse_loss"]
+PAIR_FIGURES = ["fig1", "fig2", "fig3", "fig5", "fig6", "fig7"]
+PAIR_FIGURES += [f"figS{number}" for number in range(1, 10)]
+PAIR_FIGURES += ["matched_information", "sparse_loss", "eigenvalues"]
+RUN_FIGURES = ["fig4", "figS10", "figS11", "figS12"]
 TINY = {
     "run": "tiny",
     "nets": {"net1": {"seed": 1}, "net2": {"seed": 2}},
@@ -35,6 +37,8 @@ TINY = {
     "training": {"epochs": 1},
     "statistics": {"blocks": 3},
     "mapping": {"sgd": {"layers": ["conv1", "fc6"], "iterations": 20}},
+    "clustering": {"k": {"conv1": 3, "conv2": 4, "fc6": "auto"}, "alpha": 0.3},
+    "units": {"pictures": {**dict.fromkeys(LAYERS[:5], "all"), "fc6": [0, 3]}},
 }
 DECAYS = [0, *(10.0**e for e in (-5, -4.5, *np.arange(-4, -1.9, 0.2), -1.5, -1))]
 
@@ -131,14 +135,34 @@ def test_results_are_where_the_design_says(project):
         assert statistics[f"{layer}/codes"].dtype == np.uint8
         assert statistics[f"{layer}/edges"].shape == (units, 20)
     mapping = zarr.open_group(pairs / "mapping.zarr", mode="r")
-    clusters = zarr.open_group(pairs / "hac.zarr", mode="r")
+    trees = zarr.open_group(pairs / "hac.zarr", mode="r")
     for layer, units in UNITS.items():
         for direction in ("ab", "ba"):
             group = mapping[f"{layer}/{direction}"]
             np.testing.assert_allclose(group["decay"][...], DECAYS)
             assert group["weights"].shape == (len(DECAYS), units, units)
-        assert clusters[f"{layer}/linkage"].shape == (2 * units - 1, 4)
-        assert sorted(clusters[f"{layer}/order"][...]) == list(range(2 * units))
+        assert trees[f"{layer}/linkage"].shape == (2 * units - 1, 4)
+        assert sorted(trees[f"{layer}/order"][...]) == list(range(2 * units))
+    clusters = pd.read_csv(pairs / "clusters.csv", dtype={"path": str})
+    assert list(clusters) == ["layer", "net", "unit", "cluster", "leaf", "path"]
+    similarity = pd.read_csv(pairs / "cluster_similarity.csv")
+    assert list(similarity) == ["layer", "leaf", "units_a", "units_b", "between", "within"]
+    for layer, units in UNITS.items():
+        rows = clusters.query("layer == @layer")
+        assert list(rows["net"]) == ["net1"] * units + ["net2"] * units
+        assert rows["leaf"].value_counts().max() <= 0.3 * 2 * units
+        assert rows["leaf"].nunique() == (similarity["layer"] == layer).sum()
+    for net in ("net1", "net2"):
+        seen = zarr.open_group(run / f"units/{net}.zarr", mode="r")
+        for layer, units in UNITS.items():
+            group = seen[layer]
+            for name in ("image", "y", "x", "value"):
+                assert group[name].shape == (units, 9)
+            side = min(int(group["receptive_field"][0]), 16)
+            assert group["patches"].shape == group["deconv"].shape == (units, 9, side, side, 1)
+            assert group["patches"].dtype == np.uint8
+        assert seen["conv1/filters"].shape == (4, 3, 3, 1)
+        np.testing.assert_array_equal(np.flatnonzero(seen["fc6/pictured"][...]), [0, 3])
     table = pd.read_csv(pairs / "mapping.csv")
     columns = "layer direction solver decay loss held_out_loss nonzero_per_unit relative_gap"
     assert list(table) == columns.split()
@@ -146,12 +170,12 @@ def test_results_are_where_the_design_says(project):
     assert list(table.query("solver == 'sgd'")["layer"].unique()) == ["conv1", "fc6"]
     assert table.query("solver == 'exact'")["relative_gap"].max() <= 1e-6
     assert table["loss"].between(0, 0.6).all()
-    for name in ("accuracy", "unmatched", "measure_agreement", "table1"):
+    for name in ("accuracy", "unmatched", "measure_agreement", "table1", "cluster_stability"):
         assert len(pd.read_csv(run / f"tables/{name}.csv"))
-    over_all = ("fig4", "figS10", "table1")
-    for path in [drawn / n for n in PAIR_FIGURES] + [run / "figures" / n for n in over_all]:
+    over_all = [run / "figures" / n for n in (*RUN_FIGURES, "table1")]
+    for path in [drawn / n for n in PAIR_FIGURES] + over_all:
         with Image.open(path.with_suffix(".png")) as image:
-            assert min(image.size) > 300
+            assert min(image.size) > 150
         assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
 
@@ -171,14 +195,16 @@ def test_a_second_run_has_nothing_to_do(project):
     assert "Nothing to be done" in snakemake(project)
 
 
-@pytest.mark.parametrize("name", [*PAIR_FIGURES, "fig4", "figS10"])
-def test_a_figure_alone_redraws_alone(project, name):
-    folder = project / RUN / "figures" / ("" if name in ("fig4", "figS10") else "net1-net2")
-    path = folder / f"{name}.png"
-    content, time = path.read_bytes(), path.stat().st_mtime_ns
-    assert jobs(snakemake(project, name, "-f")) == {name: 1}
-    assert path.stat().st_mtime_ns > time
-    assert path.read_bytes() == content
+def test_figures_redraw_alone(project):
+    """Asked for by name, each is one job, and the picture the same to the last byte."""
+    names, figures = [*PAIR_FIGURES, *RUN_FIGURES], project / RUN / "figures"
+    paths = [figures / f"net1-net2/{name}.png" for name in PAIR_FIGURES]
+    paths += [figures / f"{name}.png" for name in RUN_FIGURES]
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
+    assert jobs(snakemake(project, *names, "-f")) == dict.fromkeys(names, 1)
+    for path, (content, time) in before.items():
+        assert path.stat().st_mtime_ns > time
+        assert path.read_bytes() == content
 
 
 def test_figures_of_any_pair_are_targets(project):
@@ -210,11 +236,18 @@ def test_a_report_is_made(project):
 DOWNSTREAM = {"match": 1, "fig4": 1, "unmatched": 1}
 DOWNSTREAM |= {"fig1": 1, "fig3": 1, "figS1": 1, "figS3": 1, "matched_information": 1}
 DOWNSTREAM |= {"joint_densities": 1, "agreement": 1, "measure_agreement": 1}
+MATCHED_FEATURES = {"fig2": 1, "figS2": 1, "figS4": 1}
+DOWNSTREAM |= MATCHED_FEATURES
+SHARED_CLUSTERS = {"figS6": 1, "figS7": 1}
+CLUSTERS = {"cluster": 1, "cluster_stability": 1, "figS5": 1, "figS8": 1, "figS9": 1}
+CLUSTERS |= {"eigenvalues": 1} | SHARED_CLUSTERS
 STATISTICS = {"statistics": 2, "mutual_information": 1, "mutual_information_within": 2}
-STATISTICS |= {"correlation": 1, "figS10": 1}
+STATISTICS |= {"correlation": 1, "figS10": 1, "figS11": 1, "figS12": 1} | CLUSTERS
 DRAWN_MAPS = {"hac": 1, "fig5": 1, "fig6": 1, "fig7": 1}
 MAPPING = {"fit_maps": 1, "mapping": 1, "table1": 1, "sparse_loss": 1} | DRAWN_MAPS
 STATISTICS |= {"fit_maps_sgd": 1} | MAPPING
+UNITS_SEEN = {"units": 2, "fig6": 1, "fig7": 1, "figS8": 1, "figS11": 1, "figS12": 1}
+UNITS_SEEN |= MATCHED_FEATURES | SHARED_CLUSTERS
 
 
 @pytest.mark.parametrize(
@@ -232,10 +265,14 @@ STATISTICS |= {"fit_maps_sgd": 1} | MAPPING
         ("convergent/mapping.py", "PROGRESS = 10", "PROGRESS = 11", MAPPING | {"fit_maps_sgd": 1}),
         ("convergent/clustering.py", 'method="average"', 'method=str("average")',
          {"hac": 1, "fig7": 1}),
+        ("convergent/graphs.py", "THREADED = 2048", "THREADED = 2049", CLUSTERS),
+        ("convergent/units.py", "GREY = 128", "GREY = 127", UNITS_SEEN),
+        ("convergent/pictures.py", "height // 24", "height // 25",
+         {k: v for k, v in UNITS_SEEN.items() if k != "units"}),
         ("convergent/figures.py", "ax.set_yscale", "ax.semilogy() or ax.set_yscale", {"figS10": 1}),
         ("convergent/models.py", "alpha=1e-4", "alpha=2e-4",
          {"train": 2, "record": 2, "accuracy": 1} | STATISTICS
-         | DOWNSTREAM),
+         | DOWNSTREAM | UNITS_SEEN),
         ("scripts/fig4.py", "snakemake.params.layers", "[*snakemake.params.layers]", {"fig4": 1}),
     ],
 )  # fmt: skip
@@ -254,7 +291,12 @@ def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
     ("key", "expected"),
     [
         ("training={workers: 3}", {}),
-        ("figures={layer: conv2}", {"fig1": 1, "fig3": 1, "figS3": 1, "fig6": 1, "fig7": 1}),
+        ("figures={layer: conv2}",
+         {"fig1": 1, "fig3": 1, "figS3": 1, "fig6": 1, "fig7": 1, "figS6": 1, "figS7": 1,
+          "figS8": 1, "figS11": 1, "figS12": 1}),
+        ("figures={second_layer: conv5}", {"figS7": 1, "figS8": 1, "figS12": 1}),
+        ("clustering={threshold: 0.3}", CLUSTERS),
+        ("units={pictures: all}", UNITS_SEEN),
         ("mapping={penalty: 0.1}", DRAWN_MAPS),
         ("mapping={exponents: [-3, -2]}", MAPPING | {"fit_maps_sgd": 1}),
         ("mapping={sgd: {iterations: 21}}",
@@ -263,8 +305,8 @@ def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
          {k: v for k, v in (STATISTICS | DOWNSTREAM).items() if k != "correlation"}),
         ("statistics={blocks: 4}", STATISTICS | DOWNSTREAM),
         ("nets={net2: {seed: 5}}",
-         {"train": 1, "record": 1, "accuracy": 1} | STATISTICS | DOWNSTREAM
-         | {"statistics": 1, "mutual_information_within": 1}),
+         {"train": 1, "record": 1, "accuracy": 1} | STATISTICS | DOWNSTREAM | UNITS_SEEN
+         | {"statistics": 1, "mutual_information_within": 1, "units": 1}),
     ],
 )  # fmt: skip
 def test_exactly_what_uses_a_key_reruns(project, key, expected):
@@ -277,6 +319,14 @@ def test_exactly_what_uses_a_key_reruns(project, key, expected):
         (["--config", "trainings=3"], "trainings: no such key; there are run, nets"),
         (["--config", "nets={net2: {seed: 1}}"], "nets.net2.seed: 1 is the seed of net1 too"),
         (["--config", "mapping={sgd: {layers: [fc8]}}"], "mapping.sgd.layers: 'fc8' is not among"),
+        (["--config", "clustering={k: 99}"], "clustering.k: 99 clusters of conv1, where both nets"),
+        (
+            ["--config", "clustering={alpha: 0.01}"],
+            "clustering.alpha: leaves of at most 0.08",
+        ),
+        (["--config", "clustering={threshold: -0.1}"], "clustering.threshold: Input should be gre"),
+        (["--config", "units={pictures: {fc6: [10]}}"], "units.pictures.fc6: there is no unit 10"),
+        (["--config", "figures={second_layer: fc8}"], "figures.second_layer: 'fc8' is not among"),
         (["--config", "layers=[conv9]"], "layers: alexnet has no layer 'conv9'"),
         (["--config", "data={root: nowhere.npz}"], "data.root: there is no file nowhere.npz"),
         (["--config", "statistics={blocks: 31}"], "statistics.blocks: 31 blocks need as many"),

@@ -256,13 +256,70 @@ class SparseMapping(Section):
         return [0.0, *(10.0**exponent for exponent in sorted(set(self.exponents)))]
 
 
+Clusters = PositiveInt | Literal["auto"]
+Units = list[NonNegativeInt] | Literal["all"]
+
+
+def _number(value: Any) -> int | None:
+    """A whole number, which Snakemake's command line gives as a string; None if it is none."""
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    return value if type(value) is int and value >= 0 else None
+
+
+def _is_clusters(value: Any) -> Any:
+    values = value.values() if isinstance(value, Mapping) else [value]
+    if not all(v == "auto" or _number(v) for v in values):
+        raise ValueError(f"should be a number of clusters, auto, or these by layer, got {value!r}")
+    return value
+
+
+def _is_pictures(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        lists = [v for v in value.values() if v != "all"]
+        if all(isinstance(v, list) and None not in map(_number, v) for v in lists):
+            return value
+    elif value in ("all", "none"):
+        return value
+    raise ValueError(
+        f"should be all, none, or by layer all or a list of unit numbers, got {value!r}"
+    )
+
+
+class Clustering(Section):
+    """Spectral clusters of both nets' units."""
+
+    k: Annotated[Clusters | dict[str, Clusters], BeforeValidator(_is_clusters)] = {
+        layer: 40 if layer == "conv1" else 100 for layer in LAYERS["alexnet"]
+    }
+    """Number of clusters, of all layers or by layer; auto is where the eigenvalues jump, also for
+    a layer that neither config.yaml nor an overlay names."""
+    threshold: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Correlations at or below it make no edge (the paper's tau)."""
+    alpha: Annotated[float, Field(gt=0, le=1)] = 0.025
+    """Clusters of more than this share of both nets' units are split until none is."""
+
+
+class Pictures(Section):
+    """What units see."""
+
+    pictures: Annotated[
+        Literal["all", "none"] | dict[str, Units], BeforeValidator(_is_pictures)
+    ] = "all"
+    """Units that get image patches and deconvolutions: all, none, or by layer all or a list of
+    numbers, none in layers that are not named. At the paper's size those of fc6 and fc7 take 11 GB
+    a net each."""
+
+
 class Figures(Section):
     """What the figures show."""
 
     pair: str | None = None
     """Pair that a figure asked for by its bare name shows, such as net1-net2; null: the first."""
     layer: str = "conv1"
-    """Layer of fig1 and fig3."""
+    """Layer of fig1, fig3, fig6, fig7, figS6 and figS11."""
+    second_layer: str | None = None
+    """Layer of figS7, figS8 and figS12, the paper's conv2; null: the one after `layer`."""
 
 
 class Config(Section):
@@ -289,6 +346,10 @@ class Config(Section):
     """The reductions."""
     mapping: SparseMapping = SparseMapping()
     """The mapping layers."""
+    clustering: Clustering = Clustering()
+    """The spectral clusters."""
+    units: Pictures = Pictures()
+    """The pictures of units."""
     figures: Figures = Figures()
     """The figures."""
 
@@ -303,11 +364,35 @@ class Config(Section):
         return self.figures.pair or self.pairs[0]
 
     @property
-    def units(self) -> dict[str, int]:
+    def widths(self) -> dict[str, int]:
         """Number of units of each layer that is compared."""
         widths = [*self.model.channels, *self.model.fully_connected]
         known = dict(zip(LAYERS[self.model.name], widths, strict=True))
         return {layer: known[layer] for layer in self.layers}
+
+    @property
+    def clusters(self) -> dict[str, int | str]:
+        """Number of spectral clusters of each layer, or auto."""
+        k = self.clustering.k
+        return {layer: k.get(layer, "auto") if isinstance(k, dict) else k for layer in self.layers}
+
+    @property
+    def pictures(self) -> dict[str, list[int] | None]:
+        """Units of each layer that get pictures, None where all do."""
+        chosen = self.units.pictures
+        if not isinstance(chosen, dict):
+            chosen = dict.fromkeys(self.layers if chosen == "all" else [], "all")
+        return {
+            layer: None if chosen[layer] == "all" else chosen[layer]
+            for layer in self.layers
+            if layer in chosen
+        }
+
+    @property
+    def second_layer(self) -> str:
+        """The layer that figS7 and figS8 show."""
+        after = self.layers[self.layers.index(self.figures.layer) + 1 :]
+        return self.figures.second_layer or [*after, self.figures.layer][0]
 
     @property
     def values_per_image(self) -> int:
@@ -315,7 +400,7 @@ class Config(Section):
         model = self.model
         sides = alexnet_sides(self.data.size, model.kernel, model.stride, model.padding)[:5]
         areas = dict(zip(LAYERS[model.name], [s * s for s in sides], strict=False))
-        return sum(areas.get(layer, 1) * units for layer, units in self.units.items())
+        return sum(areas.get(layer, 1) * units for layer, units in self.widths.items())
 
     @field_validator("nets", mode="before")
     @classmethod
@@ -350,9 +435,46 @@ class Config(Section):
             raise ValueError("layers: name at least one, and each once")
         if self.figures.layer not in self.layers:
             raise ValueError(f"figures.layer: {self.figures.layer!r} is not among layers")
+        if self.second_layer not in self.layers:
+            raise ValueError(f"figures.second_layer: {self.second_layer!r} is not among layers")
         for layer in self.mapping.sgd.layers:
             if layer not in self.layers:
                 raise ValueError(f"mapping.sgd.layers: {layer!r} is not among layers")
+        if isinstance(self.clustering.k, dict):
+            for layer in self.clustering.k:
+                if layer not in known:
+                    raise ValueError(
+                        f"clustering.k: {model.name} has no layer {layer!r}; it has "
+                        f"{', '.join(known)}"
+                    )
+        if isinstance(self.units.pictures, dict):
+            for layer, chosen in self.units.pictures.items():
+                if layer not in known:
+                    raise ValueError(
+                        f"units.pictures: {model.name} has no layer {layer!r}; it has "
+                        f"{', '.join(known)}"
+                    )
+                if (
+                    chosen != "all"
+                    and layer in self.layers
+                    and max(chosen, default=0) >= (self.widths[layer])
+                ):
+                    raise ValueError(
+                        f"units.pictures.{layer}: there is no unit {max(chosen)} among "
+                        f"{self.widths[layer]}, which count from 0"
+                    )
+        for layer, units in self.widths.items():
+            k, most = self.clusters[layer], 2 * self.clustering.alpha * units
+            if k != "auto" and k > 2 * units:
+                raise ValueError(
+                    f"clustering.k: {k} clusters of {layer}, where both nets together have "
+                    f"{2 * units} units"
+                )
+            if most < 1:
+                raise ValueError(
+                    f"clustering.alpha: leaves of at most {most:.2g} units of {layer} would hold "
+                    f"none; take at least {1 / (2 * units):.2g}"
+                )
         if self.pair not in self.pairs:
             raise ValueError(
                 f"figures.pair: {self.figures.pair!r} is none of {', '.join(self.pairs)}"
@@ -522,6 +644,8 @@ def _kind(schema: Mapping[str, Any]) -> str:
         return " or ".join(_kind(choice) for choice in schema["anyOf"])
     if "enum" in schema:
         return " or ".join(schema["enum"])
+    if isinstance(schema.get("additionalProperties"), dict):
+        return f"by layer ({_kind(schema['additionalProperties'])})"
     if schema["type"] == "array":
         entries = schema.get("items") or schema["prefixItems"][0]
         least, most = schema.get("minItems"), schema.get("maxItems")

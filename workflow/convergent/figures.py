@@ -16,8 +16,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
+from convergent.pictures import PICTURE
 from convergent.stores import writing
 
 matplotlib.use("agg")
@@ -35,14 +37,24 @@ STYLE = {
     "axes.spines.right": False,
     "legend.frameon": False,
     "pdf.fonttype": 42,
+    "image.composite_image": False,
 }
 matplotlib.rcParams.update(STYLE)
 
 
 def save(figure: Figure, *paths: str | Path) -> None:
-    """Write a figure to each path, in the format of its suffix; the same figure, the same bytes."""
+    """Write a figure to each path, in the format of its suffix; the same figure, the same bytes.
+
+    A PDF, which should come last, holds pictures of units at their own resolution.
+    """
     for path in paths:
-        metadata = {"CreationDate": None} if Path(path).suffix == ".pdf" else {}
+        metadata = {}
+        if Path(path).suffix == ".pdf":
+            metadata = {"CreationDate": None}
+            for image in figure.findobj(
+                lambda a: isinstance(a, AxesImage) and a.get_gid() == PICTURE
+            ):
+                image.set_interpolation("none")
         with writing(path) as scratch:
             figure.savefig(scratch, metadata=metadata)
 

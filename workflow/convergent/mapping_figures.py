@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from convergent.clustering import block_matrix, leaf_order, offset, shared_subspaces, spans
 from convergent.config import SIGNIFICANT
 from convergent.matching import matching
+from convergent.pictures import place
 from convergent.tables import papers_decay
 
 # Figure 7's diagonal: the first net and the second.
@@ -77,7 +78,9 @@ def mapping_layers(maps: Mapping[str, tuple[float, NDArray, float]], nets: Seque
     return figure
 
 
-def learned_map(weights: NDArray, nets: Sequence[str], layer: str, decay: float) -> Figure:
+def learned_map(
+    weights: NDArray, nets: Sequence[str], layer: str, decay: float, tile: Callable
+) -> Figure:
     """Figure 6: the map, the map permuted, and two units with the units that predict them.
 
     Columns are permuted so that the sum of the weights on the diagonal is largest.
@@ -88,12 +91,14 @@ def learned_map(weights: NDArray, nets: Sequence[str], layer: str, decay: float)
     nets : the names of the source and the target net
     layer : str
     decay : float
+    tile : callable
+        Gives the picture of (net, unit, kind), kind patches or deconv.
     """
     partner = matching(weights)
     placed = partner[partner >= 0]
     order = np.concatenate([placed, np.setdiff1d(np.arange(weights.shape[1]), placed)])
-    figure = Figure(figsize=(12.6, 4.6))
-    axes = figure.subplots(1, 3, width_ratios=[1, 1, 1.15])
+    figure = Figure(figsize=(15, 4.8))
+    axes = figure.subplots(1, 3, width_ratios=[1, 1, 1.25])
     limit = max(float(np.abs(weights).max()), 1e-12)
     examples = example_units(weights)
     panels = [
@@ -110,7 +115,7 @@ def learned_map(weights: NDArray, nets: Sequence[str], layer: str, decay: float)
                 Rectangle((-0.5, unit - 0.5), matrix.shape[1], 1, fill=False, ec=color, lw=1)
             )
     figure.colorbar(image, ax=axes[:2], label="weight", fraction=0.025, pad=0.01)
-    _predictors(axes[2], weights, examples, nets)
+    _predictors(axes[2], weights, examples, nets, tile)
     figure.suptitle(
         f"Mapping layer of {layer} from {nets[0]} to {nets[1]}, decay {decay_label(decay)}"
     )
@@ -128,35 +133,44 @@ def example_units(weights: NDArray, number: int = 2, sources: int = 3) -> NDArra
     return np.argsort(-ordered[:, column], kind="stable")[:number]
 
 
-def _predictors(ax: Axes, weights: NDArray, examples: NDArray, nets: Sequence[str]) -> None:
+def _predictors(
+    ax: Axes, weights: NDArray, examples: NDArray, nets: Sequence[str], tile: Callable
+) -> None:
     """Source units above, target units below, lines as wide as their weights."""
-    ax.set(xlim=(-0.6, 6.6), ylim=(-0.35, 1.35), title="two units and what predicts them")
+    ax.set(xlim=(0, 8), ylim=(7.2, -0.5), aspect="equal", title="two units and what predicts them")
     ax.axis("off")
+
+    def pictures(net: str, unit: int, x: float, y: float) -> None:
+        for step, kind in enumerate(("patches", "deconv")):
+            place(ax, tile(net, unit, kind), x - 0.5, y + 1.05 * step, 1, pixels=90)
+
     for example, (unit, color) in enumerate(zip(examples, EXAMPLES, strict=False)):
         strongest = np.argsort(-np.abs(weights[unit]), kind="stable")[:3]
         strongest = strongest[weights[unit, strongest] != 0]
-        x = 4 * example + 1.0
+        x = 4.2 * example + 1.9
         rest = int(_significant(weights[unit])) - len(strongest)
         more = f"\nand {rest} smaller" if rest else ""
-        ax.text(x, -0.12, f"{nets[1]}, unit {unit}{more}", ha="center", va="top", color=color)
-        for place, source in enumerate(strongest):
-            at = x + (place - (len(strongest) - 1) / 2) * 1.25
+        ax.text(x, 6.85, f"{nets[1]}, unit {unit}{more}", ha="center", va="top", color=color)
+        pictures(nets[1], unit, x, 4.65)
+        for rank, source in enumerate(strongest):
+            at = x + (rank - (len(strongest) - 1) / 2) * 1.25
             weight = weights[unit, source]
+            pictures(nets[0], source, at, 0)
             ax.add_patch(
                 FancyArrowPatch(
-                    (at, 1), (x, 0), arrowstyle="-|>", mutation_scale=10, color=color,
-                    lw=0.5 + 5 * abs(weight) / np.abs(weights[unit]).max(), shrinkA=0, shrinkB=8,
+                    (at, 2.15), (x, 4.6), arrowstyle="-|>", mutation_scale=10, color=color,
+                    lw=0.5 + 5 * abs(weight) / np.abs(weights[unit]).max(), shrinkA=0, shrinkB=2,
                 )
             )  # fmt: skip
-            ax.text(at, 1.06, f"{nets[0]}\nunit {source}", ha="center", va="bottom", fontsize=8)
+            ax.text(at, -0.08, f"{nets[0]}\nunit {source}", ha="center", va="bottom", fontsize=7)
             ax.text(
-                0.3 * x + 0.7 * at, 0.7, f"{weight:.3f}", ha="center", fontsize=8,
+                0.25 * x + 0.75 * at, 2.8, f"{weight:.3f}", ha="center", va="center", fontsize=7,
                 bbox={"fc": "white", "ec": "none", "pad": 1},
             )  # fmt: skip
 
 
 def cluster_tree(
-    weights: NDArray, tree: NDArray, nets: Sequence[str], layer: str, decay: float
+    weights: NDArray, tree: NDArray, nets: Sequence[str], layer: str, decay: float, tile: Callable
 ) -> Figure:
     """Figure 7: B in leaf order with the tree drawn over it, and two subspaces enlarged.
 
@@ -171,17 +185,19 @@ def cluster_tree(
     nets : the names of the first and the second net
     layer : str
     decay : float
+    tile : callable
+        Gives the picture of (net, unit, kind), kind patches or deconv.
     """
     order, places = leaf_order(tree), spans(tree)
     top = max(float(np.abs(weights).max()), 1e-12)
     shades = np.clip(block_matrix(weights) * (255 / top), 0, 255).astype(np.uint8)
     pixels = np.repeat(shades[np.ix_(order, order)][:, :, None], 3, axis=2)
     first = order < weights.shape[0]
-    for place, is_first in enumerate(first):
-        pixels[place, place] = 255 * np.array(to_rgb(FIRST if is_first else SECOND))
+    for leaf, is_first in enumerate(first):
+        pixels[leaf, leaf] = 255 * np.array(to_rgb(FIRST if is_first else SECOND))
     joined = places[offset(weights) - tree[:, 2] > 1e-4 * top]
-    figure = Figure(figsize=(10.6, 7))
-    grid = figure.add_gridspec(2, 2, width_ratios=[2, 1])
+    figure = Figure(figsize=(12.6, 8))
+    grid = figure.add_gridspec(2, 2, width_ratios=[1.75, 1])
     axes = [figure.add_subplot(grid[:, 0])]
     axes += [figure.add_subplot(grid[row, 1]) for row in (0, 1)]
     regions = shared_subspaces(tree, weights.shape[0])
@@ -200,14 +216,20 @@ def cluster_tree(
             ax.autoscale(False)
             continue
         start, stop = regions[number - 1]
-        ax.set(xlim=(start - 1, stop + 1), ylim=(stop + 1, start - 1))
+        ax.set(xlim=(start - 1, stop + 3.4), ylim=(stop + 1, start - 1))
         ticks = np.arange(start, stop + 1)
-        names = [
-            f"{nets[0 if first[t] else 1]}, {order[t] if first[t] else order[t] - len(weights)}"
-            for t in ticks
+        units = [
+            (nets[0], order[t]) if first[t] else (nets[1], order[t] - len(weights)) for t in ticks
         ]
+        # What the units see, beside their rows.
+        page = Rectangle((stop + 1, start - 1), 3, stop - start + 2, fc="white", zorder=3)
+        ax.add_patch(page)
+        for tick, unit in zip(ticks, units, strict=True):
+            for step, kind in enumerate(("patches", "deconv")):
+                x, y = stop + 1.25 + 1.05 * step, tick - 0.47
+                place(ax, tile(*unit, kind), x, y, 0.94, pixels=60, zorder=4)
         ax.set_xticks([])
-        ax.set_yticks(ticks, names, fontsize=7)
+        ax.set_yticks(ticks, [f"{net}, {unit}" for net, unit in units], fontsize=7)
         for label, tick in zip(ax.get_yticklabels(), ticks, strict=True):
             label.set_color(FIRST if first[tick] else SECOND)
         axes[0].add_patch(

@@ -34,11 +34,13 @@ GPU = 0 if RUN.device == "cpu" else 1
 ASKED_GPU = int(RUN.device == "cuda")
 # Large layers are worth several threads; small ones are done before a thread would help.
 HEAVY = RUN.values_per_image > 100_000
-WIDEST = max(RUN.units.values())
+WIDEST = max(RUN.widths.values())
 # Categories of the report.
 ONE_TO_ONE = "Section 3: one to one"
 MORE_MATCHING = "Section S.2: more matching"
+MEAN_ACTIVATIONS = "Section S.4: mean activations"
 FEW_TO_ONE = "Section 4: few to one"
+MANY_TO_MANY = "Section S.3: many to many"
 
 
 wildcard_constraints:

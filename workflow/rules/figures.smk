@@ -2,8 +2,10 @@
 # pair, and one by the figure's name for the pair that the configuration chooses.
 PAIR_FIGURES = ["fig1", "fig3", "figS1", "figS3", "matched_information"]
 PAIR_FIGURES += ["fig5", "fig6", "fig7", "sparse_loss"]
+PAIR_FIGURES += ["figS5", "figS6", "figS7", "figS8", "figS9", "eigenvalues"]
+PAIR_FIGURES += ["fig2", "figS2", "figS4"]
 # Over all nets.
-RUN_FIGURES = ["fig4", "figS10"]
+RUN_FIGURES = ["fig4", "figS10", "figS11", "figS12"]
 FIGURE = f"{RESULTS}/figures/{{pair}}/{{name}}.{{suffix}}"
 
 
@@ -165,7 +167,7 @@ rule figS10:
     input:
         statistics=expand(rules.statistics.output.store, net=RUN.nets),
     output:
-        figure("figS10", "Section S.4: mean activations", "all"),
+        figure("figS10", MEAN_ACTIVATIONS, "all"),
     log:
         f"{LOGS}/figS10.log",
     conda:

@@ -39,6 +39,8 @@ use rule draw_fig5 as fig5 with:
 rule draw_fig6:
     input:
         mapping=of_pair(rules.fit_maps.output.store),
+        units_a=of_pair(rules.units.output.store, 0),
+        units_b=of_pair(rules.units.output.store, 1),
     output:
         figure("fig6", FEW_TO_ONE, "{pair}"),
     log:
@@ -69,6 +71,8 @@ rule draw_fig7:
     input:
         mapping=of_pair(rules.fit_maps.output.store),
         hac=of_pair(rules.hac.output.store),
+        units_a=of_pair(rules.units.output.store, 0),
+        units_b=of_pair(rules.units.output.store, 1),
     output:
         figure("fig7", FEW_TO_ONE, "{pair}"),
     log:

@@ -91,9 +91,9 @@ rule measure_agreement:
         mem_mb=500,
         runtime=10,
     params:
-        code=code("measure_agreement.py"),
+        code=code("by_layer.py"),
     script:
-        "../scripts/measure_agreement.py"
+        "../scripts/by_layer.py"
 
 
 rule accuracy:

@@ -14,6 +14,7 @@ for net in RUN.nets:
         input:
             expand(rules.train.output, net=net),
             expand(rules.statistics.output, net=net),
+            expand(rules.units.output, net=net),
         localrule: True
 
 
@@ -26,5 +27,6 @@ for pair in RUN.pairs:
             expand(rules.match.output, pair=pair),
             expand(rules.mapping.output, pair=pair),
             expand(rules.hac.output, pair=pair),
+            expand(rules.cluster.output, pair=pair),
             expand(FIGURE, pair=pair, name=PAIR_FIGURES, suffix=["png", "pdf"]),
         localrule: True

@@ -5,12 +5,20 @@ def main(snakemake):
     from convergent.clustering import drawn_map
     from convergent.figures import save
     from convergent.mapping_figures import learned_map
+    from convergent.pictures import tiles
     from convergent.stores import open_store
 
     params = snakemake.params
     group = open_store(snakemake.input.mapping)[f"{params.layer}/ab"]
     decay, weights, _ = drawn_map(group, params.penalty)
-    save(learned_map(weights, params.pair.split("-"), params.layer, decay), *snakemake.output)
+    nets = params.pair.split("-")
+    pictures = tiles(
+        dict(zip(nets, (snakemake.input.units_a, snakemake.input.units_b), strict=True))
+    )
+    figure = learned_map(
+        weights, nets, params.layer, decay, lambda net, *of: pictures(net, params.layer, *of)
+    )
+    save(figure, *snakemake.output)
 
 
 if __name__ == "__main__":

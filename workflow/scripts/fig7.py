@@ -5,13 +5,20 @@ def main(snakemake):
     from convergent.clustering import drawn_map
     from convergent.figures import save
     from convergent.mapping_figures import cluster_tree
+    from convergent.pictures import tiles
     from convergent.stores import open_store
 
     layer, nets = snakemake.params.layer, snakemake.params.pair.split("-")
     mapping, clusters = open_store(snakemake.input.mapping), open_store(snakemake.input.hac)
     decay, weights, _ = drawn_map(mapping[f"{layer}/ab"], snakemake.params.penalty)
     tree = clusters[f"{layer}/linkage"][...]
-    save(cluster_tree(weights.T, tree, nets, layer, decay), *snakemake.output)
+    pictures = tiles(
+        dict(zip(nets, (snakemake.input.units_a, snakemake.input.units_b), strict=True))
+    )
+    figure = cluster_tree(
+        weights.T, tree, nets, layer, decay, lambda net, *of: pictures(net, layer, *of)
+    )
+    save(figure, *snakemake.output)
 
 
 if __name__ == "__main__":

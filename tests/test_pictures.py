@@ -1,0 +1,80 @@
+"""Pictures of units are shown as they are stored, and empty tiles say why they are empty."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convergent.figures import save
+from convergent.pictures import PICTURE, Sheet, block, tile, tiles
+from convergent.stores import new_store, open_store
+from convergent.stores import save as write
+
+
+@pytest.fixture
+def store(rng, tmp_path):
+    """Unit 1 is dead, unit 2 has no pictures."""
+    with new_store(tmp_path / "net1.zarr") as group:
+        layer = group.create_group("conv1")
+        values = rng.random((3, 9)).astype(np.float32)
+        values[1] = 0
+        values[0, 7:] = np.nan  # seven images
+        write(layer, "value", values, ("unit", "rank"))
+        write(layer, "pictured", np.array([True, True, False]), ("unit",))
+        for name in ("patches", "deconv"):
+            pixels = rng.integers(0, 255, size=(3, 9, 5, 5, 3), dtype=np.uint8)
+            write(layer, name, pixels, ("unit", "rank", "height", "width", "channel"))
+        filters = rng.integers(0, 255, size=(3, 4, 4, 3), dtype=np.uint8)
+        write(layer, "filters", filters, ("unit", "height", "width", "channel"))
+    return tmp_path / "net1.zarr"
+
+
+def test_nine_pictures_make_a_block_with_white_between(rng):
+    pictures = rng.integers(0, 200, size=(9, 4, 6, 1), dtype=np.uint8)
+    page = block(pictures)
+    assert page.shape == (14, 20, 1)
+    np.testing.assert_array_equal(page[5:9, 14:20], pictures[5])
+    assert (page[4] == 255).all()
+    assert (page[:, 13] == 255).all()
+
+
+def test_tiles_come_from_the_store_of_their_net(store):
+    group = open_store(store)["conv1"]
+    pictures = tiles({"net1": store})
+    for kind in ("patches", "deconv"):
+        expected = block(group[kind][0])
+        np.testing.assert_array_equal(pictures("net1", "conv1", 0, kind), expected)
+    np.testing.assert_array_equal(pictures("net1", "conv1", 2, "filters"), group["filters"][2])
+    assert tile(group, 1) == "dead"
+    assert tile(group, 2) == "no picture"
+
+
+def test_pictures_are_sharp_in_a_png_and_at_their_own_resolution_in_a_pdf(rng, tmp_path):
+    small = rng.integers(0, 2, size=(7, 7, 1), dtype=np.uint8) * 255
+    large = rng.integers(0, 255, size=(301, 301, 3), dtype=np.uint8)
+    sheet = Sheet(3, 1, "title")
+    sheet.place(small, 0, 0)
+    sheet.place(large, 1, 0)
+    sheet.place("dead", 2, 0)
+    images = sheet.figure.axes[0].images
+    assert [image.get_gid() for image in images] == [PICTURE] * 2
+    assert [image.get_interpolation() for image in images] == ["nearest", "antialiased"]
+    assert [t.get_text() for t in sheet.figure.axes[0].texts] == ["dead"]
+    save(sheet.figure, tmp_path / "a.png", tmp_path / "a.pdf")
+    content = (tmp_path / "a.pdf").read_bytes()
+    sizes = {
+        tuple(int(re.search(rf"/{key} (\d+)".encode(), part)[1]) for key in ("Width", "Height"))
+        for part in re.findall(rb"<<[^>]*/Subtype /Image[^>]*>>", content)
+    }
+    assert {(7, 7), (301, 301)} <= sizes
+    # Enlarged, but no grey between black and white.
+    with Image.open(tmp_path / "a.png") as image:
+        pixels = np.asarray(image.convert("L"))
+    box = images[0].get_window_extent()
+    height = pixels.shape[0]
+    inner = pixels[
+        int(height - box.y1) + 3 : int(height - box.y0) - 3, int(box.x0) + 3 : int(box.x1) - 3
+    ]
+    assert set(np.unique(inner)) <= {0, 255}
+    assert len(np.unique(inner)) == 2

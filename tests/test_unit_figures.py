@@ -1,0 +1,94 @@
+"""Figures of units show the right units' pictures in the right places."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from convergent import unit_figures as figures
+
+NETS = ["net1", "net2"]
+
+
+class Tiles:
+    """Pictures that remember who asked for them: the colour is the unit."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, net, layer, unit, kind):
+        self.asked.append((net, layer, int(unit), kind))
+        return np.full((5, 5, 1), unit, np.uint8)
+
+
+def placed(figure):
+    """Value of each picture by the whole tile that it is placed in."""
+    found = {}
+    for image in figure.axes[0].images:
+        left, _, _, top = image.get_extent()
+        found[round(left, 2), round(top, 2)] = int(np.asarray(image.get_array())[0, 0, 0])
+    return found
+
+
+@pytest.fixture
+def ranking():
+    values = np.linspace(0.99, 0.1, 20)
+    return pd.DataFrame({"unit": range(20), "partner": range(100, 120), "value": values})
+
+
+def test_best_units_stand_left_and_worst_right_above_their_partners(ranking):
+    tiles = Tiles()
+    figure = figures.matched_features(
+        {"conv1": ranking, "fc6": ranking}, tiles, NETS, "correlation"
+    )
+    assert len(figure.axes[0].images) == 2 * 16 * 4
+    units = [*range(8), *range(12, 20)]
+    expected = {
+        (net, layer, unit + 100 * (net == "net2"), kind)
+        for net in NETS
+        for layer in ("conv1", "fc6")
+        for unit in units
+        for kind in ("patches", "deconv")
+    }
+    assert set(tiles.asked) == expected
+    at = placed(figure)
+    columns = sorted({x for x, _ in at})
+    rows = sorted({y for _, y in at})
+    assert [at[x, rows[0]] for x in columns] == units
+    assert [at[x, rows[1]] for x in columns] == units
+    assert [at[x, rows[2]] for x in columns] == [u + 100 for u in units]
+    texts = [t.get_text() for t in figure.axes[0].texts]
+    assert "0.990" in texts
+    assert "0.100" in texts
+    assert "conv1, correlation" in texts
+
+
+def test_dead_units_are_left_out_and_counted(ranking):
+    ranking.loc[17:, "value"] = 0.0
+    tiles = Tiles()
+    figure = figures.matched_features({"conv1": ranking, "fc6": ranking.head(1)}, tiles, NETS, "r")
+    assert not any(u in (17, 18, 19) for net, layer, u, _ in tiles.asked)
+    assert "conv1, r (3 dead left out)" in [t.get_text() for t in figure.axes[0].texts]
+    # The one unit of fc6 is its best and its worst.
+    assert len(figure.axes[0].images) == 16 * 4 + 2 * 4
+
+
+def test_few_units_are_shown_once(ranking):
+    figure = figures.matched_features({"conv1": ranking.head(5)}, Tiles(), NETS, "correlation")
+    assert len(figure.axes[0].images) == 4 * 4
+
+
+def test_active_units_are_sorted_by_their_means_and_dead_ones_left_out():
+    means = {
+        "net1": np.array([0.5, 0, 3, 1, 0.1, 2]),
+        "net2": np.array([9, 8, 7, 6, 5, 0.001]),
+    }
+    tiles = Tiles()
+    figure = figures.active_units(means, "conv2", tiles)
+    at = placed(figure)
+    rows = sorted({y for _, y in at})
+    columns = sorted({x for x, _ in at})
+    assert [at[x, rows[0]] for x in columns] == [2, 5, 0, 4]
+    assert [at[x, rows[2]] for x in columns] == [0, 1, 4, 5]
+    assert ("net1", "conv2", 1, "patches") not in tiles.asked
+    texts = [t.get_text() for t in figure.axes[0].texts]
+    assert {"3", "0.001", "unit 2"} <= set(texts)

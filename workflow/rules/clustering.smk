@@ -1,0 +1,48 @@
+# Many to many: spectral clusters of both nets' units (section S.3).
+
+
+rule cluster:
+    input:
+        a=of_pair(rules.statistics.output.store, 0),
+        b=of_pair(rules.statistics.output.store, 1),
+        correlation=rules.correlation.output.store,
+    output:
+        clusters=f"{RESULTS}/pairs/{{pair}}/clusters.csv",
+        similarity=f"{RESULTS}/pairs/{{pair}}/cluster_similarity.csv",
+        eigenvalues=f"{RESULTS}/pairs/{{pair}}/eigenvalues.csv",
+        stability=f"{RESULTS}/pairs/{{pair}}/cluster_stability.csv",
+    log:
+        f"{LOGS}/cluster/{{pair}}.log",
+    benchmark:
+        f"{TIMES}/cluster/{{pair}}.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    # The decomposition of large graphs takes two.
+    threads: 2 if WIDEST > 1000 else 1
+    resources:
+        mem_mb=1000 + 250 * WIDEST**2 // 10**6,
+        runtime=120,
+    params:
+        clusters=RUN.clusters,
+        threshold=RUN.clustering.threshold,
+        alpha=RUN.clustering.alpha,
+        seed=RUN.statistics.seed,
+        code=code("cluster.py"),
+    message:
+        "Spectral clusters of {wildcards.pair}"
+    script:
+        "../scripts/cluster.py"
+
+
+use rule measure_agreement as cluster_stability with:
+    input:
+        tables=expand(rules.cluster.output.stability, pair=RUN.pairs),
+    output:
+        table=report(
+            f"{RESULTS}/tables/cluster_stability.csv",
+            caption="../report/cluster_stability.rst",
+            category=MANY_TO_MANY,
+            labels={"table": "cluster_stability"},
+        ),
+    log:
+        f"{LOGS}/cluster_stability.log",

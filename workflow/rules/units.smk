@@ -1,0 +1,34 @@
+# What units see: the strongest images of every unit, their patches and deconvolutions.
+
+
+rule units:
+    input:
+        **IMAGES,
+        activations=rules.record.output.store,
+        weights=rules.train.output.weights,
+    output:
+        store=directory(f"{RESULTS}/units/{{net}}.zarr"),
+    log:
+        f"{LOGS}/units/{{net}}.log",
+    benchmark:
+        f"{TIMES}/units/{{net}}.tsv"
+    conda:
+        "../../envs/nets.yaml"
+    threads: 4 if HEAVY else 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+        gpu=GPU if RUN.pictures else 0,
+    params:
+        layers=RUN.layers,
+        pictures=RUN.pictures,
+        data=RUN.data.model_dump(),
+        model=RUN.model.model_dump(),
+        recording=RUN.recording.model_dump(),
+        seed=RUN.statistics.seed,
+        device=RUN.device,
+        code=code("units.py"),
+    message:
+        "What the units of {wildcards.net} see"
+    script:
+        "../scripts/units.py"

@@ -1,0 +1,23 @@
+from _job import run
+
+
+def main(snakemake):
+    import pandas as pd
+
+    from convergent.cluster_figures import branches
+    from convergent.figures import save
+    from convergent.pictures import tiles
+
+    layer, nets = snakemake.params.layer, snakemake.params.pair.split("-")
+    clusters = pd.read_csv(snakemake.input.clusters, dtype={"path": str})
+    similarity = pd.read_csv(snakemake.input.similarity)
+    clusters, similarity = (t[t["layer"] == layer] for t in (clusters, similarity))
+    pictures = tiles(dict(zip(nets, (snakemake.input.a, snakemake.input.b), strict=True)))
+    figure = branches(
+        clusters, similarity, lambda net, unit: pictures(net, layer, unit), nets, layer
+    )
+    save(figure, *snakemake.output)
+
+
+if __name__ == "__main__":
+    run(main, snakemake)

@@ -1,0 +1,21 @@
+from _job import run
+
+
+def main(snakemake):
+    import pandas as pd
+
+    from convergent.figures import save
+    from convergent.matching import ranking
+    from convergent.pictures import tiles
+    from convergent.unit_figures import matched_features
+
+    params, nets = snakemake.params, snakemake.params.pair.split("-")
+    matches = pd.read_csv(snakemake.input.matching)
+    rankings = {layer: ranking(matches, layer, params.measure) for layer in params.layers}
+    pictures = tiles(dict(zip(nets, (snakemake.input.a, snakemake.input.b), strict=True)))
+    label = params.measure.replace("_", " ")
+    save(matched_features(rankings, pictures, nets, label), *snakemake.output)
+
+
+if __name__ == "__main__":
+    run(main, snakemake)
