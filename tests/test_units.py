@@ -1,5 +1,7 @@
 """The strongest images are those of plain sorting; patches and signals are cut where they lie."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -54,6 +56,19 @@ def test_top_images_are_those_of_plain_sorting(
     np.testing.assert_array_equal(top.value, value)
     np.testing.assert_array_equal(top.image, image)
     np.testing.assert_array_equal(top.y * (shape[2] if len(shape) == 4 else 1) + top.x, place)
+
+
+def test_memory_does_not_grow_with_the_images(rng, tmp_path, monkeypatch):
+    monkeypatch.setattr(units, "LEAF_BYTES", 2**17)
+    peaks = []
+    for images in (64, 640):
+        values = rng.random((images, 16, 16, 8)).astype(np.float16)
+        array = stored(tmp_path / f"{images}.zarr", values)
+        tracemalloc.start()
+        units.top_images(array)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0] < values.nbytes
 
 
 def test_places_of_too_few_images_stay_free(rng, tmp_path):
