@@ -31,12 +31,20 @@ def store(rng, tmp_path):
 
 
 def test_nine_pictures_make_a_block_with_white_between(rng):
-    pictures = rng.integers(0, 200, size=(9, 4, 6, 1), dtype=np.uint8)
+    pictures = rng.integers(0, 200, size=(9, 18, 20, 1), dtype=np.uint8)
     page = block(pictures)
-    assert page.shape == (14, 20, 1)
-    np.testing.assert_array_equal(page[5:9, 14:20], pictures[5])
-    assert (page[4] == 255).all()
-    assert (page[:, 13] == 255).all()
+    assert page.shape == (58, 64, 1)
+    np.testing.assert_array_equal(page[20:38, 44:64], pictures[5])
+    assert (page[18:20] == 255).all()
+    assert (page[:, 42:44] == 255).all()
+
+
+def test_small_pictures_are_enlarged_by_a_whole_number(rng):
+    pictures = rng.integers(0, 200, size=(9, 5, 5, 3), dtype=np.uint8)
+    page = block(pictures)
+    assert page.shape == (64, 64, 3)
+    np.testing.assert_array_equal(page[22:42:4, 22:42:4], pictures[4])
+    np.testing.assert_array_equal(page[25:42:4, 25:42:4], pictures[4])
 
 
 def test_tiles_come_from_the_store_of_their_net(store):

@@ -267,7 +267,7 @@ UNITS_SEEN |= MATCHED_FEATURES | SHARED_CLUSTERS
          {"hac": 1, "fig7": 1}),
         ("convergent/graphs.py", "THREADED = 2048", "THREADED = 2049", CLUSTERS),
         ("convergent/units.py", "GREY = 128", "GREY = 127", UNITS_SEEN),
-        ("convergent/pictures.py", "height // 24", "height // 25",
+        ("convergent/pictures.py", "height // 9", "height // 10",
          {k: v for k, v in UNITS_SEEN.items() if k != "units"}),
         ("convergent/figures.py", "ax.set_yscale", "ax.semilogy() or ax.set_yscale", {"figS10": 1}),
         ("convergent/models.py", "alpha=1e-4", "alpha=2e-4",

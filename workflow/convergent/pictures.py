@@ -17,6 +17,8 @@ from convergent.stores import open_store
 # Mark of the images that a PDF holds at their own resolution (see `convergent.figures.save`).
 PICTURE = "picture"
 INCHES = 0.62
+# Height in pixels below which pictures of a block are enlarged by a whole number.
+SMALL = 16
 
 
 def tile(group: zarr.Group, unit: int, kind: str = "patches") -> NDArray[np.uint8] | str:
@@ -52,9 +54,14 @@ def tiles(stores: Mapping[str, str | Path]) -> Callable[..., NDArray[np.uint8] |
 
 
 def block(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Nine pictures (9, height, width, channel) as a block of three by three, white between."""
+    """Nine pictures (9, height, width, channel) as a block of three by three, white between.
+
+    Pixels of small pictures are repeated, so that the space between stays narrow beside them.
+    """
+    scale = -(-SMALL // pictures.shape[1])
+    pictures = pictures.repeat(scale, axis=1).repeat(scale, axis=2)
     _, height, width, channels = pictures.shape
-    gap = max(1, height // 24)
+    gap = height // 9
     page = np.full((3 * height + 2 * gap, 3 * width + 2 * gap, channels), 255, np.uint8)
     for rank, picture in enumerate(pictures):
         y, x = (rank // 3) * (height + gap), (rank % 3) * (width + gap)
