@@ -76,3 +76,15 @@ def test_caffenet_initial_values():
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message), torch.device("meta"):
         models.build(**options)
+
+
+def test_a_trained_net_comes_back_from_its_weights(tmp_path, small_net):
+    """Built from the parts of a configuration, with the weights of the file."""
+    torch.save(small_net.state_dict(), tmp_path / "weights.pt")
+    model = {
+        "name": "alexnet", "channels": (4, 6, 8, 8, 6), "fully_connected": (10, 9), "kernel": 3,
+        "stride": 1, "padding": 1, "init": "kaiming",
+    }  # fmt: skip
+    net = models.load(tmp_path / "weights.pt", model, {"size": 16, "mean": [0.5]}, classes=3)
+    images = torch.rand(2, 1, 16, 16)
+    torch.testing.assert_close(net.eval()(images), small_net.eval()(images), rtol=0, atol=0)

@@ -49,7 +49,7 @@ def test_small_pictures_are_enlarged_by_a_whole_number(rng):
 
 def test_tiles_come_from_the_store_of_their_net(store):
     group = open_store(store)["conv1"]
-    pictures = tiles({"net1": store})
+    pictures = tiles(["net1"], [store])
     for kind in ("patches", "deconv"):
         expected = block(group[kind][0])
         np.testing.assert_array_equal(pictures("net1", "conv1", 0, kind), expected)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from convergent import ConvergentError
-from convergent.models import activation
+from convergent.models import activation, run_once
 
 RELUS = {
     torch.relu,
@@ -123,15 +123,8 @@ def check_relus(net: nn.Module, example: torch.Tensor) -> None:
 
     hooks = [module.register_forward_pre_hook(enter) for module in paths]
     hooks += [module.register_forward_hook(leave) for module in paths]
-    training = net.training
-    net.eval()
-    try:
-        with torch.inference_mode(), Watch():
-            net(example)
-    finally:
-        net.train(training)
-        for hook in hooks:
-            hook.remove()
+    with Watch():
+        run_once(net, example, hooks)
 
 
 def _up_to(net: nn.Module, layer: str) -> nn.Module:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from convergent.config import alexnet_sides
 
@@ -108,6 +110,15 @@ def options(model: Mapping[str, Any], data: Mapping[str, Any], classes: int) -> 
     return {**model, "size": data["size"], "inputs": len(data["mean"]), "classes": classes}
 
 
+def load(
+    weights: str | Path, model: Mapping[str, Any], data: Mapping[str, Any], classes: int
+) -> nn.Module:
+    """A trained net: :func:`build` with the :func:`options` given, and the weights of a file."""
+    net = build(**options(model, data, classes))
+    net.load_state_dict(torch.load(weights, weights_only=True))
+    return net
+
+
 def layers(net: nn.Module, example: torch.Tensor) -> list[str]:
     """Names of the layers that end in a ReLU, in the order in which they run.
 
@@ -124,6 +135,12 @@ def layers(net: nn.Module, example: torch.Tensor) -> list[str]:
     order: list[nn.Module] = []
     relus = {module: name for name, module in _relus(net).items()}
     hooks = [relu.register_forward_hook(lambda relu, *_: order.append(relu)) for relu in relus]
+    run_once(net, example, hooks)
+    return list(dict.fromkeys(relus[relu] for relu in order))
+
+
+def run_once(net: nn.Module, example: torch.Tensor, hooks: Sequence[RemovableHandle]) -> None:
+    """Run a net on an example in evaluation mode, then remove hooks and restore its mode."""
     training = net.training
     net.eval()
     try:
@@ -133,7 +150,6 @@ def layers(net: nn.Module, example: torch.Tensor) -> list[str]:
         net.train(training)
         for hook in hooks:
             hook.remove()
-    return list(dict.fromkeys(relus[relu] for relu in order))
 
 
 def activation(net: nn.Module, layer: str) -> nn.ReLU:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,14 +42,18 @@ def tile(group: zarr.Group, unit: int, kind: str = "patches") -> NDArray[np.uint
     return block(group[kind][unit])
 
 
-def tiles(stores: Mapping[str, str | Path]) -> Callable[..., NDArray[np.uint8] | str]:
+def tiles(
+    nets: Sequence[str], stores: Sequence[str | Path]
+) -> Callable[..., NDArray[np.uint8] | str]:
     """A function that gives the :func:`tile` of (net, layer, unit, kind).
 
     Parameters
     ----------
-    stores : mapping of net to path of ``units/<net>.zarr``
+    nets : sequence of str
+    stores : sequence of path
+        Their ``units/<net>.zarr``.
     """
-    groups = {net: open_store(path) for net, path in stores.items()}
+    groups = {net: open_store(path) for net, path in zip(nets, stores, strict=True)}
     return lambda net, layer, unit, kind="patches": tile(groups[net][layer], unit, kind)
 
 

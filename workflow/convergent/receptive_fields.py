@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from convergent import ConvergentError
-from convergent.models import activation
+from convergent.models import activation, run_once
 
 # What moves pixels: kernel size, stride, padding (and dilation) say how.
 SPATIAL = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
@@ -110,16 +110,7 @@ def receptive_fields(
             fields[names[module]] = field
 
     leaves = [module for module in net.modules() if not any(module.children())]
-    hooks = [module.register_forward_hook(step) for module in leaves]
-    training = net.training
-    net.eval()
-    try:
-        with torch.inference_mode():
-            net(example)
-    finally:
-        net.train(training)
-        for hook in hooks:
-            hook.remove()
+    run_once(net, example, [module.register_forward_hook(step) for module in leaves])
     return fields
 
 

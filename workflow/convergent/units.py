@@ -168,10 +168,10 @@ def write_units(
             save(group, "pictured", pictured, ("unit",))
             _write_pictures(group, layer, top, pictured, fields[layer], net, images, data, device)
             log.info("%s: %d units, %d with pictures", layer, len(pictured), pictured.sum())
-            weights = _first_filters(net, fields[layer])
-            if weights is not None and layer == layers[0]:
-                names = ("unit", "height", "width", "channel")
-                save(group, "filters", _eight_bit(weights), names)
+        weights = _first_filters(net, fields[layers[0]])
+        if weights is not None:
+            names = ("unit", "height", "width", "channel")
+            save(target[layers[0]], "filters", _eight_bit(weights), names)
 
 
 def cut(picture: NDArray[np.uint8], field: ReceptiveField, y: int, x: int) -> NDArray[np.uint8]:

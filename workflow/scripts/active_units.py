@@ -12,7 +12,7 @@ def main(snakemake):
         net: open_store(path)[f"{layer}/mean"][...]
         for net, path in zip(nets, snakemake.input.statistics, strict=True)
     }
-    pictures = tiles(dict(zip(nets, snakemake.input.units, strict=True)))
+    pictures = tiles(nets, snakemake.input.units)
     save(active_units(means, layer, pictures), *snakemake.output)
 
 

@@ -12,9 +12,7 @@ def main(snakemake):
     group = open_store(snakemake.input.mapping)[f"{params.layer}/ab"]
     decay, weights, _ = drawn_map(group, params.penalty)
     nets = params.pair.split("-")
-    pictures = tiles(
-        dict(zip(nets, (snakemake.input.units_a, snakemake.input.units_b), strict=True))
-    )
+    pictures = tiles(nets, (snakemake.input.units_a, snakemake.input.units_b))
     figure = learned_map(
         weights, nets, params.layer, decay, lambda net, *of: pictures(net, params.layer, *of)
     )

@@ -12,9 +12,7 @@ def main(snakemake):
     mapping, clusters = open_store(snakemake.input.mapping), open_store(snakemake.input.hac)
     decay, weights, _ = drawn_map(mapping[f"{layer}/ab"], snakemake.params.penalty)
     tree = clusters[f"{layer}/linkage"][...]
-    pictures = tiles(
-        dict(zip(nets, (snakemake.input.units_a, snakemake.input.units_b), strict=True))
-    )
+    pictures = tiles(nets, (snakemake.input.units_a, snakemake.input.units_b))
     figure = cluster_tree(
         weights.T, tree, nets, layer, decay, lambda net, *of: pictures(net, layer, *of)
     )

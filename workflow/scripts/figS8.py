@@ -12,7 +12,7 @@ def main(snakemake):
     clusters = pd.read_csv(snakemake.input.clusters, dtype={"path": str})
     similarity = pd.read_csv(snakemake.input.similarity)
     clusters, similarity = (t[t["layer"] == layer] for t in (clusters, similarity))
-    pictures = tiles(dict(zip(nets, (snakemake.input.a, snakemake.input.b), strict=True)))
+    pictures = tiles(nets, (snakemake.input.a, snakemake.input.b))
     figure = branches(
         clusters, similarity, lambda net, unit: pictures(net, layer, unit), nets, layer
     )

@@ -12,7 +12,7 @@ def main(snakemake):
     params, nets = snakemake.params, snakemake.params.pair.split("-")
     matches = pd.read_csv(snakemake.input.matching)
     rankings = {layer: ranking(matches, layer, params.measure) for layer in params.layers}
-    pictures = tiles(dict(zip(nets, (snakemake.input.a, snakemake.input.b), strict=True)))
+    pictures = tiles(nets, (snakemake.input.a, snakemake.input.b))
     label = params.measure.replace("_", " ")
     save(matched_features(rankings, pictures, nets, label), *snakemake.output)
 

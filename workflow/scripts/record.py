@@ -16,10 +16,8 @@ def main(snakemake):
     images, index = datasets.load_recorded(
         listing, source, params.data, number=recording["images"], seed=params.seed
     )
-    net = models.build(
-        **models.options(params.model, params.data, classes=listing["label"].nunique())
-    )
-    net.load_state_dict(torch.load(snakemake.input.weights, weights_only=True))
+    classes = listing["label"].nunique()
+    net = models.load(snakemake.input.weights, params.model, params.data, classes)
     activations.record(
         net,
         images.batches(

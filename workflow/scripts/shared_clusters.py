@@ -11,7 +11,7 @@ def main(snakemake):
     params, nets = snakemake.params, snakemake.params.pair.split("-")
     tables = (pd.read_csv(snakemake.input[name]) for name in ("clusters", "similarity"))
     clusters, similarity = (table[table["layer"] == params.layer] for table in tables)
-    pictures = tiles(dict(zip(nets, (snakemake.input.a, snakemake.input.b), strict=True)))
+    pictures = tiles(nets, (snakemake.input.a, snakemake.input.b))
     figure = shared_clusters(
         clusters,
         similarity,
