@@ -39,9 +39,10 @@ def reference(net, layer, image, unit, y, x):
             signal = back.view_as(given)
         elif isinstance(module, nn.Flatten):
             signal = signal.view_as(given)
-        elif isinstance(module, nn.LocalResponseNorm):
+        elif isinstance(module, models.LocalResponseNorm):
             leaf = given.clone().requires_grad_()
-            (signal,) = torch.autograd.grad(module(leaf), leaf, signal)
+            output = nn.LocalResponseNorm(5, 1e-4)(leaf)
+            (signal,) = torch.autograd.grad(output, leaf, signal)
         else:
             assert isinstance(module, nn.Dropout)
     return signal.detach()
@@ -75,16 +76,6 @@ def test_it_is_not_the_gradient(batch):
     hook.remove()
     (gradient,) = torch.autograd.grad(kept["o"][:, 0, 0, 0].sum(), images)
     assert not torch.allclose(deconvolve(net, "conv3", images, zeros, zeros, zeros), gradient)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_gives_the_same(batch):
-    torch.backends.cudnn.allow_tf32 = False
-    net, images = batch
-    zeros = np.zeros(5, int)
-    expected = deconvolve(net, "conv5", images, zeros, zeros, zeros)
-    got = deconvolve(net.to("cuda"), "conv5", images.to("cuda"), zeros, zeros, zeros)
-    torch.testing.assert_close(got.cpu(), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_a_module_that_runs_twice_counts_twice():

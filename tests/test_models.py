@@ -88,3 +88,41 @@ def test_a_trained_net_comes_back_from_its_weights(tmp_path, small_net):
     net = models.load(tmp_path / "weights.pt", model, {"size": 16, "mean": [0.5]}, classes=3)
     images = torch.rand(2, 1, 16, 16)
     torch.testing.assert_close(net.eval()(images), small_net.eval()(images), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("channels", [1, 2, 3, 7, 48])
+def test_response_normalisation_is_torch_s(channels, layout):
+    """Values and gradients, with windows wider than the channels too."""
+    torch.manual_seed(0)
+    # On Caffe's scale, where the normalisation is far from the identity.
+    x = (300 * torch.randn(2, channels, 5, 4)).contiguous(memory_format=layout).requires_grad_()
+    signal = torch.randn(x.shape)
+    ours, theirs = models.LocalResponseNorm()(x), torch.nn.LocalResponseNorm(5, alpha=1e-4)(x)
+    torch.testing.assert_close(ours, theirs)
+    assert ours.is_contiguous(memory_format=layout)
+    gradients = [torch.autograd.grad(y, x, signal)[0] for y in (ours, theirs)]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("size", [1, 3, 9])
+def test_gradient_of_response_normalisation_in_any_window(size):
+    """Against finite differences, with nearly all of the change in the neighbours' share."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 2, 3, dtype=torch.float64, requires_grad=True)
+    norm = models.LocalResponseNorm(size, alpha=3.0)
+    torch.testing.assert_close(norm(x), torch.nn.LocalResponseNorm(size, alpha=3.0)(x))
+    assert torch.autograd.gradcheck(norm, x)
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_response_normalisation_in_half_precision_does_not_overflow(half, autocast):
+    """The squares would be infinite in float16."""
+    x = torch.linspace(0, 6e4, 2 * 8 * 9).view(2, 8, 3, 3).to(half)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        result = models.LocalResponseNorm()(x)
+    assert result.dtype == half
+    torch.testing.assert_close(
+        result, torch.nn.LocalResponseNorm(5, alpha=1e-4)(x.float()).to(half)
+    )

@@ -25,12 +25,13 @@ def test_unmatched_is_the_share_below_one_half():
 
 
 def test_accuracy_is_that_of_the_last_epoch():
-    columns = ["train_loss", "train_top1", "val_loss", "val_top1"]
-    history = pd.DataFrame([[1, 0.1, 2, 0.2], [0.5, 0.6, 0.7, 0.8]], columns=columns)
+    columns = ["train_loss", "train_top1", "val_loss", "val_top1", "val_top5"]
+    history = pd.DataFrame([[1, 0.1, 2, 0.2, 0.3], [0.5, 0.6, 0.7, 0.8, 0.9]], columns=columns)
     table = tables.accuracy({"net1": history, "net2": history}, {"net1": 7, "net2": 8})
     assert list(table["seed"]) == [7, 8]
     assert list(table["epochs"]) == [2, 2]
     assert list(table["val_top1"]) == [0.8, 0.8]
+    assert list(table["val_top5"]) == [0.9, 0.9]
     assert list(table["paper_top1"]) == pytest.approx([0.5865, 0.5873])
 
 

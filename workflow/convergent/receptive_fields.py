@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from convergent import ConvergentError
-from convergent.models import activation, run_once
+from convergent.models import LocalResponseNorm, activation, run_once
 
 # What moves pixels: kernel size, stride, padding (and dilation) say how.
 SPATIAL = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
@@ -23,6 +23,7 @@ POINTWISE = (
     nn.Dropout2d,
     nn.Identity,
     nn.LocalResponseNorm,
+    LocalResponseNorm,
 )
 
 

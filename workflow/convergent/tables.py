@@ -43,10 +43,10 @@ def accuracy(histories: Mapping[str, pd.DataFrame], seeds: Mapping[str, int]) ->
     Returns
     -------
     DataFrame
-        Columns net, seed, epochs, train_loss, train_top1, val_loss, val_top1, and paper_top1 for
-        the first four nets.
+        Columns net, seed, epochs, train_loss, train_top1, val_loss, val_top1, val_top5, and
+        paper_top1 for the first four nets.
     """
-    columns = ["train_loss", "train_top1", "val_loss", "val_top1"]
+    columns = ["train_loss", "train_top1", "val_loss", "val_top1", "val_top5"]
     rows = [
         {"net": net, "seed": seeds[net], "epochs": len(history), **history.iloc[-1][columns]}
         for net, history in histories.items()

@@ -18,36 +18,14 @@ from tqdm import tqdm
 
 from convergent import ConvergentError
 from convergent.datasets import Images, normalize
+from convergent.devices import compiled, half_precision
 from convergent.stores import writing
 
 logger = logging.getLogger(__name__)
 
 
-class DeviceError(ConvergentError, ValueError):
-    """A device that is asked for and not there."""
-
-
 class TrainingError(ConvergentError, RuntimeError):
     """A net that died: its loss is no longer a number."""
-
-
-def choose_device(wanted: str = "auto") -> str:
-    """The device to compute on, logged: ``cuda`` where there is one, unless `wanted` says.
-
-    Raises
-    ------
-    DeviceError
-        If ``cuda`` is wanted and there is none.
-    """
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise DeviceError("device: cuda is asked for, and torch sees no CUDA device; use auto")
-    device = "cuda" if available and wanted != "cpu" else "cpu"
-    detail = (
-        torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
-    )
-    logger.info("device: %s (%s)", device, detail)
-    return device
 
 
 def train(
@@ -67,6 +45,7 @@ def train(
     schedule: str,
     step_epochs: int,
     gamma: float,
+    compile: bool = False,
     workers: int = 0,
     device: str = "cpu",
     checkpoint: str | Path | None = None,
@@ -92,6 +71,8 @@ def train(
         `momentum` is for SGD.
     schedule : {"step", "onecycle", "constant"}
         Rate multiplied by `gamma` every `step_epochs`; or one cycle up to `learning_rate`.
+    compile : bool
+        Whether to compile the net on a GPU.
     workers : int
         Processes that decode image files.
     device : {"cpu", "cuda"}
@@ -107,7 +88,7 @@ def train(
         State dict on the CPU.
     history : list of dict
         One row per epoch: epoch, learning_rate, train_loss, train_top1, val_loss, val_top1,
-        seconds.
+        val_top5, seconds.
 
     Raises
     ------
@@ -126,16 +107,19 @@ def train(
     parts = {"net": net, "optimizer": optimize, "scheduler": scheduler, "scaler": scaler}
     history: list[dict[str, Any]] = []
     if checkpoint is not None and Path(checkpoint).exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         for part, module in parts.items():
             module.load_state_dict(state[part])
         history = state["history"]
         logger.info("%s: resumed after epoch %d of %d", name, len(history), epochs)
 
+    forward = compiled(net, device) if compile else net  # the checkpoint keeps the names of `net`
+    center, scale = (torch.tensor(values, device=device) for values in (mean, std))
+
     def batches(images: Images, **options):
         pin = device == "cuda"
         for views, labels in images.loader(batch_size, workers=workers, pin=pin, **options):
-            views = normalize(views.to(device, non_blocking=True), mean, std)
+            views = normalize(views.to(device, non_blocking=True), center, scale)
             yield (
                 views.contiguous(memory_format=torch.channels_last),
                 labels.to(device, non_blocking=True),
@@ -155,7 +139,7 @@ def train(
             rate = optimize.param_groups[0]["lr"]
             for step, (views, labels) in enumerate(batches(training, shuffle=True), 1):
                 with torch.autocast(device, half or torch.float32, enabled=half is not None):
-                    output = net(views)
+                    output = forward(views)
                 loss = functional.cross_entropy(output.float(), labels)
                 optimize.zero_grad(set_to_none=True)
                 scaler.scale(loss).backward()
@@ -172,7 +156,7 @@ def train(
                     bar.set_postfix(epoch=epoch + 1, loss=f"{loss_:.3f}", top1=f"{top1:.1%}")
                 bar.update()
             train_loss, train_top1 = (total / len(training)).tolist()
-            val_loss, val_top1 = _evaluate(net, batches(validation), half, device)
+            val_loss, val_top1, val_top5 = _evaluate(forward, batches(validation), half, device)
             if not math.isfinite(val_loss):
                 raise _died(name, f"validation loss is {val_loss} after epoch {epoch + 1}", rate)
             history.append(
@@ -183,6 +167,7 @@ def train(
                     "train_top1": train_top1,
                     "val_loss": val_loss,
                     "val_top1": val_top1,
+                    "val_top5": val_top5,
                     "seconds": round(time.perf_counter() - start, 3),
                 }
             )
@@ -224,13 +209,6 @@ def _scheduler(optimizer, name, learning_rate, epochs, steps, step_epochs, gamma
     raise ValueError(f"schedule {name!r} is none of step, onecycle, constant")
 
 
-def half_precision(device: str) -> torch.dtype | None:
-    """The type of mixed precision on `device`: none on a CPU, bfloat16 where a GPU has it."""
-    if device == "cpu":
-        return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-
-
 def _mixed(seed: int, epoch: int) -> int:
     """A seed for one epoch of one net: 32 bits, all that torch's CPU generator takes."""
     return int(np.random.SeedSequence([seed, epoch + 1]).generate_state(1)[0])
@@ -244,14 +222,15 @@ def _died(name: str, what: str, rate: float) -> TrainingError:
 
 @torch.inference_mode()
 def _evaluate(net: nn.Module, batches, half: torch.dtype | None, device: str) -> list[float]:
-    """Mean loss and top-1 accuracy."""
+    """Mean loss, top-1 and top-5 accuracy (that of all classes where there are fewer)."""
     net.eval()
-    total = torch.zeros(2, device=device)
+    total = torch.zeros(3, device=device)
     count = 0
     for views, labels in batches:
         with torch.autocast(device, half or torch.float32, enabled=half is not None):
             output = net(views).float()
         loss = functional.cross_entropy(output, labels, reduction="sum")
-        total += torch.stack([loss, (output.argmax(1) == labels).sum()])
+        hits = output.topk(min(5, output.shape[1])).indices == labels[:, None]
+        total += torch.stack([loss, hits[:, 0].sum(), hits.sum()])
         count += len(labels)
     return (total / count).tolist()

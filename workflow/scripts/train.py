@@ -7,19 +7,19 @@ def main(snakemake):
     import pandas as pd
     import torch
 
-    from convergent import datasets, models, training
+    from convergent import datasets, devices, models, training
     from convergent.stores import digest, writing
 
     params = snakemake.params
     torch.set_num_threads(snakemake.threads)
-    device = training.choose_device(params.device)
+    device = devices.choose_device(params.device)
     source = snakemake.input.get("pixels") or params.data["root"]
     listing = pd.read_csv(snakemake.input.listing, dtype={"class": str, "path": str})
     train, validation = datasets.load(listing, source, params.data)
     options = models.options(params.model, params.data, classes=listing["label"].nunique())
     # All that decides the weights, so that a checkpoint serves this training and no other.
     data = {key: params.data[key] for key in DECIDING}
-    computing = snakemake.threads if device == "cpu" else training.half_precision(device)
+    computing = snakemake.threads if device == "cpu" else devices.half_precision(device)
     fixed = [params.seed, data, params.model, params.training, params.code, device, computing]
     key = digest(*fixed, listing.drop(columns="path").to_csv())
     weights, history = training.train(
