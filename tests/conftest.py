@@ -1,3 +1,5 @@
+import subprocess
+
 import numpy as np
 import pytest
 import torch
@@ -26,3 +28,17 @@ def small_net():
         padding=1,
         init="kaiming",
     )
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 8 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a small disk cannot be mounted here: {error}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)

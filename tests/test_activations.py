@@ -1,5 +1,7 @@
 """A store holds exactly what the net's ReLUs put out, or says that it does not."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -91,11 +93,56 @@ def test_a_failed_recording_leaves_what_was_there(tmp_path, small_net, images):
 
 def test_activations_too_large_for_float16_name_layer_and_remedy(tmp_path, small_net, images):
     with pytest.raises(
-        activations.RecordingError, match=r"layer conv1: .* float16; set recording.dtype"
+        activations.RecordingError, match=r"layer conv1: .* float16; set activations.dtype"
     ):
         activations.record(small_net, 1e6 * images, LAYERS, tmp_path / "a.zarr")
     assert not (tmp_path / "a.zarr").exists()
     activations.record(small_net, 1e6 * images, LAYERS, tmp_path / "a.zarr", dtype="float32")
+
+
+def test_a_full_disk_stops_the_recording(small_disk, caplog, monkeypatch):
+    monkeypatch.setattr(stores, "SHARD_BYTES", 10**6)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU())
+    with pytest.raises(stores.DiskFullError, match=r"a\.zarr: its disk is full") as error:
+        activations.record(net, torch.rand(10_000, 1, 50, 50), ["1"], small_disk / "a.zarr")
+    # 50 MB, of which little more than the 8 of the disk were written.
+    assert 35 < int(re.search(r"about (\d+) MB before", str(error.value))[1]) < 42
+    assert "activations.images" in str(error.value)
+    assert "0.05 GB of activations may not fit" in caplog.text
+    assert not list(small_disk.iterdir())
+
+
+def test_no_image_or_layer_is_mixed_up_while_others_are_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(stores, "CHUNK_BYTES", 40)
+    monkeypatch.setattr(stores, "SHARD_BYTES", 120)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU(), torch.nn.ReLU(inplace=True))
+    images = torch.arange(500.0).reshape(500, 1, 1, 1)
+    activations.record(net, images, ["1", "2"], tmp_path / "a.zarr", batch_size=7)
+    store = activations.open_store(tmp_path / "a.zarr")
+    assert store["1"].shards[0] < 100
+    for layer in ("1", "2"):
+        np.testing.assert_array_equal(store[layer][...], np.arange(500.0)[:, None])
+
+
+def test_an_error_of_the_writing_thread_reaches_the_caller(
+    tmp_path, small_net, images, monkeypatch
+):
+    def fail(self, rows, values):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(zarr.Array, "__setitem__", fail)
+    with pytest.raises(OSError, match="the disk is gone"):
+        activations.record(small_net, images, LAYERS, tmp_path / "a.zarr")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_store_keeps_what_made_it(tmp_path, small_net, images):
+    made_by = {"model": {"channels": (4, 6)}, "seed": 3}
+    activations.record(small_net, images, ["fc7"], tmp_path / "a.zarr", made_by=made_by)
+    store = activations.open_store(tmp_path / "a.zarr", made_by)
+    assert store.attrs["made_by"] == {"model": {"channels": [4, 6]}, "seed": 3}
+    with pytest.raises(stores.StoreError, match="seed: 3 there, 4 here"):
+        activations.open_store(tmp_path / "a.zarr", made_by | {"seed": 4})
 
 
 def test_a_loader_knows_how_many_images_it_has(tmp_path, small_net, images):
@@ -133,11 +180,6 @@ def test_samples_are_positions_of_images(tmp_path, small_net, images):
     np.testing.assert_array_equal(
         activations.samples(store["conv1"], 10, 12), whole[10:12].reshape(-1, 4)
     )
-    positions = np.array([[0, 17], [255, 3]])
-    np.testing.assert_array_equal(
-        activations.samples(store["conv1"], 10, 12, positions),
-        [whole[10, 0, 0], whole[10, 1, 1], whole[11, 15, 15], whole[11, 0, 3]],
-    )
     assert activations.samples(store["fc7"], 0, 50).shape == (50, 9)
 
 
@@ -150,6 +192,27 @@ def test_random_positions_depend_on_seed_and_image_alone():
     assert draw.max() < 100
     np.testing.assert_array_equal(draw[7:9], activations.random_positions(3, images[7:9], 100, 10))
     assert (draw != activations.random_positions(4, images, 100, 10)).any()
+
+
+def test_drawn_positions_alone_are_kept(tmp_path, small_net, images):
+    index = np.arange(50) * 3
+    for name, positions in (("all", None), ("some", 5)):
+        activations.record(
+            small_net, images, ["conv1", "conv2", "fc6"], tmp_path / name, image_index=index,
+            positions=positions, seed=8, batch_size=7,
+        )  # fmt: skip
+    whole, part = (activations.open_store(tmp_path / name) for name in ("all", "some"))
+    for layer, width in (("conv1", 16), ("conv2", 7)):
+        values = whole[layer][...]
+        assert part[layer].metadata.dimension_names == ("image", "position", "unit")
+        drawn = activations.random_positions(8, index, width * width, 5)
+        y, x = np.divmod(drawn, width)
+        np.testing.assert_array_equal(part[layer][...], values[np.arange(50)[:, None], y, x])
+        places = activations.Places.of(part, layer)
+        assert places.width == width
+        np.testing.assert_array_equal(places.flat(np.array([4]), np.array([2])), drawn[4, 2])
+    np.testing.assert_array_equal(part["fc6"][...], whole["fc6"][...])
+    assert activations.Places.of(part, "fc6") == (1, None)
 
 
 def test_recording_takes_any_net_with_relu_modules(tmp_path):

@@ -1,12 +1,14 @@
 """Moments agree with NumPy in float64, however the samples are cut."""
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convergent import moments
 from convergent.moments import Moments, correlation
 
 
@@ -117,3 +119,33 @@ def test_non_finite_activations_are_refused(rng, value, dtype):
 def test_shapes_that_do_not_fit_are_named(x, y, message):
     with pytest.raises(ValueError, match=message):
         Moments.of(x, y)
+
+
+def test_float16_is_widened_exactly():
+    values = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    np.testing.assert_array_equal(moments.widen(values), values.astype(np.float32))
+    block = values.reshape(256, 256)[::2].T
+    np.testing.assert_array_equal(moments.widen(block), block.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("between", [False, True])
+def test_torch_adds_up_the_same(rng, monkeypatch, dtype, between):
+    """As on a GPU, of which there may be none: the same code on the CPU."""
+    x = relu_data(rng, 3000, 6).astype(float)
+    x[:, 3] += 100 * x[:, 3].std()
+    x, y = x.astype(dtype), relu_data(rng, 3000, 4).astype(dtype) if between else None
+    expected = Moments.of(x, y)
+    monkeypatch.setattr(moments, "_add_up", partial(moments._add_up_on, "cpu"))
+    found = Moments.of(x, y)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(found.correlation(), expected.correlation(), atol=1e-6)
+
+
+def test_a_part_is_the_moments_of_the_units_alone(rng):
+    x = relu_data(rng, 2000, 9)
+    part = Moments.of(x).part(slice(0, 4), slice(4, 9))
+    alone = Moments.of(x[:, :4], x[:, 4:])
+    for a, b in zip(part, alone, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)

@@ -6,22 +6,34 @@ layers and (image, unit) for fully connected ones, taken after the ReLU.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
 from convergent import ConvergentError
-from convergent.stores import create, new_store, open_store, read, save
+from convergent.stores import DiskFullError, as_json, create, new_store, open_store, read, save
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["gather", "open_store", "random_positions", "random_samples", "record", "samples"]
+__all__ = [
+    "Places",
+    "RecordingError",
+    "open_store",
+    "outputs",
+    "random_positions",
+    "random_samples",
+    "record",
+    "samples",
+    "taken",
+]
 
 
 class RecordingError(ConvergentError, OverflowError):
@@ -35,18 +47,22 @@ def record(
     store: str | Path,
     *,
     image_index: NDArray[np.integer] | None = None,
+    positions: int | None = None,
+    seed: int = 0,
     dtype: str = "float16",
     device: str = "cpu",
     batch_size: int = 128,
+    made_by: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the post-ReLU activations of all `layers` in one pass over the images.
 
-    At most one shard per layer is held, however many images there are.
+    Shards are written while the net runs on. At most two batches and two shards per layer are
+    held, however many images there are.
 
     Parameters
     ----------
     net : torch.nn.Module
-        Put in evaluation mode on `device`.
+        Put in evaluation mode on `device`, its kernels channels last.
     images : array of shape (image, channel, y, x), or iterable of batches
         What the net takes, float32. A batch may be a pair whose first entry is the images.
     layers : sequence of str
@@ -56,12 +72,19 @@ def record(
     image_index : ndarray of shape (image,), optional
         The images' places in their data set, kept as ``image_index``. They count from 0 when
         it is left out, as it may be for an array or a `torch.utils.data.DataLoader`.
+    positions : int, optional
+        Keep so many random positions of each image in convolutional layers, drawn with `seed` as
+        :func:`random_positions` does; all if left out. Arrays are then (image, position, unit),
+        their flat places in (y, x) lie under ``positions``.
     dtype : {"float16", "float32"}
         Of the stored activations; the net itself computes in float32.
     device : str
         For torch, such as ``cpu`` or ``cuda``.
     batch_size : int
         For images given as one array.
+    made_by : mapping, optional
+        What JSON can hold about the origin of the store, such as its configuration; kept as
+        its attribute ``made_by``, for :func:`open_store` to compare.
 
     Raises
     ------
@@ -71,10 +94,10 @@ def record(
         If there are no images, or `image_index` does not fit them.
     RecordingError
         If an activation is NaN or infinite, or too large for `dtype` (above 65504 in float16).
+    DiskFullError
+        If the disk fills.
     """
     import torch
-
-    from convergent.models import activation
 
     if image_index is None:
         images_known = getattr(images, "dataset", images)
@@ -84,43 +107,171 @@ def record(
     index = np.asarray(image_index)
     if index.ndim != 1 or len(index) == 0:
         raise ValueError(f"{store}: image_index must name at least one image, got {index.shape}")
-    torch.backends.cudnn.allow_tf32 = False
-    net = net.to(device).eval()
-    modules = [activation(net, layer) for layer in layers]
-    outputs: dict[str, torch.Tensor] = {}
-
-    def keep(layer: str):
-        return lambda module, args, output: outputs.update({layer: output})
-
-    hooks = [m.register_forward_hook(keep(n)) for n, m in zip(layers, modules, strict=True)]
+    run = outputs(net, layers, dtype=dtype, device=device)
     writers: dict[str, _Writer] = {}
     count = 0
+    # One more than cores, so that none waits when the net's threads meet.
+    threads = torch.get_num_threads() + 1
     try:
-        with new_store(store) as group, torch.inference_mode():
+        with new_store(store) as group, ThreadPoolExecutor(threads) as pool:
+            if made_by is not None:
+                group.attrs["made_by"] = as_json(made_by)
             for batch in _batches(images, batch_size):
-                count += len(batch)
+                start, count = count, count + len(batch)
                 if count > len(index):
                     raise ValueError(f"{store}: more images than image_index names ({len(index)})")
-                net(batch.to(device, dtype=torch.float32, non_blocking=True))
+                blocks = run(batch)
+                if not writers:
+                    for layer, block in blocks.items():
+                        places = Places.drawn_for(block.shape, index, positions, seed)
+                        array = _create(group, layer, block, len(index), places)
+                        writers[layer] = _Writer(array, places, pool, device)
+                    _warn_if_small(store, sum(w.array.nbytes for w in writers.values()))
                 for layer in layers:
-                    block = _to_numpy(outputs.pop(layer), dtype, layer)
-                    if layer not in writers:
-                        shape = (len(index), *block.shape[1:])
-                        writers[layer] = _Writer(group, layer, shape, dtype)
-                    writers[layer].append(block)
+                    writers[layer].append(blocks.pop(layer), start)
             if count < len(index):
                 raise ValueError(f"{store}: {count} images where image_index names {len(index)}")
             for writer in writers.values():
                 writer.flush()
+            for writer in writers.values():
+                writer.wait()
             save(group, "image_index", index.astype(np.int64), ("image",))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    except DiskFullError as error:
+        left = sum(w.array.nbytes * (1 - w.written / len(index)) for w in writers.values())
+        raise DiskFullError(
+            f"{error}; about {left / 1e6:.0f} MB before compression were still to be written: "
+            "fewer images (activations.images), fewer positions or float16 take less"
+        ) from error
 
 
-def samples(
-    array: zarr.Array, start: int, stop: int, positions: NDArray[np.integer] | None = None
+def outputs(
+    net: torch.nn.Module, layers: Sequence[str], *, dtype: str = "float16", device: str = "cpu"
+) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
+    """Function from a batch of images to the activations of `layers`.
+
+    They are on `device`, of `dtype`, and have the unit as their last axis; they hold until the
+    next call but one. Parameters and errors are those of :func:`record`.
+    """
+    import torch
+
+    from convergent.devices import exact
+    from convergent.models import activation, run_once
+
+    exact()
+    # Channels last, the unit is the last axis without a transpose, and convolutions are faster.
+    net = net.to(device, memory_format=torch.channels_last).eval()
+    modules = [activation(net, layer) for layer in layers]
+
+    kind = getattr(torch, dtype)
+    # Two of each layer, used in turn: to get fresh memory costs many times the copy.
+    slots: list[dict[str, torch.Tensor]] = [{}, {}]
+
+    def run(batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        slots.reverse()
+
+        def keep(layer: str):
+            def hook(module, args, output: torch.Tensor) -> None:
+                # A copy at once, as what follows the ReLU may work in place.
+                values = output.permute(0, 2, 3, 1) if output.ndim == 4 else output
+                slot = slots[0].get(layer)
+                if slot is None or len(slot) < len(values):
+                    slot = torch.empty(values.shape, dtype=kind, device=values.device)
+                    slots[0][layer] = slot
+                _check(slot[: len(values)].copy_(values), output, layer)
+
+            return hook
+
+        hooks = [m.register_forward_hook(keep(n)) for n, m in zip(layers, modules, strict=True)]
+        run_once(net, batch.to(device, dtype=torch.float32, non_blocking=True), hooks)
+        return {layer: slots[0][layer][: len(batch)] for layer in layers}
+
+    return run
+
+
+class Places(NamedTuple):
+    """Where the recorded positions of a layer lie.
+
+    Attributes
+    ----------
+    width : int
+        Of the map; 1 in fully connected layers.
+    drawn : ndarray of shape (image, position), or None where all positions are recorded
+        Flat places in (y, x).
+    """
+
+    width: int
+    drawn: NDArray[np.integer] | None = None
+
+    @classmethod
+    def of(cls, store: zarr.Group, layer: str) -> Places:
+        """Of a layer of an activation store."""
+        array = store[layer]
+        if array.ndim == 3:
+            return cls(array.attrs["map"][1], store[f"positions/{layer}"][...])
+        return cls(array.shape[2] if array.ndim == 4 else 1)
+
+    @classmethod
+    def drawn_for(
+        cls,
+        shape: tuple[int, ...],
+        image_index: NDArray[np.integer],
+        positions: int | None,
+        seed: int,
+    ) -> Places:
+        """Of activations of this shape, (image, y, x, unit) or (image, unit).
+
+        Places of :func:`random_positions` where `positions` asks for fewer than there are.
+        """
+        height, width = shape[1:3] if len(shape) == 4 else (1, 1)
+        if positions is None or positions >= height * width:
+            return cls(width)
+        return cls(width, random_positions(seed, image_index, height * width, positions))
+
+    def kept(self, block: NDArray | torch.Tensor, start: int) -> NDArray | torch.Tensor:
+        """What is recorded of a block (image, y, x, unit) of all positions.
+
+        Parameters
+        ----------
+        block : ndarray or torch.Tensor
+        start : int
+            Row of the block's first image.
+
+        Returns
+        -------
+        ndarray or torch.Tensor of shape (image, position, unit)
+            Or the block itself, where all positions are recorded.
+        """
+        if self.drawn is None:
+            return block
+        drawn = self.drawn[start : start + len(block)]
+        return block.reshape(len(block), -1, block.shape[-1])[np.arange(len(block))[:, None], drawn]
+
+    def flat(self, image: NDArray[np.integer], position: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Flat places in (y, x) of the recorded positions of images."""
+        return np.asarray(
+            position if self.drawn is None else self.drawn[image, position], dtype=np.int64
+        )
+
+
+def taken(
+    block: NDArray, start: int, image: NDArray[np.integer], position: NDArray[np.integer]
 ) -> NDArray:
+    """Activations (sample, unit) of those samples that fall into a block of images.
+
+    Parameters
+    ----------
+    block : ndarray of shape (image, ..., unit)
+    start : int
+        Row of its first image.
+    image, position : ndarray of shape (sample,)
+        As :func:`random_samples` gives them.
+    """
+    first, last = np.searchsorted(image, [start, start + len(block)])
+    flat = block.reshape(len(block), -1, block.shape[-1])
+    return flat[image[first:last] - start, position[first:last]]
+
+
+def samples(array: zarr.Array, start: int, stop: int) -> NDArray:
     """Activations of images `start` to `stop` as (sample, unit).
 
     A sample is an (image, position) pair in a convolutional layer, an image in a fully
@@ -128,17 +279,12 @@ def samples(
 
     Parameters
     ----------
-    array : zarr.Array of shape (image, y, x, unit) or (image, unit)
+    array : zarr.Array of shape (image, y, x, unit), (image, position, unit) or (image, unit)
         A layer of an activation store.
     start, stop : int
         Range of images.
-    positions : ndarray of shape (stop - start, n), optional
-        Positions to take of each image, as flat indices into (y, x). All if left out.
     """
     block = read(array, start, stop)
-    block = block.reshape(len(block), -1, block.shape[-1])
-    if positions is not None:
-        block = np.take_along_axis(block, positions[:, :, None], axis=1)
     return block.reshape(-1, block.shape[-1])
 
 
@@ -161,9 +307,9 @@ def random_positions(
 def random_samples(
     seed: int, images: int, positions: int, n: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw `n` (image, position) pairs without replacement, all there are if fewer.
+    """Draw `n` pairs of an image and a recorded position without replacement.
 
-    The draw depends on the arguments alone, so that nets share it.
+    All there are if fewer. The draw depends on the arguments alone, so that nets share it.
 
     Returns
     -------
@@ -176,61 +322,71 @@ def random_samples(
     return flat // positions, flat % positions
 
 
-def gather(
-    array: zarr.Array,
-    image: NDArray[np.integer],
-    position: NDArray[np.integer],
-    *,
-    threads: int = 1,
-) -> NDArray:
-    """Activations of single samples as (sample, unit), read chunk by chunk.
-
-    Parameters
-    ----------
-    array : zarr.Array of shape (image, y, x, unit) or (image, unit)
-        A layer of an activation store.
-    image, position : ndarray of shape (sample,)
-        As :func:`random_samples` gives them.
-    threads : int
-        Chunks read at once.
-    """
-    result = np.empty((len(image), array.shape[-1]), array.dtype)
-    rows = array.chunks[0]
-
-    def fill(start: int) -> None:
-        block = samples(array, start, min(start + rows, array.shape[0]))
-        first, last = np.searchsorted(image, [start, start + rows])
-        positions = len(block) // (min(start + rows, array.shape[0]) - start)
-        result[first:last] = block[(image[first:last] - start) * positions + position[first:last]]
-
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(fill, np.unique(image // rows) * rows))
-    return result
-
-
 class _Writer:
-    """Gathers a layer's activations and writes them shard by shard."""
+    """Gathers a layer's activations and writes them shard by shard in another thread.
 
-    def __init__(self, group: zarr.Group, layer: str, shape: tuple[int, ...], dtype: str):
-        names = ("image", "y", "x", "unit") if len(shape) == 4 else ("image", "unit")
-        # Small stores get smaller chunks, so that a block of their images is not all of them.
-        self.array = create(group, layer, shape, dtype, names, chunk_rows=max(1, shape[0] // 64))
-        self.buffer = np.empty((self.array.shards[0], *shape[1:]), dtype)
+    One shard fills while the one before is written.
+    """
+
+    def __init__(self, array: zarr.Array, places: Places, pool: ThreadPoolExecutor, device: str):
+        import torch
+
+        self.array, self.places, self.pool = array, places, pool
+        shape, dtype = (array.shards[0], *array.shape[1:]), getattr(torch, array.dtype.name)
+        # Pinned, as the GPU copies straight into it.
+        self.buffers = [torch.empty(shape, dtype=dtype, pin_memory=device == "cuda") for _ in "ab"]
         self.filled = self.written = 0
+        self.writing: Future | None = None
 
-    def append(self, block: NDArray) -> None:
+    def append(self, block: torch.Tensor, start: int) -> None:
+        block = self.places.kept(block, start)
         while len(block):
-            part = block[: len(self.buffer) - self.filled]
-            self.buffer[self.filled : self.filled + len(part)] = part
+            part = block[: len(self.buffers[0]) - self.filled]
+            self.buffers[0][self.filled : self.filled + len(part)] = part
             self.filled += len(part)
             block = block[len(part) :]
-            if self.filled == len(self.buffer):
+            if self.filled == len(self.buffers[0]):
                 self.flush()
 
     def flush(self) -> None:
-        stop = self.written + self.filled
-        self.array[self.written : stop] = self.buffer[: self.filled]
-        self.written, self.filled = stop, 0
+        self.wait()
+        rows = slice(self.written, self.written + self.filled)
+        if self.filled:
+            shard = self.buffers[0][: self.filled].numpy()
+            self.writing = self.pool.submit(self.array.__setitem__, rows, shard)
+        self.buffers.reverse()
+        self.written, self.filled = rows.stop, 0
+
+    def wait(self) -> None:
+        """Until nothing is being written; raises what failed."""
+        if self.writing is not None:
+            self.writing.result()
+
+
+def _create(
+    group: zarr.Group, layer: str, block: torch.Tensor, images: int, places: Places
+) -> zarr.Array:
+    shape = (images, *places.kept(block[:1], 0).shape[1:])
+    names = ("image", *{4: ("y", "x"), 3: ("position",), 2: ()}[len(shape)], "unit")
+    # Small stores get smaller chunks, so that a block of their images is not all of them.
+    rows = max(1, images // 64)
+    array = create(group, layer, shape, str(block.dtype).split(".")[1], names, chunk_rows=rows)
+    if places.drawn is not None:
+        array.attrs["map"] = list(block.shape[1:-1])
+        save(group, f"positions/{layer}", places.drawn, ("image", "position"))
+    return array
+
+
+def _warn_if_small(store: str | Path, size: int) -> None:
+    free = shutil.disk_usage(Path(store).parent).free
+    if free < size / 4:
+        logging.warning(
+            "%s: %.3g GB of activations may not fit onto its disk when compressed, %.3g GB are "
+            "free; fewer images (activations.images) take less",
+            store,
+            size / 1e9,
+            free / 1e9,
+        )
 
 
 def _batches(images: torch.Tensor | NDArray | Iterable, size: int) -> Iterator[torch.Tensor]:
@@ -244,14 +400,14 @@ def _batches(images: torch.Tensor | NDArray | Iterable, size: int) -> Iterator[t
         yield batch[0] if isinstance(batch, tuple | list) else batch
 
 
-def _to_numpy(output: torch.Tensor, dtype: str, layer: str) -> NDArray:
+def _check(kept: torch.Tensor, output: torch.Tensor, layer: str) -> None:
+    """That what is kept of an output is finite."""
     import torch
 
-    cast = output.to(getattr(torch, dtype))
-    if not torch.isfinite(cast).all():
-        largest = output.abs().max().item()
-        remedy = "; set recording.dtype: float32" if np.isfinite(largest) else ""
+    # Nothing is below zero, so the largest tells; NaN counts as larger than any.
+    if not torch.isfinite(kept.amax()):
+        largest, dtype = output.amax().item(), str(kept.dtype).split(".")[1]
+        remedy = "; set activations.dtype: float32" if np.isfinite(largest) else ""
         raise RecordingError(
             f"layer {layer}: activations up to {largest:g} do not fit into {dtype}{remedy}"
         )
-    return (cast.permute(0, 2, 3, 1) if cast.ndim == 4 else cast).cpu().numpy()

@@ -9,18 +9,18 @@ rounding.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
 # Rows of one float32 product, whose result is added up in float64: so few that they stay in
 # cache, and at least as many as there are units, so that the addition stays cheap beside it.
 TILE = 1024
-# Rows added up in float32 before their sum goes on in float64 (error near 1e-8).
-RUN = 256
-# All float16 values as float32: looking them up takes a fifth of the time of NumPy's conversion.
-HALF = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
+# Rows added up in float32 before their sum goes on in float64.
+RUN = 64
 # Samples that decide whether a unit is shifted.
 PILOT = 1024
 
@@ -52,7 +52,7 @@ class Moments(NamedTuple):
 
     @classmethod
     @np.errstate(invalid="ignore")  # infinities are refused below, with a message
-    def of(cls, x: NDArray, y: NDArray | None = None) -> Moments:
+    def of(cls, x: NDArray, y: NDArray | None = None, *, device: str = "cpu") -> Moments:
         """Moments of a block of samples.
 
         Parameters
@@ -62,6 +62,8 @@ class Moments(NamedTuple):
         y : ndarray of shape (sample, unit_b), optional
             Activations of the other net for the same samples. Left out, the moments are
             those of `x` with itself, from a symmetric product at half the cost.
+        device : str
+            For torch, such as ``cuda``; on ``cpu`` NumPy makes the products.
 
         Raises
         ------
@@ -85,23 +87,9 @@ class Moments(NamedTuple):
         same = y is x
         shift_x = _pilot_shift(x)
         shift_y = shift_x if same else _pilot_shift(y)
-        sums_x, sums_y = np.zeros((2, x.shape[1])), np.zeros((2, y.shape[1]))
-        comoment = np.zeros((x.shape[1], y.shape[1]))
-        rows = min(len(x), max(TILE, *comoment.shape))
-        buffer_x = np.empty((rows, x.shape[1]), np.float32)
-        buffer_y = buffer_x if same else np.empty((rows, y.shape[1]), np.float32)
-        product = np.empty(comoment.shape, np.float32)
-        for start in range(0, len(x), rows):
-            tile_x = _tile(x[start : start + rows], shift_x, buffer_x)
-            sums_x += _sums(tile_x)
-            if same:
-                tile_y = tile_x
-            else:
-                tile_y = _tile(y[start : start + rows], shift_y, buffer_y)
-                sums_y += _sums(tile_y)
-            comoment += np.matmul(tile_x.T, tile_y, out=product)
-        if same:
-            sums_y = sums_x
+        # NumPy's product is up to four times as fast as torch's on a CPU.
+        add_up = _add_up if device == "cpu" else partial(_add_up_on, device)
+        sums_x, sums_y, comoment = add_up(x, y, shift_x, shift_y)
         if not (np.isfinite(sums_x).all() and np.isfinite(sums_y).all()):
             raise FloatingPointError("activations contain NaN or infinity")
         count = len(x)
@@ -128,6 +116,17 @@ class Moments(NamedTuple):
             self.var_x + share * (other.var_x - self.var_x + delta_x**2 * (1 - share)),
             self.var_y + share * (other.var_y - self.var_y + delta_y**2 * (1 - share)),
             comoment,
+        )
+
+    def part(self, rows: slice, columns: slice) -> Moments:
+        """Moments of some units with some others."""
+        return Moments(
+            self.count,
+            self.mean_x[rows],
+            self.mean_y[columns],
+            self.var_x[rows],
+            self.var_y[columns],
+            self.comoment[rows, columns],
         )
 
     def correlation(self) -> NDArray[np.float64]:
@@ -165,14 +164,73 @@ def _samples(x: NDArray, name: str) -> NDArray:
     return x if x.dtype.kind == "f" else x.astype(np.float64)
 
 
+def widen(x: NDArray) -> NDArray[np.float32]:
+    """float16 values as float32, at many times the speed of NumPy's conversion."""
+    result = np.empty(x.shape, np.float32)
+    _widen(np.ascontiguousarray(x).view(np.uint16).reshape(-1), result.reshape(-1))
+    return result
+
+
 def _pilot_shift(x: NDArray) -> NDArray[np.float64]:
     """Mean of each unit whose pilot mean exceeds three pilot standard deviations, else 0."""
-    pilot = x[:PILOT].astype(np.float64)
+    pilot = x[:PILOT]
+    pilot = (widen(pilot) if x.dtype == np.float16 else pilot).astype(np.float64)
     mean = pilot.mean(axis=0)
     # A value that float32 holds, so that subtracting it from float32 data is exact near it; of
     # a constant unit its own value, so that nothing is left of it.
     shift = np.where(np.ptp(pilot, axis=0) == 0, pilot[0], mean.astype(np.float32))
     return np.where(np.abs(mean) > 3 * pilot.std(axis=0), shift, 0.0)
+
+
+def _add_up(
+    x: NDArray, y: NDArray, shift_x: NDArray[np.float64], shift_y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Sums and sums of squares of the shifted x and y, shape (2, unit) each, and of products."""
+    comoment = np.zeros((x.shape[1], y.shape[1]))
+    product = np.empty(comoment.shape, np.float32)
+    rows = min(len(x), max(TILE, *comoment.shape))
+    sides = [(x, shift_x)] if y is x else [(x, shift_x), (y, shift_y)]
+    buffers = [np.empty((rows, z.shape[1]), np.float32) for z, _ in sides]
+    sums = [np.zeros((2, z.shape[1])) for z, _ in sides]
+    for start in range(0, len(x), rows):
+        tiles = [
+            _tile(z[start : start + rows], shift, buffer)
+            for (z, shift), buffer in zip(sides, buffers, strict=True)
+        ]
+        for tile, total in zip(tiles, sums, strict=True):
+            _add_sums(tile, total)
+        comoment += np.matmul(tiles[0].T, tiles[-1], out=product)
+    return sums[0], sums[-1], comoment
+
+
+def _add_up_on(
+    device: str,
+    x: NDArray,
+    y: NDArray,
+    shift_x: NDArray[np.float64],
+    shift_y: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """As :func:`_add_up`, by torch on `device`."""
+    import torch
+
+    sides = [(x, shift_x)] if y is x else [(x, shift_x), (y, shift_y)]
+    columns = []
+    for z, shift in sides:
+        column = torch.from_numpy(np.ascontiguousarray(z)).to(device)
+        if column.dtype != torch.float64:
+            column = column.float()
+        shift = torch.from_numpy(shift).to(device, column.dtype)
+        columns.append((column - shift if shift.any() else column).float())
+    sums = [torch.zeros(2, c.shape[1], dtype=torch.float64, device=device) for c in columns]
+    comoment = torch.zeros(x.shape[1], y.shape[1], dtype=torch.float64, device=device)
+    # Products of so many rows lose no more in float32 than a tile of the CPU's does.
+    rows = max(TILE, *comoment.shape)
+    for tiles in zip(*(c.split(rows) for c in columns), strict=True):
+        comoment += tiles[0].T @ tiles[-1]
+        for total, tile in zip(sums, tiles, strict=True):
+            wide = tile.double()
+            total += torch.stack([wide.sum(0), wide.square().sum(0)])
+    return sums[0].cpu().numpy(), sums[-1].cpu().numpy(), comoment.cpu().numpy()
 
 
 def _tile(x: NDArray, shift: NDArray[np.float64], buffer: NDArray[np.float32]) -> NDArray:
@@ -182,7 +240,7 @@ def _tile(x: NDArray, shift: NDArray[np.float64], buffer: NDArray[np.float32]) -
         np.subtract(x, shift, out=tile, casting="same_kind")
     else:
         if x.dtype == np.float16:
-            np.take(HALF, x.view(np.uint16), out=tile, mode="clip")
+            _widen(np.ascontiguousarray(x).view(np.uint16).reshape(-1), tile.reshape(-1))
         else:
             tile[...] = x
         if shift.any():
@@ -190,14 +248,34 @@ def _tile(x: NDArray, shift: NDArray[np.float64], buffer: NDArray[np.float32]) -
     return tile
 
 
-def _sums(tile: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Sums and sums of squares of the columns, shape (2, unit)."""
-    whole = len(tile) // RUN * RUN
-    runs = tile[:whole].reshape(-1, RUN, tile.shape[1])
-    rest = tile[whole:].astype(np.float64)
-    sums = (np.ones(RUN, np.float32) @ runs).sum(axis=0, dtype=np.float64) + rest.sum(axis=0)
-    squares = np.einsum("rsu,rsu->ru", runs, runs).sum(axis=0, dtype=np.float64)
-    return np.stack([sums, squares + np.square(rest).sum(axis=0)])
+@numba.njit(nogil=True, cache=True)
+def _widen(bits, values):
+    """The float16 of these bits as float32; NumPy's own conversion takes forty times as long."""
+    for i in range(bits.size):
+        half = np.uint32(bits[i])
+        # Exponent and mantissa move to their places in float32, the bias by multiplication.
+        magnitude = np.uint32((half & np.uint32(0x7FFF)) << np.uint32(13))
+        value = magnitude.view(np.float32) * np.float32(2.0**112)
+        if magnitude >= np.uint32(0x1F << 23):  # infinity or NaN
+            value = np.uint32(magnitude | np.uint32(0xFF << 23)).view(np.float32)
+        values[i] = -value if half & np.uint32(0x8000) else value
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_sums(tile, total):
+    """Add sums and sums of squares of the columns of a tile to `total` (2, unit)."""
+    units = tile.shape[1]
+    sums, squares = np.empty(units, np.float32), np.empty(units, np.float32)
+    for start in range(0, tile.shape[0], RUN):
+        sums[:] = 0
+        squares[:] = 0
+        for i in range(start, min(start + RUN, tile.shape[0])):
+            for j in range(units):
+                sums[j] += tile[i, j]
+                squares[j] += tile[i, j] * tile[i, j]
+        for j in range(units):
+            total[0, j] += sums[j]
+            total[1, j] += squares[j]
 
 
 def _mean_var(sums: NDArray[np.float64], count: int) -> tuple[NDArray, NDArray]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -17,16 +21,30 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from convergent import ConvergentError
 
-# zstd at level 1 halves float16 activations; higher levels and shuffles were no smaller and
-# slower (docs/benchmarks.md). The checksum comes last, so that it covers what lies on disk.
-COMPRESSORS = (ZstdCodec(level=1), Crc32cCodec())
-# Uncompressed sizes: a chunk is what one read decodes, a shard is one file.
-CHUNK_BYTES = 4 * 2**20
-SHARD_BYTES = 64 * 2**20
+# zarrs decodes in Rust. It works in the thread that asks (its own pool has one), so that a job
+# uses as many threads as it has callers. Whether a chunk is empty is not worth a look at each.
+os.environ.setdefault("RAYON_NUM_THREADS", "1")
+zarr.config.set({"array.write_empty_chunks": True})
+if find_spec("zarrs"):
+    zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
+
+# zstd at level 1 shrinks float16 activations by their share of zeros, more than twice where three
+# in four are; higher levels gained nothing and shuffles read slower (docs/performance.md). Both
+# checksums are needed: zarrs verifies crc32c, which covers what lies on disk, only where it
+# decodes a whole shard, zstd's own always.
+COMPRESSORS = (ZstdCodec(level=1, checksum=True), Crc32cCodec())
+# Uncompressed sizes: a chunk is what one read decodes, a shard is one file; recording holds
+# two of each layer.
+CHUNK_BYTES = 2 * 2**20
+SHARD_BYTES = 16 * 2**20
 
 
 class StoreError(ConvergentError, ValueError):
-    """A store that is missing, incomplete or damaged; the message names its path."""
+    """A store that is missing, incomplete, damaged or foreign; the message names its path."""
+
+
+class DiskFullError(StoreError):
+    """A store that its disk could not hold."""
 
 
 def digest(*parts: object) -> str:
@@ -59,30 +77,70 @@ def new_store(path: str | Path) -> Iterator[zarr.Group]:
     """Yield an empty Zarr v3 group that becomes the store at `path` when the block succeeds.
 
     The attribute ``complete`` is its last write.
+
+    Raises
+    ------
+    DiskFullError
+        If the disk fills.
     """
     with writing(path) as scratch:
-        group = zarr.open_group(scratch, mode="w-", zarr_format=3)
-        yield group
-        group.attrs["complete"] = True
+        try:
+            group = zarr.open_group(scratch, mode="w-", zarr_format=3)
+            yield group
+            group.attrs["complete"] = True
+        except Exception as error:
+            # An error that comes from zarrs has the system's number only in its words.
+            if getattr(error, "errno", None) != errno.ENOSPC and "os error 28" not in str(error):
+                raise
+            free = shutil.disk_usage(scratch.parent).free
+            raise DiskFullError(
+                f"{path}: its disk is full, {free / 1e6:.0f} MB are free; free some space, or keep "
+                "the results on another disk"
+            ) from error
 
 
-def open_store(path: str | Path) -> zarr.Group:
+def open_store(path: str | Path, made_by: Mapping[str, Any] | None = None) -> zarr.Group:
     """Open a finished store for reading.
+
+    Parameters
+    ----------
+    path : path
+    made_by : mapping, optional
+        What must have made the store: its attribute ``made_by``, compared as JSON.
 
     Raises
     ------
     StoreError
-        If there is no store at `path`, or it lacks the mark of a finished one.
+        If there is no store at `path`, it lacks the mark of a finished one, or was made by
+        something else; names what differs.
     """
     try:
-        group = zarr.open_group(path, mode="r")
+        # Whole paths, as a task may read it in a process that runs in another folder.
+        group = zarr.open_group(Path(path).resolve(), mode="r")
     except FileNotFoundError:
         raise StoreError(f"{path}: no Zarr group here; has its rule been run?") from None
     if group.attrs.get("complete") is not True:
         raise StoreError(
             f"{path}: incomplete, its writer did not finish; delete it and run its rule again"
         )
+    if made_by is not None:
+        there, here = (_flat(m) for m in (group.attrs.get("made_by", {}), as_json(made_by)))
+        differ = [
+            f"{key}: {there.get(key, 'absent')} there, {here.get(key, 'absent')} here"
+            for key in sorted(there | here)
+            if key not in there or key not in here or there[key] != here[key]
+        ]
+        if differ:
+            raise StoreError(
+                f"{path}: made by another configuration ({'; '.join(differ)}); "
+                "delete it and run its rule again"
+            )
     return group
+
+
+def as_json(value: Any) -> Any:
+    """The value as it comes back from JSON: tuples as lists, keys as strings."""
+    return json.loads(json.dumps(value))
 
 
 def create(
@@ -141,6 +199,17 @@ def read(array: zarr.Array, start: int = 0, stop: int | None = None) -> NDArray:
             f"{array.store_path}: rows {start} to {stop} cannot be read ({error}); "
             "delete the store and run its rule again"
         ) from error
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested mappings by their dotted keys."""
+    leaves = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping) and value:
+            leaves |= _flat(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
 
 
 def _split(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
