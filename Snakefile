@@ -14,8 +14,18 @@ configfile: "config.yaml"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/train.smk"
-include: "workflow/rules/activations.smk"
-include: "workflow/rules/statistics.smk"
+
+
+if RUN.activations.store:
+
+    include: "workflow/rules/activations.smk"
+
+else:
+
+    include: "workflow/rules/observation.smk"
+
+
+include: "workflow/rules/mutual_information.smk"
 include: "workflow/rules/matching.smk"
 include: "workflow/rules/mapping.smk"
 include: "workflow/rules/clustering.smk"

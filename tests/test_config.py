@@ -84,7 +84,7 @@ def test_imagenet_preset_is_the_paper_s_run(digits):
         ({"training": {"learning_rate": float("inf")}}, "training.learning_rate: .* finite"),
         ({"data": {"size": 17}}, "data.validation_transform.resize: 16 pixels leave no view"),
         ({"data": {"size": 5}}, "data.size: 5 pixels shrink to 2 at conv2"),
-        ({"recording": {"images": 10}}, "statistics.blocks: 20 blocks need as many images"),
+        ({"activations": {"images": 10}}, "statistics.blocks: 20 blocks need as many images"),
         ({"statistics": 3}, "statistics: "),
     ],
 )  # fmt: skip
@@ -122,7 +122,10 @@ def folders(root, train=1, val=1):
         (lambda root: root.mkdir(), r"data\.root: .*train is missing"),
         (lambda root: (root / "train").mkdir(parents=True), r"val is missing; expected"),
         (lambda root: folders(root, val=19), r"statistics\.blocks: 20 .* imagefolder has 19"),
-        (lambda root: folders(root, val=20), r"data: 20 validation images are fewer than the 21"),
+        (
+            lambda root: folders(root, val=20),
+            "give 20 samples of fc6, fewer than the 21",
+        ),
         (lambda root: folders(root, val=21), None),
     ],
 )
@@ -170,8 +173,8 @@ def test_more_blocks_than_digits_are_refused(digits):
 
 
 def test_more_images_than_there_are_cannot_be_recorded(digits):
-    run = config.load(merged(digits, {"recording": {"images": 451}}))
-    with pytest.raises(config.ConfigError, match=r"recording\.images: 451 .* digits has 450"):
+    run = config.load(merged(digits, {"activations": {"images": 451}}))
+    with pytest.raises(config.ConfigError, match=r"activations\.images: 451 .* digits has 450"):
         config.check_data(run)
 
 

@@ -233,7 +233,7 @@ def test_recorded_images_are_drawn_once_for_all_nets(tmp_path, rng):
     np.testing.assert_array_equal(
         images.__getitems__([0, 6])[0][:, 0].numpy(), pixels[index[[0, 6]], :, :, 0]
     )
-    with pytest.raises(DataError, match=r"recording\.images: 31 asked for, there are 30"):
+    with pytest.raises(DataError, match=r"activations\.images: 31 asked for, there are 30"):
         datasets.load_recorded(rows, source, options, number=31)
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from convergent import statistics
-from convergent.activations import random_positions
 from convergent.moments import Moments
 from convergent.mutual_information import correction, discretize, mutual_information
 from convergent.stores import StoreError, create, new_store, open_store, save
@@ -100,23 +99,32 @@ def test_threads_and_leaves_do_not_matter(pair, monkeypatch, leaf_bytes):
     x, y = (open_store(s)["conv1"] for s in (store_a, store_b))
     reference = statistics.block_moments(x, y, blocks=6)
     monkeypatch.setattr(statistics, "LEAF_BYTES", leaf_bytes)
-    one, many = (statistics.block_moments(x, y, blocks=6, threads=n) for n in (1, 3))
+    one, many = (statistics.block_moments(x, y, blocks=6, workers=n) for n in (1, 3))
     for a, b, c in zip(one, many, reference, strict=True):
         np.testing.assert_array_equal(a.comoment, b.comoment)
         np.testing.assert_allclose(a.comoment, c.comoment, rtol=1e-4, atol=1e-3)
         assert a.count == c.count
 
 
-def test_random_positions_are_the_same_for_both_nets(pair):
-    a, b, store_a, store_b = pair
-    x, y = (open_store(s)["conv1"] for s in (store_a, store_b))
-    drawn = random_positions(5, np.arange(90), 30, 4)
-    total = reduce(Moments.merge, statistics.block_moments(x, y, blocks=3, positions=4, seed=5))
-    expected = [
-        np.take_along_axis(d["conv1"].reshape(90, 30, 8), drawn[..., None], 1) for d in (a, b)
-    ]
-    assert total.count == 90 * 4
-    np.testing.assert_allclose(total.correlation(), exact(*expected), atol=1e-6)
+@pytest.mark.parametrize("free", [False, True])
+def test_strongest_images_are_those_of_the_store(pair, tmp_path, monkeypatch, free):
+    a, _, store_a, _ = pair
+    if free:
+        store_a = write_store(tmp_path / "few.zarr", {k: v[:6] for k, v in a.items()})
+    monkeypatch.setattr(statistics, "LEAF_BYTES", 1)
+    statistics.write_statistics(store_a, tmp_path / "s.zarr", ["conv1"], blocks=4, samples=50)
+    group = open_store(tmp_path / "s.zarr")["conv1/strongest"]
+    data = a["conv1"][:6] if free else a["conv1"]
+    peaks = data.max(axis=(1, 2))
+    order = np.argsort(-peaks, axis=0, kind="stable")[:9]
+    number = len(order)
+    np.testing.assert_array_equal(group["image"][:, :number], order.T)
+    np.testing.assert_array_equal(group["value"][:, :number], np.take_along_axis(peaks, order, 0).T)
+    for unit, rank in np.ndindex(8, number):
+        image, y, x = (group[name][unit, rank] for name in ("image", "y", "x"))
+        assert data[image, y, x, unit] == group["value"][unit, rank]
+    assert np.isnan(group["value"][:, number:]).all()
+    assert all((group[name][:, number:] == -1).all() for name in ("image", "y", "x"))
 
 
 def test_wide_layers_get_fewer_blocks(rng, tmp_path, monkeypatch):
@@ -198,12 +206,3 @@ def test_nets_sampled_elsewhere_are_refused(pair, tmp_path):
         statistics.write_mutual_information(
             tmp_path / "mi.zarr", LAYERS, tmp_path / "sa.zarr", tmp_path / "sb.zarr"
         )
-
-
-def test_joint_densities_count_the_activations(pair):
-    a, b, store_a, store_b = pair
-    x, y = (open_store(s)["conv1"] for s in (store_a, store_b))
-    (counts, ex, ey), _ = statistics.joint_densities(x, y, np.array([[1, 1], [2, 3]]), images=40)
-    first = [flat(d["conv1"][:40])[:, 1] for d in (a, b)]
-    assert counts.sum() == 40 * 30
-    np.testing.assert_array_equal(counts, np.histogram2d(*first, bins=[ex, ey])[0])

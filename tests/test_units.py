@@ -1,92 +1,20 @@
 """The strongest images are those of plain sorting; patches and signals are cut where they lie."""
 
-import tracemalloc
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from convergent import activations, datasets, models, units
+from convergent import activations, datasets, models, statistics, units
 from convergent.deconvolution import deconvolve
 from convergent.receptive_fields import ReceptiveField, receptive_fields
-from convergent.stores import StoreError, create, new_store, open_store
+from convergent.stores import open_store
 
 LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
 DATA = {
     "name": "digits", "root": None, "size": 16, "mean": [0.3], "std": [0.25],
     "validation_transform": {"resize": 16}, "train_transform": {"resize": 16, "shift": 1},
 }  # fmt: skip
-
-
-def stored(path, values, chunk_rows=4):
-    names = ("image", "y", "x", "unit") if values.ndim == 4 else ("image", "unit")
-    with new_store(path) as group:
-        array = create(group, "layer", values.shape, values.dtype, names, chunk_rows)
-        array[...] = values
-    return open_store(path)["layer"]
-
-
-def sorted_images(values, number):
-    """Value, image and flat position of each unit by plain, stable sorting."""
-    flat = values.astype(np.float32).reshape(len(values), -1, values.shape[-1])
-    peaks = flat.max(axis=1)
-    order = np.argsort(-peaks, axis=0, kind="stable")[:number]
-    place = np.take_along_axis(flat.argmax(axis=1), order, axis=0)
-    return np.take_along_axis(peaks, order, axis=0).T, order.T, place.T
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize("shape", [(50, 3, 4, 5), (50, 7), (9, 2, 2, 3)])
-@pytest.mark.parametrize("kind", ["relu", "signed", "ties"])
-@pytest.mark.parametrize("threads", [1, 3])
-def test_top_images_are_those_of_plain_sorting(
-    rng, tmp_path, monkeypatch, dtype, shape, kind, threads
-):
-    monkeypatch.setattr(units, "LEAF_BYTES", 1)
-    values = rng.normal(size=shape)
-    if kind == "ties":
-        values = np.round(values)
-    if kind != "signed":
-        values = np.maximum(values, 0)
-    values[..., 0] = 0  # a dead unit
-    values = values.astype(dtype)
-    top = units.top_images(stored(tmp_path / "a.zarr", values), threads=threads)
-    value, image, place = sorted_images(values, 9)
-    np.testing.assert_array_equal(top.value, value)
-    np.testing.assert_array_equal(top.image, image)
-    np.testing.assert_array_equal(top.y * (shape[2] if len(shape) == 4 else 1) + top.x, place)
-
-
-def test_memory_does_not_grow_with_the_images(rng, tmp_path, monkeypatch):
-    monkeypatch.setattr(units, "LEAF_BYTES", 2**17)
-    peaks = []
-    for images in (64, 640):
-        values = rng.random((images, 16, 16, 8)).astype(np.float16)
-        array = stored(tmp_path / f"{images}.zarr", values)
-        tracemalloc.start()
-        units.top_images(array)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0] < values.nbytes
-
-
-def test_places_of_too_few_images_stay_free(rng, tmp_path):
-    values = rng.random((4, 2, 2, 3)).astype(np.float16)
-    top = units.top_images(stored(tmp_path / "a.zarr", values), threads=2)
-    assert top.value.shape == (3, 9)
-    assert np.isnan(top.value[:, 4:]).all()
-    for part in (top.image, top.y, top.x):
-        assert (part[:, 4:] == -1).all()
-        assert (part[:, :4] >= 0).all()
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_activations_that_are_not_finite_are_refused(rng, tmp_path, bad):
-    values = rng.random((12, 2, 2, 3)).astype(np.float16)
-    values[7, 1, 0, 2] = bad
-    with pytest.raises(StoreError, match=r"a\.zarr.*layer: images 0 to 12: NaN or infinity"):
-        units.top_images(stored(tmp_path / "a.zarr", values))
 
 
 def test_what_lies_outside_a_field_or_a_picture_is_grey(rng):
@@ -121,12 +49,18 @@ def recorded(rng, tmp_path, small_net):
     with torch.no_grad():
         small_net.conv3.conv.bias[2] = -1e3  # a dead unit
     activations.record(small_net, inputs, LAYERS, tmp_path / "a.zarr", image_index=index)
+    write_statistics(tmp_path, LAYERS)
     return tmp_path, small_net, images, index, views, inputs
+
+
+def write_statistics(folder, layers, **options):
+    options = {"samples": 30, "blocks": 2} | options
+    statistics.write_statistics(folder / "a.zarr", folder / "s.zarr", layers, **options)
 
 
 def write(recorded, **options):
     folder, net, images, index, *_ = recorded
-    arguments = (LAYERS, folder / "a.zarr", net, images, index, DATA)
+    arguments = (LAYERS, folder / "s.zarr", net, images, index, DATA)
     options = {"pictures": dict.fromkeys(LAYERS)} | options
     units.write_units(folder / "u.zarr", *arguments, **options)
     return open_store(folder / "u.zarr")
@@ -136,20 +70,21 @@ def test_the_store_holds_patches_and_deconvolutions_of_the_strongest_images(reco
     monkeypatch.setattr(units, "BATCH", 7)
     folder, net, _, index, views, inputs = recorded
     assert not np.array_equal(index, np.arange(30))
-    store = write(recorded, threads=2)
+    store = write(recorded)
     fields = receptive_fields(net, LAYERS, inputs[:1])
     for layer in LAYERS:
         group = store[layer]
-        top = units.top_images(open_store(folder / "a.zarr")[layer])
+        top = units.Top.read(open_store(folder / "s.zarr")[layer])
         np.testing.assert_array_equal(group["value"][...], top.value)
-        np.testing.assert_array_equal(group["image"][...], index[top.image])
+        np.testing.assert_array_equal(group["image"][...], top.image)
         np.testing.assert_array_equal(group["y"][...], top.y)
         np.testing.assert_array_equal(group["receptive_field"][...], fields[layer])
         assert group["pictured"][...].all()
         side = min(fields[layer].size, 16)
         assert group["patches"].shape == group["deconv"].shape == (*top.value.shape, side, side, 1)
         for unit in range(len(top.value)):
-            row, y, x = top.image[unit], top.y[unit], top.x[unit]
+            row = np.searchsorted(index, top.image[unit])
+            y, x = top.y[unit], top.x[unit]
             signal = deconvolve(net, layer, inputs[row], np.full(9, unit), y, x)
             signal = signal.permute(0, 2, 3, 1).numpy()
             for rank in range(9):
@@ -215,7 +150,8 @@ def test_colours_keep_their_channels_and_their_scales(rng, tmp_path):
     images = datasets.Images(rows, tmp_path / "pixels.npz", resize=16, size=16, channels=3)
     inputs = datasets.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2), **data)
     activations.record(net, inputs, ["conv1", "conv2"], tmp_path / "a.zarr")
-    arguments = (["conv1", "conv2"], tmp_path / "a.zarr", net, images, np.arange(5), data)
+    write_statistics(tmp_path, ["conv1", "conv2"])
+    arguments = (["conv1", "conv2"], tmp_path / "s.zarr", net, images, np.arange(5), data)
     everything = {"conv1": None, "conv2": None}
     units.write_units(tmp_path / "u.zarr", *arguments, pictures=everything)
     store = open_store(tmp_path / "u.zarr")

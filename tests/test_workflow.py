@@ -103,7 +103,7 @@ def test_results_are_where_the_design_says(project):
         weights = torch.load(run / f"nets/{net}/weights.pt", weights_only=True)
         assert weights["conv1.conv.weight"].shape == (4, 1, 3, 3)
         history = pd.read_csv(run / f"nets/{net}/history.csv")
-        columns = "epoch learning_rate train_loss train_top1 val_loss val_top1 seconds"
+        columns = "epoch learning_rate train_loss train_top1 val_loss val_top1 val_top5 seconds"
         assert list(history) == columns.split()
         activations = zarr.open_group(run / f"activations/{net}.zarr", mode="r")
         assert activations.attrs["complete"] is True
@@ -248,6 +248,7 @@ MAPPING = {"fit_maps": 1, "mapping": 1, "table1": 1, "sparse_loss": 1} | DRAWN_M
 STATISTICS |= {"fit_maps_sgd": 1} | MAPPING
 UNITS_SEEN = {"units": 2, "fig6": 1, "fig7": 1, "figS8": 1, "figS11": 1, "figS12": 1}
 UNITS_SEEN |= MATCHED_FEATURES | SHARED_CLUSTERS
+STATISTICS |= UNITS_SEEN
 
 
 @pytest.mark.parametrize(
@@ -270,9 +271,8 @@ UNITS_SEEN |= MATCHED_FEATURES | SHARED_CLUSTERS
         ("convergent/pictures.py", "height // 9", "height // 10",
          {k: v for k, v in UNITS_SEEN.items() if k != "units"}),
         ("convergent/figures.py", "ax.set_yscale", "ax.semilogy() or ax.set_yscale", {"figS10": 1}),
-        ("convergent/models.py", "alpha=1e-4", "alpha=2e-4",
-         {"train": 2, "record": 2, "accuracy": 1} | STATISTICS
-         | DOWNSTREAM | UNITS_SEEN),
+        ("convergent/models.py", "float = 1e-4", "float = 2e-4",
+         {"train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
         ("scripts/fig4.py", "snakemake.params.layers", "[*snakemake.params.layers]", {"fig4": 1}),
     ],
 )  # fmt: skip
@@ -291,6 +291,8 @@ def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
     ("key", "expected"),
     [
         ("training={workers: 3}", {}),
+        ("dask={scheduler: processes}", {}),
+        ("activations={positions: 5}", {"record": 2} | STATISTICS | DOWNSTREAM),
         ("figures={layer: conv2}",
          {"fig1": 1, "fig3": 1, "figS3": 1, "fig6": 1, "fig7": 1, "figS6": 1, "figS7": 1,
           "figS8": 1, "figS11": 1, "figS12": 1}),
@@ -305,7 +307,7 @@ def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
          {k: v for k, v in (STATISTICS | DOWNSTREAM).items() if k != "correlation"}),
         ("statistics={blocks: 4}", STATISTICS | DOWNSTREAM),
         ("nets={net2: {seed: 5}}",
-         {"train": 1, "record": 1, "accuracy": 1} | STATISTICS | DOWNSTREAM | UNITS_SEEN
+         {"train": 1, "record": 1, "accuracy": 1} | STATISTICS | DOWNSTREAM
          | {"statistics": 1, "mutual_information_within": 1, "units": 1}),
     ],
 )  # fmt: skip
@@ -327,6 +329,7 @@ def test_exactly_what_uses_a_key_reruns(project, key, expected):
         (["--config", "clustering={threshold: -0.1}"], "clustering.threshold: Input should be gre"),
         (["--config", "units={pictures: {fc6: [10]}}"], "units.pictures.fc6: there is no unit 10"),
         (["--config", "figures={second_layer: fc8}"], "figures.second_layer: 'fc8' is not among"),
+        (["--config", "dask={scheduler: cluster}"], "dask.scheduler: String should match pattern"),
         (["--config", "layers=[conv9]"], "layers: alexnet has no layer 'conv9'"),
         (["--config", "data={root: nowhere.npz}"], "data.root: there is no file nowhere.npz"),
         (["--config", "statistics={blocks: 31}"], "statistics.blocks: 31 blocks need as many"),
@@ -360,6 +363,61 @@ def test_an_image_folder_is_checked_then_used(project, tmp_path):
     snakemake(project, "net1", "--config", "run=folder", data)
     store = zarr.open_group(project / "results/folder/activations/net1.zarr", mode="r")
     assert store["conv1"].shape == (22, 16, 16, 4)
+
+
+def test_without_a_store_the_numbers_are_the_same(project):
+    """All of a pair and its nets, from one job that reads no store."""
+    options = ["--config", "run=live", "activations={store: false}"]
+    counts = planned(project, "net1-net2", "net1", "net2", *options)
+    assert counts["observe"] == 1
+    assert not counts.keys() & {"record", "statistics", "correlation", "fit_maps_sgd"}
+    targets = ["clusters.csv", "joint_densities.zarr", "correlation.zarr"]
+    targets = [f"results/live/pairs/net1-net2/{name}" for name in targets]
+    snakemake(project, *targets, "results/live/units/net1.zarr", *options)
+    run = project / "results/live"
+    assert not (run / "activations").exists()
+    for name in ("matching", "clusters"):
+        path = f"pairs/net1-net2/{name}.csv"
+        expected, found = (pd.read_csv(r / path) for r in (project / RUN, run))
+        columns = [c for c in expected if c != "value"]
+        pd.testing.assert_frame_equal(found[columns], expected[columns])
+    for path in ("units/net1.zarr", "pairs/net1-net2/joint_densities.zarr"):
+        expected, found = (zarr.open_group(r / path, mode="r") for r in (project / RUN, run))
+        for name, array in expected.members(max_depth=None):
+            if isinstance(array, zarr.Array):
+                np.testing.assert_allclose(found[name][...], array[...], rtol=1e-5, atol=1e-6)
+    assert planned(project, *targets, *options) == {}
+
+
+def test_positions_processes_and_float32_are_a_matter_of_configuration(project):
+    options = ["run=part", "activations={positions: 4, dtype: float32}"]
+    options = ["--config", *options, "dask={scheduler: processes}"]
+    snakemake(project, f"{RUN.replace('tiny', 'part')}/pairs/net1-net2/correlation.zarr", *options)
+    stores = [project / f"results/part/activations/{net}.zarr" for net in ("net1", "net2")]
+    x, y = (zarr.open_group(path, mode="r")["conv2"][...] for path in stores)
+    assert x.dtype == np.float32
+    assert x.shape == (IMAGES, 4, 6)
+    with np.errstate(invalid="ignore"):
+        expected = np.corrcoef(x.reshape(-1, 6), y.reshape(-1, 6), rowvar=False)[:6, 6:]
+    store = zarr.open_group(project / "results/part/pairs/net1-net2/correlation.zarr", mode="r")
+    np.testing.assert_allclose(store["conv2/correlation"][...], np.nan_to_num(expected), atol=1e-6)
+
+
+def test_a_store_of_another_configuration_is_refused(project):
+    """As where results were copied, or touched to pass for up to date."""
+    target = f"{RUN}/pairs/net1-net2/correlation.zarr"
+    options = ["--config", "activations={positions: 3}"]
+    kept = project / "kept"
+    shutil.copytree(project / RUN, kept)
+    try:
+        snakemake(project, target, "--touch", *options)
+        output = snakemake(project, target, "-f", *options, fails=True)
+        assert "activations/net1.zarr: made by another configuration" in output
+        assert "activations.positions: None there, 3 here" in output
+    finally:
+        shutil.rmtree(project / RUN)
+        shutil.move(kept, project / RUN)
+        snakemake(project, "--touch")
 
 
 def test_a_net_that_dies_says_so_and_earlier_weights_come_back(project):

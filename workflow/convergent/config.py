@@ -194,17 +194,26 @@ class Training(Section):
     """Epochs between two steps."""
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Factor of a step."""
+    compile: bool = False
+    """Whether to compile the net on a GPU: a minute at the start, faster steps after it."""
     workers: NonNegativeInt = 8
     """Processes per net that decode image files."""
 
 
-class Recording(Section):
-    """What is stored of every unit."""
+class Activations(Section):
+    """What is kept of every unit."""
 
+    store: bool = True
+    """Whether to keep activations on disk. Without, statistics, correlations and strongest images
+    of all nets come from one job that runs them side by side; the fit of maps by SGD needs a
+    store and is left out."""
     dtype: Literal["float16", "float32"] = "float16"
-    """Of the stored activations; float16 halves the stores and holds values up to 65504."""
+    """Of the activations; float16 halves the stores and holds values up to 65504."""
     images: PositiveInt | None = None
     """Number of validation images, drawn at random; all if null."""
+    positions: PositiveInt | None = None
+    """Random positions per image that are kept in convolutional layers, the same for all nets; all
+    if null. The strongest images are then the strongest at these positions."""
     batch_size: PositiveInt = 128
     """Images per step."""
 
@@ -221,10 +230,19 @@ class Statistics(Section):
     binning: Literal["paper", "reference"] = "paper"
     """Bins of mutual information: 5% of all of a unit's samples each (paper), or 5% of those in
     which it is active (reference, as in the authors' code); both with one more around zero."""
-    positions: PositiveInt | None = None
-    """Random positions per image in convolutional layers, the same for all nets; all if null."""
     seed: NonNegativeInt = 0
     """Of every random choice made in the analysis."""
+
+
+class Dask(Section):
+    """The tasks that reduce activation stores."""
+
+    scheduler: Annotated[
+        str, StringConstraints(pattern=r"^(threads|processes|[a-z]+://[^\s/]+)$")
+    ] = "threads"
+    """threads, processes, or the address of a running scheduler of `distributed`, such as
+    tcp://10.0.0.1:8786. The first two take as many workers as the job has threads; those of a
+    cluster must see the same files and have this library on their PYTHONPATH."""
 
 
 class SgdMapping(Section):
@@ -340,10 +358,12 @@ class Config(Section):
     """The architecture."""
     training: Training = Training()
     """The recipe."""
-    recording: Recording = Recording()
-    """The activation stores."""
+    activations: Activations = Activations()
+    """The activations."""
     statistics: Statistics = Statistics()
     """The reductions."""
+    dask: Dask = Dask()
+    """The reductions' tasks."""
     mapping: SparseMapping = SparseMapping()
     """The mapping layers."""
     clustering: Clustering = Clustering()
@@ -371,6 +391,25 @@ class Config(Section):
         return {layer: known[layer] for layer in self.layers}
 
     @property
+    def sgd_layers(self) -> list[str]:
+        """Layers whose maps are fitted by SGD too: none without a store."""
+        return self.mapping.sgd.layers if self.activations.store else []
+
+    def made_by(self, net: str) -> dict[str, Any]:
+        """All that decides what is recorded of a net, as its store keeps it."""
+        return {
+            "seed": self.nets[net].seed,
+            "layers": self.layers,
+            "data": self.data.model_dump(mode="json"),
+            "model": self.model.model_dump(mode="json"),
+            "training": self.training.model_dump(mode="json", exclude={"workers"}),
+            "activations": self.activations.model_dump(
+                mode="json", include={"dtype", "images", "positions"}
+            ),
+            "statistics": {"seed": self.statistics.seed},
+        }
+
+    @property
     def clusters(self) -> dict[str, int | str]:
         """Number of spectral clusters of each layer, or auto."""
         k = self.clustering.k
@@ -395,12 +434,18 @@ class Config(Section):
         return self.figures.second_layer or [*after, self.figures.layer][0]
 
     @property
-    def values_per_image(self) -> int:
-        """Number of activations that are recorded of each image."""
-        model = self.model
+    def positions(self) -> dict[str, int]:
+        """Number of positions of each layer that are recorded of each image."""
+        model, most = self.model, self.activations.positions
         sides = alexnet_sides(self.data.size, model.kernel, model.stride, model.padding)[:5]
         areas = dict(zip(LAYERS[model.name], [s * s for s in sides], strict=False))
-        return sum(areas.get(layer, 1) * units for layer, units in self.widths.items())
+        areas = {layer: areas.get(layer, 1) for layer in self.layers}
+        return {layer: min(area, most or area) for layer, area in areas.items()}
+
+    @property
+    def values_per_image(self) -> int:
+        """Number of activations that are recorded of each image."""
+        return sum(self.positions[layer] * units for layer, units in self.widths.items())
 
     @field_validator("nets", mode="before")
     @classmethod
@@ -479,10 +524,10 @@ class Config(Section):
             raise ValueError(
                 f"figures.pair: {self.figures.pair!r} is none of {', '.join(self.pairs)}"
             )
-        if (self.recording.images or self.statistics.blocks) < self.statistics.blocks:
+        if (self.activations.images or self.statistics.blocks) < self.statistics.blocks:
             raise ValueError(
                 f"statistics.blocks: {self.statistics.blocks} blocks need as many images, "
-                f"recording.images is {self.recording.images}"
+                f"activations.images is {self.activations.images}"
             )
         return self
 
@@ -510,7 +555,7 @@ def check_data(config: Config) -> None:
     ConfigError
         Names the key, what was looked for and what would be right.
     """
-    data, blocks, images = config.data, config.statistics.blocks, config.recording.images or 0
+    data, blocks, images = config.data, config.statistics.blocks, config.activations.images or 0
     if data.is_folder:
         root = Path(data.root)
         if not root.is_dir():
@@ -546,14 +591,15 @@ def check_data(config: Config) -> None:
             f"{count}; ask for fewer blocks"
         )
     recorded = min(images or count, count)
-    if recorded < BINS and any(layer.startswith("fc") for layer in config.layers):
-        key = "recording.images" if images else "data"
-        raise ConfigError(
-            f"{key}: {recorded} validation images are fewer than the {BINS} bins of mutual "
-            "information in a fully connected layer"
-        )
+    for layer, positions in config.positions.items():
+        if recorded * positions < BINS:
+            key = "activations.images" if images else "data"
+            raise ConfigError(
+                f"{key}: {recorded} validation images give {recorded * positions} samples of "
+                f"{layer}, fewer than the {BINS} bins of mutual information"
+            )
     if count < images:
-        raise ConfigError(f"recording.images: {images} asked for, {data.name} has {count}")
+        raise ConfigError(f"activations.images: {images} asked for, {data.name} has {count}")
 
 
 def image_sources(config: Config) -> list[str]:

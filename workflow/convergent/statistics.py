@@ -8,24 +8,22 @@ halves, intervals and held-out scores later need no second pass over the activat
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from functools import reduce
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import dask
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
-from convergent.activations import gather, random_positions, random_samples, samples
+from convergent.activations import Places, random_samples, taken
 from convergent.moments import Moments
 from convergent.mutual_information import correction, discretize, mutual_information
-from convergent.stores import StoreError, new_store, open_store, save
-
-if TYPE_CHECKING:
-    import pandas as pd
+from convergent.scheduling import compute, task
+from convergent.stores import StoreError, new_store, open_store, read, save
+from convergent.strongest import Strongest
 
 # Bytes of activations that one leaf of the reduction reads from each store.
 LEAF_BYTES = 24 * 2**20
@@ -34,36 +32,24 @@ BLOCKS_BYTES = 256 * 10**6
 
 
 def block_moments(
-    x: zarr.Array,
-    y: zarr.Array | None = None,
-    *,
-    blocks: int = 20,
-    positions: int | None = None,
-    seed: int = 0,
-    image_index: NDArray[np.integer] | None = None,
-    threads: int = 1,
+    x: zarr.Array, y: zarr.Array | None = None, *, blocks: int = 20, **options
 ) -> list[Moments]:
     """Moments of a layer for each block of images, in one pass over the stores.
 
     A tree of Dask tasks: each leaf reads a run of images and reduces it on one BLAS thread,
     the leaves of a block are merged pairwise. Memory does not grow with the images, and the
-    result does not depend on `threads`.
+    result depends neither on the scheduler nor on its workers.
 
     Parameters
     ----------
-    x, y : zarr.Array of shape (image, y, x, unit) or (image, unit)
+    x, y : zarr.Array of shape (image, y, x, unit), (image, position, unit) or (image, unit)
         The same layer of two nets, or of one net for moments within it.
     blocks : int
         Number of blocks of consecutive images; wide layers get fewer, so that their blocks
         stay under 256 MB, but at least two.
-    positions : int, optional
-        Random positions per image to use in convolutional layers; all if left out.
-    seed : int
-        Of the draw of positions.
-    image_index : ndarray of shape (image,), optional
-        Identity of each image, for the draw; counts from 0 if left out.
-    threads : int
-        Leaves reduced at once.
+    **options
+        `device` for :meth:`convergent.moments.Moments.of`, `scheduler` and `workers` for
+        :func:`convergent.scheduling.compute`.
 
     Raises
     ------
@@ -75,44 +61,7 @@ def block_moments(
         raise StoreError(
             f"{x.store_path} is {x.shape} and {y.store_path} {y.shape}: all but units must agree"
         )
-    images, units = x.shape[0], (x.shape[-1], (x if y is None else y).shape[-1])
-    blocks = min(blocks, max(2, BLOCKS_BYTES // (4 * units[0] * units[1])))
-    if images < blocks:
-        raise StoreError(f"{x.store_path}: {images} images cannot make {blocks} blocks")
-    total = int(np.prod(x.shape[1:-1]))
-    if positions is not None and positions < total:
-        index = np.arange(images) if image_index is None else image_index
-        draw = lambda start, stop: random_positions(seed, index[start:stop], total, positions)  # noqa: E731
-    else:
-        draw = lambda start, stop: None  # noqa: E731
-
-    def leaf(cuts: list[int]) -> list[Moments]:
-        start, stop = cuts[0], cuts[-1]
-        drawn = draw(start, stop)
-        a = samples(x, start, stop, drawn)
-        b = a if y is None else samples(y, start, stop, drawn)
-        rows = (np.asarray(cuts) - start) * (len(a) // (stop - start))
-        try:
-            return [
-                Moments.of(a[i:j], None if y is None else b[i:j])
-                for i, j in itertools.pairwise(rows)
-            ]
-        except FloatingPointError as error:
-            stores = x.store_path if y is None else f"{x.store_path} or {y.store_path}"
-            raise StoreError(f"{stores}: images {start} to {stop}: {error}") from error
-
-    # Leaves end where chunks end, so that no chunk is decoded twice; blocks need not.
-    step = max(1, LEAF_BYTES * images // (x.nbytes * x.chunks[0])) * x.chunks[0]
-    edges = np.linspace(0, images, blocks + 1).astype(int)
-    parts: list[list] = [[] for _ in range(blocks)]
-    for start in range(0, images, step):
-        stop = min(start + step, images)
-        cuts = [start, *edges[(edges > start) & (edges < stop)].tolist(), stop]
-        first = np.searchsorted(edges, start, side="right") - 1
-        for block, part in enumerate(dask.delayed(leaf, nout=len(cuts) - 1)(cuts), first):
-            parts[block].append(part)
-    with threadpool_limits(1, user_api="blas"):
-        return list(dask.compute(*map(_tree, parts), scheduler="threads", num_workers=threads))
+    return _reduce([x] if y is None else [x, y], blocks, **options)[0]
 
 
 def write_statistics(
@@ -122,46 +71,99 @@ def write_statistics(
     *,
     samples: int = 60_000,
     binning: str = "paper",
+    blocks: int = 20,
+    seed: int = 0,
+    made_by: Mapping | None = None,
     **options,
 ) -> None:
     """Statistics of one net: ``statistics/<net>.zarr`` from ``activations/<net>.zarr``.
 
     Per layer a group with `mean`, `std` (float64), `dead` (bool), `correlation` (float32,
-    unit by unit), under ``blocks`` the moments of each block, and for mutual information
+    unit by unit), under ``blocks`` the moments of each block, for mutual information
     `codes` (sample, unit) and `edges` of that many `samples`, whose images and positions are
-    `sample_image` and `sample_position`. `binning` is for
-    :func:`convergent.mutual_information.discretize`, `options` for :func:`block_moments`.
+    `sample_image` and `sample_position`, and under ``strongest`` the images that excite each
+    unit most, as :class:`convergent.units.Top` has them; and `image_index`. One pass over the
+    store.
+
+    Parameters
+    ----------
+    samples, seed
+        Number and draw of the samples.
+    binning : {"paper", "reference"}
+        For :func:`convergent.mutual_information.discretize`.
+    made_by : mapping, optional
+        For :func:`convergent.stores.open_store`.
+    blocks, **options
+        For :func:`block_moments`.
 
     Raises
     ------
     StoreError
         If activations are not finite or too few; names the store and layer.
     """
-    source = open_store(activations)
+    source = open_store(activations, made_by)
     index = source["image_index"][...]
     with new_store(store) as target:
+        save(target, "image_index", index, ("image",))
         for layer in layers:
-            blocks = block_moments(source[layer], image_index=index, **options)
-            total = reduce(Moments.merge, blocks)
-            group = target.create_group(layer)
-            save(group, "mean", total.mean_x, ("unit",))
-            save(group, "std", np.sqrt(total.var_x), ("unit",))
-            save(group, "dead", total.var_x == 0, ("unit",))
-            save(group, "correlation", _float32(total.correlation()), ("unit", "unit_b"))
-            save_blocks(group, blocks)
             array = source[layer]
-            image, position = random_samples(
-                options.get("seed", 0), len(index), int(np.prod(array.shape[1:-1])), samples
-            )
-            values = gather(array, image, position, threads=options.get("threads", 1))
+            drawn = random_samples(seed, len(index), math.prod(array.shape[1:-1]), samples)
+            moments, more = _reduce([array], blocks, partial(_unit_by_unit, drawn), **options)
+            strongest, values = zip(*more, strict=True)
+            places = Places.of(source, layer)
             try:
-                codes, edges = discretize(values, binning)
+                save_statistics(
+                    target.create_group(layer), moments, reduce(Strongest.merge, strongest),
+                    np.concatenate(values), drawn, index, places, binning,
+                )  # fmt: skip
             except (FloatingPointError, ValueError) as error:
                 raise StoreError(f"{array.store_path}: {error}") from error
-            save(group, "codes", codes, ("sample", "unit"))
-            save(group, "edges", edges, ("unit", "edge"))
-            save(group, "sample_image", index[image], ("sample",))
-            save(group, "sample_position", position, ("sample",))
+
+
+def save_statistics(
+    group: zarr.Group,
+    blocks: Sequence[Moments],
+    strongest: Strongest,
+    values: NDArray,
+    drawn: tuple[NDArray[np.int64], NDArray[np.int64]],
+    image_index: NDArray[np.int64],
+    places: Places,
+    binning: str,
+) -> None:
+    """Write a layer's group of :func:`write_statistics`.
+
+    Parameters
+    ----------
+    blocks : sequence of Moments
+        Within the net.
+    values : ndarray of shape (sample, unit)
+        Activations of the samples `drawn`: row of the image and recorded position.
+    places : Places
+        Where the positions lie.
+
+    Raises
+    ------
+    ValueError, FloatingPointError
+        If the samples cannot be binned.
+    """
+    total = reduce(Moments.merge, blocks)
+    save(group, "mean", total.mean_x, ("unit",))
+    save(group, "std", np.sqrt(total.var_x), ("unit",))
+    save(group, "dead", total.var_x == 0, ("unit",))
+    save(group, "correlation", _float32(total.correlation()), ("unit", "unit_b"))
+    save_blocks(group, blocks)
+    codes, edges = discretize(values, binning)
+    save(group, "codes", codes, ("sample", "unit"))
+    save(group, "edges", edges, ("unit", "edge"))
+    save(group, "sample_image", image_index[drawn[0]], ("sample",))
+    save(group, "sample_position", places.flat(*drawn), ("sample",))
+    found = strongest.image >= 0
+    flat = places.flat(strongest.image, strongest.position)
+    y, x = np.divmod(flat, places.width)
+    top = group.create_group("strongest")
+    save(top, "value", np.where(found, strongest.value, np.nan), ("unit", "rank"))
+    for name, part in {"image": image_index[strongest.image], "y": y, "x": x}.items():
+        save(top, name, np.where(found, part, -1), ("unit", "rank"))
 
 
 def write_correlation(
@@ -169,29 +171,36 @@ def write_correlation(
     activations_b: str | Path,
     store: str | Path,
     layers: Sequence[str],
+    *,
+    made_by: tuple[Mapping | None, Mapping | None] = (None, None),
     **options,
 ) -> None:
     """Between-net correlations of a pair: ``pairs/<a>-<b>/correlation.zarr``.
 
     Per layer a group with `correlation` (float32; unit_a, unit_b) and, under ``blocks``, the
-    moments of each block. `options` are those of :func:`block_moments`.
+    moments of each block. `made_by` is for :func:`convergent.stores.open_store`, `options` are
+    those of :func:`block_moments`.
 
     Raises
     ------
     StoreError
         If the two nets were recorded on different images.
     """
-    a, b = open_store(activations_a), open_store(activations_b)
-    index = a["image_index"][...]
-    if not np.array_equal(index, b["image_index"][...]):
+    a, b = map(open_store, (activations_a, activations_b), made_by)
+    if not np.array_equal(a["image_index"][...], b["image_index"][...]):
         raise StoreError(f"{activations_a} and {activations_b} were recorded on different images")
     with new_store(store) as target:
         for layer in layers:
-            blocks = block_moments(a[layer], b[layer], image_index=index, **options)
-            group = target.create_group(layer)
-            correlation = reduce(Moments.merge, blocks).correlation()
-            save(group, "correlation", _float32(correlation), ("unit_a", "unit_b"))
-            save_blocks(group, blocks)
+            save_correlation(
+                target.create_group(layer), block_moments(a[layer], b[layer], **options)
+            )
+
+
+def save_correlation(group: zarr.Group, blocks: Sequence[Moments]) -> None:
+    """Write a layer's group of :func:`write_correlation`."""
+    correlation = reduce(Moments.merge, blocks).correlation()
+    save(group, "correlation", _float32(correlation), ("unit_a", "unit_b"))
+    save_blocks(group, blocks)
 
 
 def write_mutual_information(
@@ -228,99 +237,6 @@ def write_mutual_information(
             save(group, "corrected", _float32(raw - correction(*codes)), names)
 
 
-def joint_densities(
-    x: zarr.Array, y: zarr.Array, pairs: NDArray[np.integer], *, images: int = 5000, bins: int = 100
-) -> list[tuple[NDArray[np.int64], NDArray, NDArray]]:
-    """Joint histograms of the activations of a few pairs of units (figure S1).
-
-    Parameters
-    ----------
-    x, y : zarr.Array
-        The same layer of two nets.
-    pairs : ndarray of shape (pair, 2)
-        A unit of x and a unit of y each.
-    images : int
-        At most so many, the first ones, with all positions.
-    bins : int
-        Along each axis, from 0 to the largest activation.
-
-    Returns
-    -------
-    list of (counts, edges_x, edges_y), one for each pair
-    """
-    columns: list[NDArray] = []
-    step = x.chunks[0]
-    for start in range(0, min(images, x.shape[0]), step):
-        stop = min(start + step, images, x.shape[0])
-        a, b = samples(x, start, stop)[:, pairs[:, 0]], samples(y, start, stop)[:, pairs[:, 1]]
-        columns.append(np.stack([a, b]).astype(np.float32))
-    values = np.concatenate(columns, axis=1)
-    result = []
-    for a, b in zip(values[0].T, values[1].T, strict=True):
-        limits = [[0, max(float(v.max()), 1e-6)] for v in (a, b)]
-        result.append(np.histogram2d(a, b, bins=bins, range=limits))
-    return result
-
-
-def write_joint_densities(
-    store: str | Path,
-    layers: Sequence[str],
-    activations_a: str | Path,
-    activations_b: str | Path,
-    matches: pd.DataFrame,
-    information: str | Path,
-) -> None:
-    """Joint distributions of a well and a badly matched pair of units of each layer (figure S1).
-
-    The pairs are the best of the matching by correlation, and the worst of those that correlate
-    more than 0.1: below that there is little to be seen. Per layer a group ``high`` and ``low``
-    with `counts`, `edges_x`, `edges_y` and the attributes units, correlation and
-    mutual_information.
-    """
-    a, b, nats = open_store(activations_a), open_store(activations_b), open_store(information)
-    with new_store(store) as target:
-        for layer in layers:
-            rows = matches.query(
-                "layer == @layer and measure == 'correlation' and method == 'matching'"
-            ).sort_values("value", ascending=False, kind="stable")
-            seen = rows[rows["value"] > 0.1]
-            chosen = (seen if len(seen) > 1 else rows).iloc[[0, -1]]
-            units = chosen[["unit", "partner"]].to_numpy()
-            densities = joint_densities(a[layer], b[layer], units)
-            values = nats[f"{layer}/mutual_information"][...]
-            for rank, pair, value, density in zip(
-                ("high", "low"), units, chosen["value"], densities, strict=True
-            ):
-                group = target.create_group(f"{layer}/{rank}")
-                group.attrs["units"] = pair.tolist()
-                group.attrs["correlation"] = float(value)
-                group.attrs["mutual_information"] = float(values[tuple(pair)])
-                for name, data in zip(("counts", "edges_x", "edges_y"), density, strict=True):
-                    save(group, name, data, ("x", "y") if name == "counts" else ("edge",))
-        target.attrs["layers"] = list(layers)
-
-
-def load_joint_densities(store: str | Path) -> list[tuple]:
-    """Read back what :func:`write_joint_densities` wrote.
-
-    Returns
-    -------
-    list of (layer, rank, units, correlation, mutual_information, (counts, edges_x, edges_y))
-    """
-    source = open_store(store)
-    return [
-        (
-            layer,
-            rank,
-            *(group.attrs[k] for k in ("units", "correlation", "mutual_information")),
-            tuple(group[name][...] for name in ("counts", "edges_x", "edges_y")),
-        )
-        for layer in source.attrs["layers"]
-        for rank in ("high", "low")
-        for group in [source[f"{layer}/{rank}"]]
-    ]
-
-
 def save_blocks(group: zarr.Group, blocks: Sequence[Moments]) -> None:
     """Write the moments of blocks under ``blocks``, one array per field, block axis first.
 
@@ -350,6 +266,86 @@ def half_correlations(group: zarr.Group) -> tuple[NDArray[np.float64], NDArray[n
     blocks = load_blocks(group)
     first, second = (reduce(Moments.merge, blocks[half::2]).correlation() for half in (0, 1))
     return first, second
+
+
+def number_of_blocks(blocks: int, images: int, units_a: int, units_b: int) -> int:
+    """Of a layer: fewer than asked for where they would take more than 256 MB.
+
+    Raises
+    ------
+    StoreError
+        If there are fewer images than blocks.
+    """
+    blocks = min(blocks, max(2, BLOCKS_BYTES // (4 * units_a * units_b)))
+    if images < blocks:
+        raise StoreError(f"{images} images cannot make {blocks} blocks")
+    return blocks
+
+
+def cut_at_blocks(start: int, stop: int, edges: NDArray[np.int64]) -> tuple[int, list[int]]:
+    """First block that a run of images reaches into, and the run's ends and cuts at `edges`."""
+    inner = edges[(edges > start) & (edges < stop)].tolist()
+    return int(np.searchsorted(edges, start, side="right")) - 1, [start, *inner, stop]
+
+
+def leaf_rows(array: zarr.Array) -> int:
+    """Images that one leaf reads: whole chunks, so that none is decoded twice."""
+    rows = array.chunks[0]
+    return max(1, LEAF_BYTES * array.shape[0] // (array.nbytes * rows)) * rows
+
+
+def _reduce(
+    arrays: Sequence[zarr.Array],
+    blocks: int,
+    more: Callable[[NDArray, int], tuple] | None = None,
+    *,
+    device: str = "cpu",
+    scheduler: str = "threads",
+    workers: int = 1,
+) -> tuple[list[Moments], list[tuple]]:
+    """Moments of each block of images, and of each leaf what `more` makes of it and its start."""
+    x, y = arrays[0], arrays[-1]
+    images = x.shape[0]
+    try:
+        blocks = number_of_blocks(blocks, images, x.shape[-1], y.shape[-1])
+    except StoreError as error:
+        raise StoreError(f"{x.store_path}: {error}") from None
+    edges = np.linspace(0, images, blocks + 1).astype(int)
+
+    def leaf(cuts: list[int]) -> list:
+        start, stop = cuts[0], cuts[-1]
+        data = [read(array, start, stop) for array in arrays]
+        flat = [block.reshape(-1, block.shape[-1]) for block in data]
+        rows = (np.asarray(cuts) - start) * (len(flat[0]) // (stop - start))
+        try:
+            moments = [
+                Moments.of(*(block[i:j] for block in flat), device=device)
+                for i, j in itertools.pairwise(rows)
+            ]
+            return [*moments, more and more(data[0], start)]
+        except FloatingPointError as error:
+            stores = " or ".join(str(array.store_path) for array in arrays)
+            raise StoreError(f"{stores}: images {start} to {stop}: {error}") from error
+
+    step = leaf_rows(x)
+    parts: list[list] = [[] for _ in range(blocks)]
+    rest = []
+    for start in range(0, images, step):
+        first, cuts = cut_at_blocks(start, min(start + step, images), edges)
+        *moments, others = task(leaf, nout=len(cuts))(cuts)
+        for block, part in enumerate(moments, first):
+            parts[block].append(part)
+        rest.append(others)
+    tasks = [*map(_tree, parts), *rest]
+    results = compute(tasks, scheduler=scheduler, workers=workers)
+    return results[:blocks], results[blocks:]
+
+
+def _unit_by_unit(
+    drawn: tuple[NDArray[np.int64], NDArray[np.int64]], block: NDArray, start: int
+) -> tuple[Strongest, NDArray]:
+    """Strongest images and drawn samples of a run of images."""
+    return Strongest.of(block, start), taken(block, start, *drawn)
 
 
 def _tree(parts: list):

@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import dask
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from convergent.moments import HALF
-from convergent.stores import StoreError, create, new_store, open_store, read, save
+from convergent.stores import create, new_store, open_store, save
 
 if TYPE_CHECKING:
     import torch
@@ -21,14 +19,8 @@ if TYPE_CHECKING:
     from convergent.datasets import Images
     from convergent.receptive_fields import ReceptiveField
 
-# Images shown of each unit, as in the paper.
-IMAGES = 9
 # What lies outside an image or a receptive field, and no signal in a deconvolution or filter.
 GREY = 128
-# Bytes of activations that are read at a time.
-LEAF_BYTES = 24 * 2**20
-# Images whose peaks are compared at first.
-FIRST = 32
 # Images deconvolved at once.
 BATCH = 72
 
@@ -36,17 +28,15 @@ log = logging.getLogger(__name__)
 
 
 class Top(NamedTuple):
-    """Largest activations of each unit, at most one from each image, in falling order.
-
-    Of equal ones that of the earlier image comes first; where an image has its largest value at
-    several positions, the first of them counts. Places that too few images leave free have
-    value NaN and image, y and x -1.
+    """Strongest images of each unit, in falling order.
 
     Attributes
     ----------
     value : ndarray of shape (unit, rank), float32
+        NaN in places that too few images leave free.
     image, y, x : ndarray of shape (unit, rank), int64
-        Row of the image in the store, and the position in the map; 0 in fully connected layers.
+        Place of the image in the data set, and position in the map; 0 in fully connected
+        layers, -1 in free places.
     """
 
     value: NDArray[np.float32]
@@ -54,59 +44,28 @@ class Top(NamedTuple):
     y: NDArray[np.int64]
     x: NDArray[np.int64]
 
-
-def top_images(array: zarr.Array, number: int = IMAGES, *, threads: int = 1) -> Top:
-    """Images that excite the units of a layer most, in one streaming pass.
-
-    Memory does not grow with the images, and the result does not depend on `threads`.
-
-    Parameters
-    ----------
-    array : zarr.Array of shape (image, y, x, unit) or (image, unit)
-        A layer of an activation store.
-    number : int
-        Images of each unit.
-    threads : int
-        Runs of images reduced at once, as Dask tasks.
-
-    Raises
-    ------
-    StoreError
-        If activations cannot be read or are not finite.
-    """
-    images = array.shape[0]
-    step = max(1, LEAF_BYTES * images // (array.nbytes * array.chunks[0])) * array.chunks[0]
-    starts = np.array_split(np.arange(0, images, step), threads)
-    runs = [dask.delayed(_best_of_run)(array, run, step, number) for run in starts if len(run)]
-    found = dask.compute(*runs, scheduler="threads", num_workers=threads)
-    value, image, position = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
-    order = np.argsort(-value, axis=1, kind="stable")[:, :number]
-    value, image, position = (
-        np.take_along_axis(part, order, axis=1) for part in (value, image, position)
-    )
-    y, x = np.divmod(position, array.shape[2] if array.ndim == 4 else 1)
-    y[image < 0] = x[image < 0] = -1
-    value[image < 0] = np.nan
-    return Top(value, image, y, x)
+    @classmethod
+    def read(cls, group: zarr.Group) -> Top:
+        """Of a layer of ``statistics/<net>.zarr``."""
+        return cls(*(group[f"strongest/{name}"][...] for name in cls._fields))
 
 
 def write_units(
     store: str | Path,
     layers: Sequence[str],
-    activations: str | Path,
+    statistics: str | Path,
     net: torch.nn.Module,
     images: Images,
     image_index: NDArray[np.integer],
     data: Mapping,
     *,
     pictures: Mapping[str, Sequence[int] | None],
-    threads: int = 1,
     device: str = "cpu",
 ) -> None:
     """What the units of a net see: ``units/<net>.zarr``.
 
-    Per layer a group with `value`, `image` (in the data set), `y` and `x` (unit, 9) of
-    :func:`top_images`; `receptive_field` (size, stride, offset); and of the units in `pictures`,
+    Per layer a group with `value`, `image`, `y` and `x` (unit, 9) of :class:`Top`;
+    `receptive_field` (size, stride, offset); and of the units in `pictures`,
     uint8, `patches` and `deconv` (unit, 9, height, width, channel): the receptive field in the
     image as the net saw it, grey outside, and its deconvolution, grey where nothing is passed
     back and scaled by its largest value. `pictured` tells which units have them. The first
@@ -115,20 +74,18 @@ def write_units(
     Parameters
     ----------
     layers : sequence of str
-    activations : path
-        Store of the net.
+    statistics : path
+        Of the net.
     net : nn.Module
         The net; moved to `device`.
     images : Images
-        Those that were recorded, in the order of the store.
+        Those that were recorded, in order.
     image_index : ndarray of shape (image,)
         Their places in the data set.
     data : mapping
         ``mean`` and ``std`` of the channels.
     pictures : mapping of layer to sequence of int, or None for all units
         Units that get patches and deconvolutions; none in layers that are left out.
-    threads : int
-        Runs of images reduced at once.
     device : str
 
     Raises
@@ -138,35 +95,34 @@ def write_units(
     ValueError
         If `images` are not those that were recorded.
     """
-    import torch
-
     from convergent.datasets import normalize
     from convergent.deconvolution import check_relus
+    from convergent.devices import exact
     from convergent.receptive_fields import receptive_fields
 
-    source = open_store(activations)
+    source = open_store(statistics)
     index = source["image_index"][...]
     if not np.array_equal(image_index, index) or len(images) != len(index):
-        raise ValueError(f"{activations}: other images were recorded than the {len(images)} given")
-    torch.backends.cudnn.allow_tf32 = False  # as in recording
+        raise ValueError(f"{statistics}: other images were recorded than the {len(images)} given")
+    order = np.argsort(index)
+    exact()  # as in recording
     net = net.to(device).eval()
     example = normalize(images.__getitems__([0])[0].to(device), data["mean"], data["std"])
     check_relus(net, example)
     fields = receptive_fields(net, layers, example)
     with new_store(store) as target:
         for layer in layers:
-            top = top_images(source[layer], threads=threads)
+            top = Top.read(source[layer])
             group = target.create_group(layer)
             for name, values in top._asdict().items():
-                if name == "image":
-                    values = np.where(values >= 0, index[values], -1)
                 save(group, name, values, ("unit", "rank"))
             save(group, "receptive_field", np.array(fields[layer]), ("size_stride_offset",))
             chosen = pictures.get(layer, ())
             pictured = np.zeros(len(top.value), bool)
             pictured[slice(None) if chosen is None else list(chosen)] = True
             save(group, "pictured", pictured, ("unit",))
-            _write_pictures(group, layer, top, pictured, fields[layer], net, images, data, device)
+            rows = top._replace(image=order[np.searchsorted(index, top.image, sorter=order)])
+            _write_pictures(group, layer, rows, pictured, fields[layer], net, images, data, device)
             log.info("%s: %d units, %d with pictures", layer, len(pictured), pictured.sum())
         weights = _first_filters(net, fields[layers[0]])
         if weights is not None:
@@ -264,80 +220,3 @@ def _eight_bit(pictures: NDArray) -> NDArray[np.uint8]:
     largest = np.abs(pictures).max(axis=(1, 2, 3), keepdims=True)
     scaled = np.divide(pictures, largest, out=np.zeros_like(pictures), where=largest > 0)
     return np.round(GREY + 127 * scaled).astype(np.uint8)
-
-
-def _best_of_run(
-    array: zarr.Array, starts: NDArray[np.integer], step: int, number: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-    """Values, rows and flat positions (unit, rank) of a run of images, in falling order."""
-    units = array.shape[-1]
-    values = np.full((units, number), -np.inf, np.float32)
-    rows, positions = np.full((2, units, number), -1)
-    seen = 0
-    for start in starts.tolist():
-        block = read(array, start, min(start + step, array.shape[0]))
-        peaks = _peaks(block)
-        block = block.reshape(len(block), -1, units)
-        first = 0
-        while first < len(block):
-            # The more images were seen the fewer enter: about as many each time.
-            last = first + max(FIRST, seen)
-            row, unit, value = _entrants(peaks[first:last], values[:, -1])
-            if not np.isfinite(value).all():
-                stop = start + len(block)
-                raise StoreError(f"{array.store_path}: images {start} to {stop}: NaN or infinity")
-            row += first
-            hit, begin, count = np.unique(unit, return_index=True, return_counts=True)
-            # What stands comes first, so that of equals the earlier image does.
-            width = number + count.max(initial=0)
-            line = np.repeat(np.arange(len(hit)), count)
-            slot = number + np.arange(len(unit)) - np.repeat(begin, count)
-            candidates = np.full((len(hit), width), -np.inf, np.float32)
-            candidates[:, :number], candidates[line, slot] = values[hit], value
-            order = np.argsort(-candidates, axis=1, kind="stable")[:, :number]
-            values[hit] = np.take_along_axis(candidates, order, axis=1)
-            line, rank = np.nonzero(order >= number)
-            entered = begin[line] + order[line, rank] - number
-            place = block[row[entered], :, unit[entered]].argmax(axis=1)
-            for part, new in ((rows, start + row[entered]), (positions, place)):
-                kept = np.take_along_axis(part[hit], np.minimum(order, number - 1), axis=1)
-                kept[line, rank] = new
-                part[hit] = kept
-            seen += len(peaks[first:last])
-            first = last
-    return values, rows, positions
-
-
-def _peaks(block: NDArray) -> NDArray:
-    """Largest value of each image and unit of (image, y, x, unit) or (image, unit).
-
-    Of float16 that are not negative as their bits, which are in the order of the values; else as
-    float32.
-    """
-    if block.dtype == np.float16:
-        peaks = _over_positions(block.view(np.uint16))
-        if peaks.max() < 2**15:
-            return peaks
-        block = HALF[block.view(np.uint16)]
-    return _over_positions(block).astype(np.float32)
-
-
-def _over_positions(block: NDArray) -> NDArray:
-    """Maximum over y, then x: rows that lie together in memory go fastest."""
-    return block if block.ndim == 2 else block.max(axis=1).max(axis=1)
-
-
-def _entrants(
-    peaks: NDArray, floor: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Row, unit and value of the peaks (image, unit) above each unit's floor, by unit and row."""
-    if peaks.dtype == np.uint16:
-        above = peaks > np.maximum(floor, 0).astype(np.float16).view(np.uint16)
-        above[:, floor < 0] = True
-    else:
-        above = ~(peaks <= floor)  # NaN as well
-    row, unit = np.divmod(np.flatnonzero(above), peaks.shape[1])
-    order = np.argsort(unit, kind="stable")
-    row, unit = row[order], unit[order]
-    value = peaks[row, unit]
-    return row, unit, HALF[value] if value.dtype == np.uint16 else value

@@ -1,4 +1,5 @@
-# Record what every unit of a net does on the validation images, all layers in one pass.
+# Record what every unit of a net does on the validation images, all layers in one pass; reduce the
+# records to statistics within each net and correlations between the nets of each pair.
 
 
 rule record:
@@ -6,7 +7,7 @@ rule record:
         **IMAGES,
         weights=rules.train.output.weights,
     output:
-        store=directory(f"{RESULTS}/activations/{{net}}.zarr"),
+        store=directory(ACTIVATIONS),
     log:
         f"{LOGS}/record/{{net}}.log",
     benchmark:
@@ -22,11 +23,72 @@ rule record:
         layers=RUN.layers,
         data=RUN.data.model_dump(),
         model=RUN.model.model_dump(),
-        recording=RUN.recording.model_dump(),
+        activations=RUN.activations.model_dump(exclude={"store"}),
         seed=RUN.statistics.seed,
+        made_by=lambda wildcards: RUN.made_by(wildcards.net),
         device=RUN.device,
         code=code("record.py"),
     message:
         "Recording {wildcards.net}: {params.layers}"
     script:
         "../scripts/record.py"
+
+
+rule statistics:
+    input:
+        activations=ACTIVATIONS,
+    output:
+        store=directory(STATISTICS),
+    log:
+        f"{LOGS}/statistics/{{net}}.log",
+    benchmark:
+        f"{TIMES}/statistics/{{net}}.tsv"
+    conda:
+        "../../envs/nets.yaml"
+    threads: 4 if HEAVY else 1
+    resources:
+        mem_mb=reduction_mb,
+        # Decides nothing about the result, so no parameter.
+        scheduler=RUN.dask.scheduler,
+        runtime=240,
+        gpu=GPU,
+    params:
+        layers=RUN.layers,
+        options=RUN.statistics.model_dump(),
+        made_by=lambda wildcards: RUN.made_by(wildcards.net),
+        device=RUN.device,
+        code=code("statistics.py"),
+    message:
+        "Statistics within {wildcards.net}"
+    script:
+        "../scripts/statistics.py"
+
+
+rule correlation:
+    input:
+        a=of_pair(ACTIVATIONS, 0),
+        b=of_pair(ACTIVATIONS, 1),
+    output:
+        store=directory(CORRELATION),
+    log:
+        f"{LOGS}/correlation/{{pair}}.log",
+    benchmark:
+        f"{TIMES}/correlation/{{pair}}.tsv"
+    conda:
+        "../../envs/nets.yaml"
+    threads: 4 if HEAVY else 1
+    resources:
+        mem_mb=reduction_mb,
+        scheduler=RUN.dask.scheduler,
+        runtime=240,
+        gpu=GPU,
+    params:
+        layers=RUN.layers,
+        blocks=RUN.statistics.blocks,
+        made_by=made_by_pair,
+        device=RUN.device,
+        code=code("correlation.py"),
+    message:
+        "Correlations between {wildcards.pair}"
+    script:
+        "../scripts/correlation.py"

@@ -11,9 +11,9 @@ ruleorder: figS8 > draw_figS8
 
 rule draw_figS5:
     input:
-        a=of_pair(rules.statistics.output.store, 0),
-        b=of_pair(rules.statistics.output.store, 1),
-        correlation=of_pair(rules.correlation.output.store),
+        a=of_pair(STATISTICS, 0),
+        b=of_pair(STATISTICS, 1),
+        correlation=of_pair(CORRELATION),
         clusters=of_pair(rules.cluster.output.clusters),
     output:
         figure("figS5", MANY_TO_MANY, "{pair}"),

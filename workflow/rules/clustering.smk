@@ -3,9 +3,9 @@
 
 rule cluster:
     input:
-        a=of_pair(rules.statistics.output.store, 0),
-        b=of_pair(rules.statistics.output.store, 1),
-        correlation=rules.correlation.output.store,
+        a=of_pair(STATISTICS, 0),
+        b=of_pair(STATISTICS, 1),
+        correlation=CORRELATION,
     output:
         clusters=f"{RESULTS}/pairs/{{pair}}/clusters.csv",
         similarity=f"{RESULTS}/pairs/{{pair}}/cluster_similarity.csv",

@@ -3,6 +3,7 @@ import sys
 
 from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
@@ -13,6 +14,7 @@ from convergent.config import (
     image_sources,
     load,
 )
+from convergent.devices import slow_products
 from convergent.fingerprint import fingerprint
 
 # Snakemake puts what overlays name first; nets keep the order of config.yaml, and so do pairs.
@@ -25,13 +27,18 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
+if slow_products():
+    logger.warning(slow_products())
+
 RESULTS = f"results/{RUN.run}"
+# Of activations.smk, or the last two of observation.smk.
+ACTIVATIONS = f"{RESULTS}/activations/{{net}}.zarr"
+STATISTICS = f"{RESULTS}/statistics/{{net}}.zarr"
+CORRELATION = f"{RESULTS}/pairs/{{pair}}/correlation.zarr"
 LOGS = f"{RESULTS}/logs"
 TIMES = f"{RESULTS}/benchmarks"
 # A GPU is asked for only where one may be used; profiles cap how many there are.
 GPU = 0 if RUN.device == "cpu" else 1
-# Mutual information is quick on a CPU: a GPU only where the configuration insists on one.
-ASKED_GPU = int(RUN.device == "cuda")
 # Large layers are worth several threads; small ones are done before a thread would help.
 HEAVY = RUN.values_per_image > 100_000
 WIDEST = max(RUN.widths.values())
@@ -56,6 +63,16 @@ def code(script):
 def reduction_mb(wildcards, threads):
     """Memory of a job that reduces activations: a few matrices of a layer for each thread."""
     return 1500 + threads * (200 + 32 * WIDEST**2 // 10**6)
+
+
+def observation_mb(wildcards):
+    """Memory of the job that observes all nets: batches, samples, matrices of all pairs."""
+    bytes_each = 4 if RUN.activations.dtype == "float32" else 2
+    nets, options = len(RUN.nets), RUN.activations
+    batches = 4 * options.batch_size * RUN.values_per_image * bytes_each
+    samples = RUN.statistics.samples * sum(RUN.widths.values()) * nets * bytes_each
+    matrices = 20 * nets**2 * sum(units**2 for units in RUN.widths.values())
+    return 3000 + 500 * RUN.training.workers + (batches + samples + matrices) // 10**6
 
 
 def figure(name, category, pair):
@@ -94,11 +111,16 @@ def of_pair(path, member=None):
     return paths
 
 
+def made_by_pair(wildcards):
+    """What made the activations of both nets of a job's pair."""
+    return [RUN.made_by(net) for net in pair_of(wildcards).split("-")]
+
+
 def where_sgd(path):
     """Input function: `path` for the pair whose maps are fitted by SGD too, else nothing."""
 
     def paths(wildcards):
-        asked = RUN.mapping.sgd.layers and wildcards.pair == RUN.pair
+        asked = RUN.sgd_layers and wildcards.pair == RUN.pair
         return path.format(pair=wildcards.pair) if asked else []
 
     return paths

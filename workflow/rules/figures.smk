@@ -18,9 +18,9 @@ ruleorder: matched_information > draw_matched_information
 
 rule draw_fig1:
     input:
-        a=of_pair(rules.statistics.output.store, 0),
-        b=of_pair(rules.statistics.output.store, 1),
-        correlation=of_pair(rules.correlation.output.store),
+        a=of_pair(STATISTICS, 0),
+        b=of_pair(STATISTICS, 1),
+        correlation=of_pair(CORRELATION),
         matching=of_pair(rules.match.output.matching),
     output:
         figure("fig1", ONE_TO_ONE, "{pair}"),
@@ -165,7 +165,7 @@ rule fig4:
 
 rule figS10:
     input:
-        statistics=expand(rules.statistics.output.store, net=RUN.nets),
+        statistics=expand(STATISTICS, net=RUN.nets),
     output:
         figure("figS10", MEAN_ACTIVATIONS, "all"),
     log:

@@ -3,9 +3,9 @@
 
 rule fit_maps:
     input:
-        a=of_pair(rules.statistics.output.store, 0),
-        b=of_pair(rules.statistics.output.store, 1),
-        correlation=rules.correlation.output.store,
+        a=of_pair(STATISTICS, 0),
+        b=of_pair(STATISTICS, 1),
+        correlation=CORRELATION,
     output:
         store=directory(f"{RESULTS}/pairs/{{pair}}/mapping.zarr"),
     log:
@@ -31,11 +31,11 @@ rule fit_maps:
 
 rule fit_maps_sgd:
     input:
-        a=of_pair(rules.record.output.store, 0),
-        b=of_pair(rules.record.output.store, 1),
-        statistics_a=of_pair(rules.statistics.output.store, 0),
-        statistics_b=of_pair(rules.statistics.output.store, 1),
-        correlation=rules.correlation.output.store,
+        a=of_pair(ACTIVATIONS, 0),
+        b=of_pair(ACTIVATIONS, 1),
+        statistics_a=of_pair(STATISTICS, 0),
+        statistics_b=of_pair(STATISTICS, 1),
+        correlation=CORRELATION,
     output:
         store=directory(f"{RESULTS}/pairs/{{pair}}/mapping_sgd.zarr"),
     log:
@@ -49,7 +49,8 @@ rule fit_maps_sgd:
         mem_mb=2500 + 300 * WIDEST**2 // 10**6,
         runtime=720,
     params:
-        layers=RUN.mapping.sgd.layers,
+        layers=RUN.sgd_layers,
+        made_by=made_by_pair,
         iterations=RUN.mapping.sgd.iterations,
         decays=[d for d in RUN.mapping.decays if d in PAPER_DECAYS],
         seed=RUN.statistics.seed,
@@ -107,7 +108,7 @@ rule hac:
 rule table1:
     input:
         mappings=expand(rules.mapping.output.table, pair=RUN.pairs),
-        statistics=of_pair(rules.statistics.output.store, 1),
+        statistics=of_pair(STATISTICS, 1),
     output:
         table=report(
             f"{RESULTS}/tables/table1.csv",

@@ -3,7 +3,7 @@
 
 rule match:
     input:
-        correlation=rules.correlation.output.store,
+        correlation=CORRELATION,
         mutual_information=rules.mutual_information.output.store,
     output:
         matching=f"{RESULTS}/pairs/{{pair}}/matching.csv",
@@ -24,10 +24,21 @@ rule match:
         "../scripts/match.py"
 
 
+# What tells the activations of both nets: their stores, or the nets.
+VALUES_OF_PAIR = (
+    {"a": of_pair(ACTIVATIONS, 0), "b": of_pair(ACTIVATIONS, 1)}
+    if RUN.activations.store
+    else IMAGES
+    | {
+        "weights_a": of_pair(rules.train.output.weights, 0),
+        "weights_b": of_pair(rules.train.output.weights, 1),
+    }
+)
+
+
 rule joint_densities:
     input:
-        a=of_pair(rules.record.output.store, 0),
-        b=of_pair(rules.record.output.store, 1),
+        **VALUES_OF_PAIR,
         matching=rules.match.output.matching,
         mutual_information=rules.mutual_information.output.store,
     output:
@@ -35,14 +46,21 @@ rule joint_densities:
     log:
         f"{LOGS}/joint_densities/{{pair}}.log",
     conda:
-        "../../envs/analysis.yaml"
+        "../../envs/nets.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=60,
+        gpu=0 if RUN.activations.store else GPU,
     params:
         # The paper's figure S1 shows conv1 and conv2.
         layers=RUN.layers[:2],
+        made_by=made_by_pair,
+        data=RUN.data.model_dump(),
+        model=RUN.model.model_dump(),
+        activations=RUN.activations.model_dump(),
+        seed=RUN.statistics.seed,
+        device=RUN.device,
         code=code("joint_densities.py"),
     message:
         "Joint distributions of well and badly matched units of {wildcards.pair}"
@@ -53,7 +71,7 @@ rule joint_densities:
 rule agreement:
     input:
         matching=rules.match.output.matching,
-        correlation=rules.correlation.output.store,
+        correlation=CORRELATION,
         mutual_information=rules.mutual_information.output.store,
     output:
         table=f"{RESULTS}/pairs/{{pair}}/measure_agreement.csv",
@@ -124,7 +142,7 @@ rule accuracy:
 rule unmatched:
     input:
         matches=expand(rules.match.output.matching, pair=RUN.pairs),
-        statistics=expand(rules.statistics.output.store, net=RUN.nets),
+        statistics=expand(STATISTICS, net=RUN.nets),
     output:
         table=report(
             f"{RESULTS}/tables/unmatched.csv",

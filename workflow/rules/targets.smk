@@ -13,7 +13,7 @@ for net in RUN.nets:
             net
         input:
             expand(rules.train.output, net=net),
-            expand(rules.statistics.output, net=net),
+            expand(STATISTICS, net=net),
             expand(rules.units.output, net=net),
         localrule: True
 

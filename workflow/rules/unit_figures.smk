@@ -79,7 +79,7 @@ use rule draw_figS4 as figS4 with:
 
 rule figS11:
     input:
-        statistics=expand(rules.statistics.output.store, net=RUN.nets),
+        statistics=expand(STATISTICS, net=RUN.nets),
         units=expand(rules.units.output.store, net=RUN.nets),
     output:
         figure("figS11", MEAN_ACTIVATIONS, "all"),

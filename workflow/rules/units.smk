@@ -4,7 +4,7 @@
 rule units:
     input:
         **IMAGES,
-        activations=rules.record.output.store,
+        statistics=STATISTICS,
         weights=rules.train.output.weights,
     output:
         store=directory(f"{RESULTS}/units/{{net}}.zarr"),
@@ -24,7 +24,7 @@ rule units:
         pictures=RUN.pictures,
         data=RUN.data.model_dump(),
         model=RUN.model.model_dump(),
-        recording=RUN.recording.model_dump(),
+        images=RUN.activations.images,
         seed=RUN.statistics.seed,
         device=RUN.device,
         code=code("units.py"),

@@ -2,15 +2,20 @@ from _job import run
 
 
 def main(snakemake):
+    from convergent.devices import choose_device
     from convergent.statistics import write_correlation
 
+    params = snakemake.params
     write_correlation(
         snakemake.input.a,
         snakemake.input.b,
         snakemake.output.store,
-        snakemake.params.layers,
-        threads=snakemake.threads,
-        **snakemake.params.options,
+        params.layers,
+        blocks=params.blocks,
+        made_by=params.made_by,
+        device=choose_device(params.device),
+        scheduler=snakemake.resources.scheduler,
+        workers=snakemake.threads,
     )
 
 

@@ -3,7 +3,7 @@ from _job import run
 
 def main(snakemake):
     from convergent.figures import joint_activations, save
-    from convergent.statistics import load_joint_densities
+    from convergent.joint_densities import load_joint_densities
 
     nets = snakemake.params.pair.split("-")
     densities, titles, labels = [], [], []

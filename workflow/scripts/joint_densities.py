@@ -4,16 +4,53 @@ from _job import run
 def main(snakemake):
     import pandas as pd
 
-    from convergent.statistics import write_joint_densities
+    from convergent import joint_densities
 
-    inputs = snakemake.input
-    write_joint_densities(
-        snakemake.output.store,
-        snakemake.params.layers,
-        inputs.a,
-        inputs.b,
-        pd.read_csv(inputs.matching),
-        inputs.mutual_information,
+    inputs, params = snakemake.input, snakemake.params
+    pairs = joint_densities.shown_pairs(pd.read_csv(inputs.matching), params.layers)
+    units = [
+        {layer: rows[side].to_numpy() for layer, rows in pairs.items()}
+        for side in ("unit", "partner")
+    ]
+    if params.activations["store"]:
+        stores = zip((inputs.a, inputs.b), units, params.made_by, strict=True)
+        values = [joint_densities.stored_values(*store) for store in stores]
+    else:
+        values = [
+            observed(snakemake, weights, columns)
+            for weights, columns in zip((inputs.weights_a, inputs.weights_b), units, strict=True)
+        ]
+    joint_densities.write_joint_densities(
+        snakemake.output.store, pairs, *values, inputs.mutual_information
+    )
+
+
+def observed(snakemake, weights, units):
+    from convergent import datasets, models, observation
+    from convergent.devices import choose_device
+
+    params = snakemake.params
+    device = choose_device(params.device)
+    images, index, classes = datasets.recorded(
+        dict(snakemake.input.items()),
+        params.data,
+        number=params.activations["images"],
+        seed=params.seed,
+    )
+    return observation.observed_values(
+        models.load(weights, params.model, params.data, classes),
+        images.batches(
+            params.activations["batch_size"],
+            params.data["mean"],
+            params.data["std"],
+            device=device,
+        ),
+        units,
+        image_index=index,
+        positions=params.activations["positions"],
+        seed=params.seed,
+        dtype=params.activations["dtype"],
+        device=device,
     )
 
 

@@ -2,6 +2,7 @@ from _job import run
 
 
 def main(snakemake):
+    from convergent.devices import choose_device
     from convergent.statistics import write_mutual_information
 
     write_mutual_information(
@@ -9,7 +10,7 @@ def main(snakemake):
         snakemake.params.layers,
         *snakemake.input,
         threads=snakemake.threads,
-        device=snakemake.params.device,
+        device=choose_device(snakemake.params.device),
     )
 
 

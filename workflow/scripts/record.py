@@ -2,36 +2,38 @@ from _job import run
 
 
 def main(snakemake):
-    import pandas as pd
     import torch
 
     from convergent import activations, datasets, models
-    from convergent.training import choose_device
+    from convergent.devices import choose_device
 
-    params, recording = snakemake.params, snakemake.params.recording
+    params = snakemake.params
     torch.set_num_threads(snakemake.threads)
     device = choose_device(params.device)
-    source = snakemake.input.get("pixels") or params.data["root"]
-    listing = pd.read_csv(snakemake.input.listing, dtype={"class": str, "path": str})
-    images, index = datasets.load_recorded(
-        listing, source, params.data, number=recording["images"], seed=params.seed
+    options = dict(params.activations)
+    images, index, classes = datasets.recorded(
+        dict(snakemake.input.items()),
+        params.data,
+        number=options.pop("images"),
+        seed=params.seed,
     )
-    classes = listing["label"].nunique()
-    net = models.load(snakemake.input.weights, params.model, params.data, classes)
+    batches = images.batches(
+        options.pop("batch_size"),
+        params.data["mean"],
+        params.data["std"],
+        workers=snakemake.threads - 1,
+        device=device,
+    )
     activations.record(
-        net,
-        images.batches(
-            recording["batch_size"],
-            params.data["mean"],
-            params.data["std"],
-            workers=snakemake.threads - 1,
-            device=device,
-        ),
+        models.load(snakemake.input.weights, params.model, params.data, classes),
+        batches,
         params.layers,
         snakemake.output.store,
         image_index=index,
-        dtype=recording["dtype"],
+        made_by=params.made_by,
         device=device,
+        seed=params.seed,
+        **options,
     )
 
 

@@ -2,14 +2,19 @@ from _job import run
 
 
 def main(snakemake):
+    from convergent.devices import choose_device
     from convergent.statistics import write_statistics
 
+    params = snakemake.params
     write_statistics(
         snakemake.input.activations,
         snakemake.output.store,
-        snakemake.params.layers,
-        threads=snakemake.threads,
-        **snakemake.params.options,
+        params.layers,
+        made_by=params.made_by,
+        device=choose_device(params.device),
+        scheduler=snakemake.resources.scheduler,
+        workers=snakemake.threads,
+        **params.options,
     )
 
 

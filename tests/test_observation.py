@@ -1,0 +1,172 @@
+"""Straight from the nets comes what would be read back from their stores."""
+
+import errno
+import itertools
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from convergent import activations, joint_densities, models, observation, statistics
+from convergent.stores import DiskFullError, StoreError, new_store, open_store
+
+LAYERS = ["conv1", "conv2", "fc6"]
+INDEX = np.arange(70) * 2 + 1
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.rand(70, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def nets():
+    """Three nets; a unit of the second is dead."""
+    found = {}
+    for seed in (1, 2, 3):
+        torch.manual_seed(seed)
+        found[f"net{seed}"] = models.build(
+            "alexnet", size=16, inputs=1, classes=3, channels=(4, 6, 8, 8, 6),
+            fully_connected=(10, 9), kernel=3, stride=1, padding=1, init="kaiming",
+        )  # fmt: skip
+    with torch.no_grad():
+        found["net2"].conv2.conv.bias[1] = -1e3
+    return found
+
+
+def observe(folder, nets, images, batch=16, **options):
+    pairs = list(itertools.combinations(nets, 2))
+    options = {"samples": 500, "blocks": 4, "seed": 5, "image_index": INDEX} | options
+    observation.observe(
+        nets,
+        images.split(batch),
+        LAYERS,
+        {name: folder / f"{name}.zarr" for name in nets},
+        {pair: folder / f"{'-'.join(pair)}.zarr" for pair in pairs},
+        **options,
+    )
+
+
+def by_stores(folder, nets, images, positions=None, dtype="float16", batch=16):
+    for name, net in nets.items():
+        activations.record(
+            net, images, LAYERS, folder / name, image_index=INDEX, positions=positions, seed=5,
+            dtype=dtype, batch_size=batch,
+        )  # fmt: skip
+        statistics.write_statistics(
+            folder / name, folder / f"{name}.zarr", LAYERS, samples=500, blocks=4, seed=5
+        )
+    for a, b in itertools.combinations(nets, 2):
+        statistics.write_correlation(
+            folder / a, folder / b, folder / f"{a}-{b}.zarr", LAYERS, blocks=4
+        )
+
+
+def assert_same(found, expected):
+    names = {path for path, _ in expected.members(max_depth=None)}
+    assert {path for path, _ in found.members(max_depth=None)} == names
+    for path, array in expected.members(max_depth=None):
+        if not hasattr(array, "shape"):
+            continue
+        assert found[path].dtype == array.dtype
+        exact = path.split("/")[-1] in {"image", "y", "x", "value", "codes", "edges", "dead"}
+        if exact or array.dtype.kind != "f":
+            np.testing.assert_array_equal(found[path][...], array[...], err_msg=path)
+        else:
+            scale = max(1, np.abs(array[...]).max())
+            np.testing.assert_allclose(
+                found[path][...], array[...], rtol=1e-5, atol=1e-5 * scale, err_msg=path
+            )
+
+
+@pytest.mark.parametrize(
+    ("wide", "positions", "batch"),
+    [(False, None, 9), (True, None, 16), (False, 7, 70), (True, 7, 9)],
+)
+def test_numbers_are_those_of_the_stores(
+    tmp_path, monkeypatch, nets, images, wide, positions, batch
+):
+    if wide:
+        monkeypatch.setattr(observation, "SIDE_BY_SIDE", 20)
+        monkeypatch.setattr(observation, "WIDE_ROWS", 25)
+    (tmp_path / "stores").mkdir()
+    by_stores(tmp_path / "stores", nets, images, positions, batch=batch)
+    observe(tmp_path, nets, images, batch, positions=positions, threads=2)
+    for name in [*nets, "net1-net2", "net1-net3", "net2-net3"]:
+        found, expected = (
+            open_store(folder / f"{name}.zarr") for folder in (tmp_path, tmp_path / "stores")
+        )
+        assert_same(found, expected)
+
+
+def test_float32_is_kept(tmp_path, nets, images):
+    (tmp_path / "stores").mkdir()
+    by_stores(tmp_path / "stores", nets, images, dtype="float32")
+    observe(tmp_path, nets, images, dtype="float32")
+    assert_same(open_store(tmp_path / "net2.zarr"), open_store(tmp_path / "stores/net2.zarr"))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"image_index": np.arange(60)}, ValueError, "more images than image_index names"),
+        ({"image_index": np.arange(90)}, ValueError, "70 images where image_index names 90"),
+        ({"blocks": 80}, StoreError, "70 images cannot make 80 blocks"),
+        ({"samples": 20}, StoreError, "layer conv1: 20 samples are fewer than the 21 bins"),
+    ],
+)
+def test_images_that_do_not_fit_leave_nothing(tmp_path, nets, images, options, error, message):
+    with pytest.raises(error, match=message):
+        observe(tmp_path, nets, images, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_net_that_overflows_leaves_nothing(tmp_path, nets, images):
+    with pytest.raises(activations.RecordingError, match="do not fit into float16"):
+        observe(tmp_path, nets, images * 1e6)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("store", ["net2.zarr", "net1-net3.zarr"])
+def test_a_full_disk_is_named_with_its_store(tmp_path, monkeypatch, nets, images, store):
+    """As where the disk fills while a store is written, which the error names."""
+    monkeypatch.setattr(
+        observation, "new_store", lambda path: full(path, str(path).endswith(f"/{store}"))
+    )
+    with pytest.raises(DiskFullError, match=rf"/{store}: its disk is full, \d+ MB are free"):
+        observe(tmp_path, nets, images)
+    assert not (tmp_path / store).exists()
+
+
+@contextmanager
+def full(path, fails):
+    with new_store(path) as group:
+        yield group
+        if fails:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path, monkeypatch, nets, images):
+    import tracemalloc
+
+    peaks = []
+    for number in (140, 280):
+        tracemalloc.start()
+        observe(tmp_path, nets, images.repeat(number // 70, 1, 1, 1), image_index=np.arange(number))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+@pytest.mark.parametrize("positions", [None, 7])
+def test_values_of_units_are_those_of_the_stores(tmp_path, monkeypatch, nets, images, positions):
+    monkeypatch.setattr(joint_densities, "IMAGES", 40)
+    by_stores(tmp_path, {"net1": nets["net1"]}, images, positions)
+    units = {"conv1": np.array([2, 0]), "fc6": np.array([1, 1])}
+    found = observation.observed_values(
+        nets["net1"], images.split(16), units, image_index=INDEX, positions=positions, seed=5
+    )
+    expected = joint_densities.stored_values(tmp_path / "net1", units)
+    for layer in units:
+        np.testing.assert_array_equal(found[layer], expected[layer])

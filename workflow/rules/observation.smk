@@ -1,0 +1,35 @@
+# Without activation stores: run all nets side by side and reduce what their units do at once.
+
+
+rule observe:
+    input:
+        **IMAGES,
+        weights=expand(rules.train.output.weights, net=RUN.nets),
+    output:
+        statistics=directory(expand(STATISTICS, net=RUN.nets)),
+        correlations=directory(expand(CORRELATION, pair=RUN.pairs)),
+    log:
+        f"{LOGS}/observe.log",
+    benchmark:
+        f"{TIMES}/observe.tsv"
+    conda:
+        "../../envs/nets.yaml"
+    threads: max(4 if HEAVY else 1, 1 + RUN.training.workers)
+    resources:
+        mem_mb=observation_mb,
+        runtime=240,
+        gpu=GPU,
+    params:
+        nets=list(RUN.nets),
+        pairs=RUN.pairs,
+        layers=RUN.layers,
+        data=RUN.data.model_dump(),
+        model=RUN.model.model_dump(),
+        activations=RUN.activations.model_dump(exclude={"store"}),
+        statistics=RUN.statistics.model_dump(),
+        device=RUN.device,
+        code=code("observe.py"),
+    message:
+        "Observing {params.nets}: {params.layers}"
+    script:
+        "../scripts/observe.py"

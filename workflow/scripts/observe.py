@@ -1,0 +1,49 @@
+from _job import run
+
+
+def main(snakemake):
+    import torch
+
+    from convergent import datasets, models, observation
+    from convergent.devices import choose_device
+
+    params, outputs = snakemake.params, snakemake.output
+    torch.set_num_threads(snakemake.threads)
+    device = choose_device(params.device)
+    options = dict(params.activations)
+    images, index, classes = datasets.recorded(
+        dict(snakemake.input.items()),
+        params.data,
+        number=options.pop("images"),
+        seed=params.statistics["seed"],
+    )
+    # Of all nets together as many at a time as recording takes of one.
+    batches = images.batches(
+        max(1, options.pop("batch_size") // len(params.nets)),
+        params.data["mean"],
+        params.data["std"],
+        workers=snakemake.threads - 1,
+        device=device,
+    )
+    observation.observe(
+        {
+            name: models.load(weights, params.model, params.data, classes)
+            for name, weights in zip(params.nets, snakemake.input.weights, strict=True)
+        },
+        batches,
+        params.layers,
+        dict(zip(params.nets, outputs.statistics, strict=True)),
+        {
+            tuple(pair.split("-")): path
+            for pair, path in zip(params.pairs, outputs.correlations, strict=True)
+        },
+        image_index=index,
+        device=device,
+        threads=snakemake.threads,
+        **options,
+        **params.statistics,
+    )
+
+
+if __name__ == "__main__":
+    run(main, snakemake)
