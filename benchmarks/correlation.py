@@ -1,48 +1,74 @@
-"""Between-net correlations streamed from two stores, beside two ways one would write them.
+"""Between-net correlations streamed from two stores, beside their bounds and other ways.
 
-At AlexNet's conv2 size: 256 units, maps of 27 x 27, ReLU activations in float16. Runs are
-interleaved, ratios are medians. `--memory` instead prints the peak memory of one way alone,
-for 1x, 2x and 4x the images.
+At the sizes of AlexNet's convolutional layers, ReLU activations in float16. The bounds are reading
+the stores alone, in the same pieces and threads, and multiplying float32 arrays alone; the figure
+of merit is (read + product) / all. numpy.corrcoef gets a part of the images, in memory, and is
+scaled.
+Runs are interleaved, ratios are medians. `--memory` instead prints the peak memory for 1x, 2x and
+4x the images of conv2.
 
-    uv run python benchmarks/correlation.py
+    uv run python benchmarks/correlation.py [--layers conv1 conv2]
     uv run python benchmarks/correlation.py --memory
 """
 
 import argparse
-import os
-import re
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from pathlib import Path
-
-os.environ.pop("OPENBLAS_CORETYPE", None)
 
 import dask
 import dask.array as da
 import numpy as np
 import threadpoolctl
 import zarr
+from common import THREADS, header, interleaved, median_ratio, peak_of
 
 from convergent.activations import open_store
-from convergent.moments import Moments
+from convergent.moments import TILE, Moments
 from convergent.moments import correlation as correlate
-from convergent.statistics import block_moments
+from convergent.statistics import block_moments, leaf_rows
 from convergent.stores import create, new_store, read
 
-UNITS, SIDE = 256, 27
-THREADS = len(os.sched_getaffinity(0))
+SHAPES = {
+    "conv1": (55, 55, 96),
+    "conv2": (27, 27, 256),
+    "conv3": (13, 13, 384),
+    "conv5": (13, 13, 256),
+}
+# Images that numpy.corrcoef gets.
+PART = 8
 
 
 def streamed(x: zarr.Array, y: zarr.Array) -> np.ndarray:
-    return reduce(Moments.merge, block_moments(x, y, threads=THREADS)).correlation()
+    return reduce(Moments.merge, block_moments(x, y, workers=THREADS)).correlation()
+
+
+def reading(x: zarr.Array, y: zarr.Array) -> None:
+    step = leaf_rows(x)
+
+    def both(start: int) -> None:
+        for z in (x, y):
+            read(z, start, min(start + step, z.shape[0]))
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(both, range(0, x.shape[0], step)))
+
+
+def product(x: np.ndarray, y: np.ndarray, rows: int) -> None:
+    """As many float32 products of tiles as all `rows` need, each on one BLAS thread."""
+
+    def some(number: int) -> None:
+        out = np.empty((x.shape[1], y.shape[1]), np.float32)
+        for _ in range(number):
+            np.matmul(x.T, y, out=out)
+
+    with threadpoolctl.threadpool_limits(1, "blas"), ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(some, [rows // len(x) // THREADS] * THREADS))
 
 
 def dask_float64(x: zarr.Array, y: zarr.Array) -> np.ndarray:
-    x, y = (da.from_zarr(a).reshape(-1, UNITS).astype(np.float64) for a in (x, y))
+    x, y = (da.from_zarr(a).reshape(-1, a.shape[-1]).astype(np.float64) for a in (x, y))
     x, y = x - x.mean(axis=0), y - y.mean(axis=0)
     product = da.tensordot(x, y, axes=(0, 0)) / len(x)
     with dask.config.set(scheduler="threads", num_workers=THREADS):
@@ -50,36 +76,24 @@ def dask_float64(x: zarr.Array, y: zarr.Array) -> np.ndarray:
     return product / np.outer(std_x, std_y)
 
 
-def numpy_loop(x: zarr.Array, y: zarr.Array) -> np.ndarray:
-    sums = [0.0] * 5
-    count = 0
-    for start in range(0, x.shape[0], x.chunks[0]):
-        stop = start + x.chunks[0]
-        a, b = (z[start:stop].reshape(-1, UNITS).astype(np.float64) for z in (x, y))
-        parts = (a.sum(0), b.sum(0), (a * a).sum(0), (b * b).sum(0), a.T @ b)
-        sums = [s + p for s, p in zip(sums, parts, strict=True)]
-        count += len(a)
-    mean_x, mean_y, square_x, square_y, product = (s / count for s in sums)
-    std_x, std_y = np.sqrt(square_x - mean_x**2), np.sqrt(square_y - mean_y**2)
-    return (product - np.outer(mean_x, mean_y)) / np.outer(std_x, std_y)
+def corrcoef(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    units = x.shape[1]
+    return np.corrcoef(x, y, rowvar=False)[:units, units:]
 
 
-WAYS = {"streamed": streamed, "dask.array float64": dask_float64, "NumPy loop": numpy_loop}
-
-
-def make_stores(folder: Path, images: int) -> list[Path]:
+def make_stores(folder: Path, shape: tuple[int, ...], images: int) -> list[Path]:
     """Two stores of ReLU activations that share 40 smooth sources, two thirds of them zero."""
     rng = np.random.default_rng(0)
-    mix = [rng.normal(size=(40, UNITS)).astype(np.float32) for _ in range(2)]
+    side, units = shape[0], shape[-1]
+    mix = [rng.normal(size=(40, units)).astype(np.float32) for _ in range(2)]
     paths = [folder / "net1.zarr", folder / "net2.zarr"]
     with new_store(paths[0]) as a, new_store(paths[1]) as b:
-        shape = (images, SIDE, SIDE, UNITS)
         names = ("image", "y", "x", "unit")
-        arrays = [create(g, "conv2", shape, "float16", names) for g in (a, b)]
+        arrays = [create(g, "layer", (images, *shape), "float16", names) for g in (a, b)]
         step = arrays[0].shards[0]
         for start in range(0, images, step):
             n = min(step, images - start)
-            sources = rng.normal(size=(n, SIDE, SIDE, 40)).astype(np.float32)
+            sources = rng.normal(size=(n, side, side, 40)).astype(np.float32)
             sources[:, 1:] += sources[:, :-1]
             sources[:, :, 1:] += sources[:, :, :-1]
             for array, m in zip(arrays, mix, strict=True):
@@ -89,60 +103,62 @@ def make_stores(folder: Path, images: int) -> list[Path]:
     return paths
 
 
-def errors(x: zarr.Array, y: zarr.Array) -> None:
+def errors(x: np.ndarray, y: np.ndarray) -> None:
     """Largest errors of the float32 route beside float64, on ReLU data and at mean/std = 100."""
-    a, b = (read(z, 0, 64).reshape(-1, UNITS) for z in (x, y))
-    far = a.astype(np.float32) + 100 * a.astype(np.float64).std(axis=0).astype(np.float32)
-    for name, values in (("ReLU", a), ("mean/std = 100", far)):
-        exact = np.corrcoef(values.astype(float), b.astype(float), rowvar=False)[:UNITS, UNITS:]
-        print(f"largest error, {name}: {np.abs(correlate(values, b) - exact).max():.1e}")
+    far = x.astype(np.float32) + 100 * x.astype(np.float64).std(axis=0).astype(np.float32)
+    for name, values in (("ReLU", x), ("mean/std = 100", far)):
+        exact = corrcoef(values.astype(float), y.astype(float))
+        print(f"largest error, {name}: {np.abs(correlate(values, y) - exact).max():.1e}")
+
+
+def measure(layer: str, megabytes: int, runs: int) -> None:
+    shape = SHAPES[layer]
+    size = 2 * int(np.prod(shape))
+    images = max(40, megabytes * 10**6 // size)
+    with tempfile.TemporaryDirectory() as folder:
+        x, y = (open_store(p)["layer"] for p in make_stores(Path(folder), shape, images))
+        a, b = (read(z, 0, PART).reshape(-1, shape[-1]) for z in (x, y))
+        errors(a, b) if layer == "conv2" else None
+        tiles = [z[:TILE].astype(np.float32) for z in (a, b)]
+        times = interleaved(
+            {
+                "all": lambda: streamed(x, y),
+                "read": lambda: reading(x, y),
+                "product": lambda: product(*tiles, images * shape[0] * shape[1]),
+                "dask": lambda: dask_float64(x, y),
+                "corrcoef": lambda: corrcoef(a, b),
+            },
+            runs,
+        )
+        times["corrcoef"] = [t * images / PART for t in times["corrcoef"]]
+        bound = [r + p for r, p in zip(times["read"], times["product"], strict=True)]
+        ratios = {name: median_ratio(times[name], times["all"]) for name in times}
+        print(
+            f"{layer}: {images} images, (read + product) / all = "
+            f"{median_ratio(bound, times['all']):.2f} (read {ratios['read']:.2f}, product "
+            f"{ratios['product']:.2f}); numpy.corrcoef takes {ratios['corrcoef']:.1f} times as "
+            f"long, dask.array in float64 {ratios['dask']:.1f} times"
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--layers", nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--megabytes", type=int, default=300, help="of activations in each store")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--memory", action="store_true")
-    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.peak:
-        x, y = (open_store(p)["conv2"] for p in options.peak)
-        streamed(x, y)
-        # Not ru_maxrss, which a child inherits from the process that made the stores.
-        status = Path("/proc/self/status").read_text()
-        print(int(re.search(r"VmHWM:\s+(\d+)", status)[1]) // 1024)
+    header()
+    if not options.memory:
+        for layer in options.layers:
+            measure(layer, options.megabytes, options.runs)
         return
-    for info in threadpoolctl.threadpool_info():
-        print(f"{info['internal_api']} {info.get('version')}, {info.get('architecture')},", end=" ")
-    print(f"{THREADS} threads")
-    with tempfile.TemporaryDirectory() as folder:
-        if options.memory:
-            for factor in (1, 2, 4):
-                paths = make_stores(Path(folder), factor * options.images)
-                peak = subprocess.run(
-                    [sys.executable, __file__, "--peak", *map(str, paths)],
-                    capture_output=True,
-                    text=True,
-                    check=True,
-                ).stdout
-                print(f"{factor * options.images} images: peak {peak.strip()} MB")
-            return
-        x, y = (open_store(p)["conv2"] for p in make_stores(Path(folder), options.images))
-        errors(x, y)
-        seconds: dict[str, list[float]] = {name: [] for name in WAYS}
-        results = {}
-        for _ in range(options.runs + 1):
-            for name, way in WAYS.items():
-                start = time.perf_counter()
-                results[name] = way(x, y)
-                seconds[name].append(time.perf_counter() - start)
-    for name, times in seconds.items():
-        ratios = [t / s for t, s in zip(times[1:], seconds["streamed"][1:], strict=True)]
-        difference = np.abs(results[name] - results["NumPy loop"]).max()
-        print(
-            f"{name:20s} {statistics.median(times[1:]):6.2f} s  "
-            f"{statistics.median(ratios):5.2f} x streamed  largest difference {difference:.1e}"
-        )
+    for images in (512, 1024, 2048):
+        with tempfile.TemporaryDirectory() as folder:
+            paths = make_stores(Path(folder), SHAPES["conv2"], images)
+            stores = [f"open_store({str(p)!r})['layer']" for p in paths]
+            call = f"from correlation import *; streamed({', '.join(stores)})"
+            print(f"{images} images: peak {peak_of(call)} MB")
 
 
 if __name__ == "__main__":
