@@ -32,7 +32,8 @@ def write(blocks: dict[str, np.ndarray], path: Path) -> None:
     with new_store(path) as group, ThreadPoolExecutor(THREADS) as pool:
         for layer, block in blocks.items():
             names = ("image", "y", "x", "unit") if block.ndim == 4 else ("image", "unit")
-            array = create(group, layer, block.shape, block.dtype, names)
+            rows = max(1, len(block) // 64)  # as recording does
+            array = create(group, layer, block.shape, block.dtype, names, chunk_rows=rows)
             for start in range(0, len(block), array.shards[0]):
                 rows = slice(start, start + array.shards[0])
                 pool.submit(array.__setitem__, rows, block[rows])
