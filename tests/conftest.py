@@ -3,6 +3,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
+from projects import make_project, snakemake
 
 from convergent import models
 
@@ -10,6 +11,15 @@ from convergent import models
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory):
+    """A project whose whole run is done."""
+    folder = tmp_path_factory.mktemp("project")
+    make_project(folder)
+    snakemake(folder)
+    return folder
 
 
 @pytest.fixture

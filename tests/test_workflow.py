@@ -4,12 +4,9 @@ The repository is copied, so that its library can be edited, and run once; the t
 at the results and at what each change would rerun.
 """
 
-import os
+import re
 import shutil
-import subprocess
-import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,55 +15,19 @@ import torch
 import yaml
 import zarr
 from PIL import Image
+from projects import LAYERS, RUN, snakemake
 
-ROOT = Path(__file__).parents[1]
-LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
+from convergent.config import load
+from convergent.resources import Work
+
 UNITS = dict(zip(LAYERS, [4, 6, 8, 8, 6, 10, 9], strict=True))
 SIDES = dict(zip(LAYERS, [16, 7, 3, 3, 3], strict=False))
-IMAGES, RUN = 30, "results/tiny"
+IMAGES = 30
 PAIR_FIGURES = ["fig1", "fig2", "fig3", "fig5", "fig6", "fig7"]
 PAIR_FIGURES += [f"figS{number}" for number in range(1, 10)]
 PAIR_FIGURES += ["matched_information", "sparse_loss", "eigenvalues"]
 RUN_FIGURES = ["fig4", "figS10", "figS11", "figS12"]
-TINY = {
-    "run": "tiny",
-    "nets": {"net1": {"seed": 1}, "net2": {"seed": 2}},
-    "device": "cpu",
-    "data": {"name": "arrays", "root": "images.npz"},
-    "model": {"channels": [4, 6, 8, 8, 6], "fully_connected": [10, 9]},
-    "training": {"epochs": 1},
-    "statistics": {"blocks": 3},
-    "mapping": {"sgd": {"layers": ["conv1", "fc6"], "iterations": 20}},
-    "clustering": {"k": {"conv1": 3, "conv2": 4, "fc6": "auto"}, "alpha": 0.3},
-    "units": {"pictures": {**dict.fromkeys(LAYERS[:5], "all"), "fc6": [0, 3]}},
-}
 DECAYS = [0, *(10.0**e for e in (-5, -4.5, *np.arange(-4, -1.9, 0.2), -1.5, -1))]
-
-
-def copy_repository(folder):
-    for name in ("workflow", "profiles", "envs", "presets"):
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    shutil.copy(ROOT / "Snakefile", folder)
-    values = yaml.safe_load((ROOT / "config.yaml").read_text())
-    del values["nets"]["net3"], values["nets"]["net4"]
-    for key, value in TINY.items():
-        values[key] = values[key] | value if isinstance(value, dict) else value
-    (folder / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-
-
-def snakemake(folder, *arguments, fails=False):
-    env = {k: v for k, v in os.environ.items() if k != "SNAKEMAKE_PROFILE"}
-    run = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
-        cwd=folder,
-        env=env,
-        capture_output=True,
-        text=True,
-    )
-    output = run.stdout + run.stderr
-    assert (run.returncode != 0) == fails, output
-    return output
 
 
 def jobs(output):
@@ -82,18 +43,6 @@ def jobs(output):
 
 def planned(folder, *arguments):
     return jobs(snakemake(folder, *arguments, "-n"))
-
-
-@pytest.fixture(scope="session")
-def project(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("project")
-    copy_repository(folder)
-    rng = np.random.default_rng(0)
-    labels = np.arange(120) % 3
-    pixels = rng.integers(0, 80, size=(120, 16, 16)) + 80 * labels[:, None, None]
-    np.savez(folder / "images.npz", images=pixels.astype(np.uint8), labels=labels)
-    snakemake(folder)
-    return folder
 
 
 def test_results_are_where_the_design_says(project):
@@ -401,6 +350,52 @@ def test_positions_processes_and_float32_are_a_matter_of_configuration(project):
         expected = np.corrcoef(x.reshape(-1, 6), y.reshape(-1, 6), rowvar=False)[:6, 6:]
     store = zarr.open_group(project / "results/part/pairs/net1-net2/correlation.zarr", mode="r")
     np.testing.assert_allclose(store["conv2/correlation"][...], np.nan_to_num(expected), atol=1e-6)
+
+
+def test_results_go_where_they_are_wanted_stores_go_and_nothing_is_written_elsewhere(
+    project, tmp_path
+):
+    """Also: two jobs at a time on two pretended GPUs have one each."""
+    home, results = tmp_path / "home", tmp_path / "scratch"
+    home.mkdir()
+    own = {"HOME": str(home), "CUDA_VISIBLE_DEVICES": "7,9"}
+    own |= dict.fromkeys(["XDG_CACHE_HOME", "XDG_CONFIG_HOME"], str(home))
+    options = ["--resources", "gpu=2", "--config", "run=brief", f"results={results}"]
+    options += ["device=auto", "activations={keep: false}"]
+    run = results / "brief"
+    target = str(run / "pairs/net1-net2/correlation.zarr")
+    before = files(project)
+    snakemake(project, target, str(run / "statistics/net1.zarr"), *options, env=own)
+    assert files(project) == before
+    assert {path.name for path in home.iterdir()} <= {"snakemake"}
+    logs = [(run / f"logs/train/{net}.log").read_text() for net in ("net1", "net2")]
+    assert sorted(re.search(r"GPU (\d) of 7, 9", log)[1] for log in logs) == ["7", "9"]
+    assert not list((run / "activations").glob("*"))
+    assert planned(project, target, *options) == {}
+    # What needs a store makes it again.
+    more = planned(project, str(run / "pairs/net1-net2/joint_densities.zarr"), *options)
+    assert more["record"] == 2
+    assert "train" not in more
+
+
+def files(folder):
+    """All but Snakemake's own and compiled modules."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*"))
+    return sorted(path for path in paths if not {".snakemake", "__pycache__"} & set(path.parts))
+
+
+def test_jobs_take_no_more_memory_than_they_ask_for(project):
+    values = yaml.safe_load((project / "config.yaml").read_text())
+    values["data"]["root"] = str(project / "images.npz")
+    work = Work(load(values))
+    seen = 0
+    for log in (project / RUN / "logs").rglob("*.log"):
+        stage = log.parent.name
+        peak = re.search(r"at most (\d+) kB of memory", log.read_text())
+        if peak and hasattr(work, stage):
+            assert int(peak[1]) * 1024 < 10**6 * getattr(work, stage)(1).mem_mb, stage
+            seen += 1
+    assert seen > 15
 
 
 def test_a_store_of_another_configuration_is_refused(project):

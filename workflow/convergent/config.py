@@ -207,6 +207,9 @@ class Activations(Section):
     """Whether to keep activations on disk. Without, statistics, correlations and strongest images
     of all nets come from one job that runs them side by side; the fit of maps by SGD needs a
     store and is left out."""
+    keep: bool = True
+    """Whether stores stay when all that is made from them is there; without, each is removed as
+    soon as its last pair is done, and made again should anything ask for it."""
     dtype: Literal["float16", "float32"] = "float16"
     """Of the activations; float16 halves the stores and holds values up to 65504."""
     images: PositiveInt | None = None
@@ -238,11 +241,27 @@ class Dask(Section):
     """The tasks that reduce activation stores."""
 
     scheduler: Annotated[
-        str, StringConstraints(pattern=r"^(threads|processes|[a-z]+://[^\s/]+)$")
+        str, StringConstraints(pattern=r"^(threads|processes|slurm|[a-z]+://[^\s/]+)$")
     ] = "threads"
-    """threads, processes, or the address of a running scheduler of `distributed`, such as
-    tcp://10.0.0.1:8786. The first two take as many workers as the job has threads; those of a
-    cluster must see the same files and have this library on their PYTHONPATH."""
+    """threads, processes, slurm, or the address of a running scheduler of `distributed`, such as
+    tcp://10.0.0.1:8786. The first two take as many workers as the job has threads; slurm submits
+    `jobs` of workers for each reduction. Workers elsewhere compute on processors, not on GPUs; they
+    must see the same files, and those of an address have this library on their PYTHONPATH."""
+    jobs: PositiveInt = 4
+    """Of slurm: jobs of workers for one reduction, each with the threads, memory and time of the
+    reduction's own job."""
+    partition: str | None = None
+    """Of slurm: their partition; the cluster's default if null."""
+    account: str | None = None
+    """Of slurm: who pays; the user's default if null."""
+    interface: str | None = None
+    """Of slurm: network interface on which scheduler and workers listen, such as ib0; if null, the
+    one that has the address of the machine's name."""
+
+    @property
+    def here(self) -> bool:
+        """Whether tasks run in the job itself."""
+        return self.scheduler in ("threads", "processes")
 
 
 class SgdMapping(Section):
@@ -344,7 +363,9 @@ class Config(Section):
     """A whole run."""
 
     run: RunName
-    """Name of the run; its results go to results/<run>/."""
+    """Name of the run; its results go to `results`/<run>/."""
+    results: Annotated[str, StringConstraints(min_length=1)] = "results"
+    """Folder of all runs' results, on any file system; relative to where Snakemake runs."""
     nets: dict[NetName, Net]
     """The nets by name, in order; every two of them make a pair. In an overlay, null leaves a
     net of config.yaml out."""
@@ -569,22 +590,8 @@ def check_data(config: Config) -> None:
                 )
         files = (f for entry in os.scandir(validation) if entry.is_dir() for f in os.scandir(entry))
         count = sum(1 for _ in itertools.islice(files, max(blocks, images, BINS)))
-    elif data.name == "arrays":
-        import numpy as np
-
-        if not Path(data.root).is_file():
-            raise ConfigError(f"data.root: there is no file {data.root}")
-        try:
-            with np.load(data.root, allow_pickle=False) as file:
-                labels, mask = file["labels"], file.get("validation")
-        except (OSError, ValueError, KeyError) as error:
-            raise ConfigError(
-                f"data.root: {data.root} is not an .npz file with images and labels ({error})"
-            ) from error
-        share = math.ceil(len(labels) * data.validation_fraction)
-        count = share if mask is None else int(mask.sum())
     else:
-        count = 10_000 if data.name == "cifar10" else math.ceil(1797 * data.validation_fraction)
+        count = count_images(data)[1]
     if count < blocks:
         raise ConfigError(
             f"statistics.blocks: {blocks} blocks need as many validation images, {data.name} has "
@@ -600,6 +607,45 @@ def check_data(config: Config) -> None:
             )
     if count < images:
         raise ConfigError(f"activations.images: {images} asked for, {data.name} has {count}")
+
+
+def count_images(data: Data) -> tuple[int, int]:
+    """Number of training and of validation images, without reading any.
+
+    Of folders about: classes times the images of the fullest of the first few, so that a
+    million of files need not be listed.
+
+    Raises
+    ------
+    ConfigError
+        If the file of arrays cannot be read.
+    """
+    if data.is_folder:
+        root = Path(data.root)
+        return tuple(_about(folder) for folder in (root / "train", validation_folder(root)))
+    if data.name == "cifar10":
+        return 50_000, 10_000
+    labels, mask = range(1797), None
+    if data.name == "arrays":
+        import numpy as np
+
+        if not Path(data.root).is_file():
+            raise ConfigError(f"data.root: there is no file {data.root}")
+        try:
+            with np.load(data.root, allow_pickle=False) as file:
+                labels, mask = file["labels"], file.get("validation")
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(
+                f"data.root: {data.root} is not an .npz file with images and labels ({error})"
+            ) from error
+    share = math.ceil(len(labels) * data.validation_fraction)
+    validation = share if mask is None else int(mask.sum())
+    return len(labels) - validation, validation
+
+
+def _about(folder: Path) -> int:
+    classes = sorted(entry.path for entry in os.scandir(folder) if entry.is_dir())
+    return len(classes) * max((len(os.listdir(path)) for path in classes[:5]), default=0)
 
 
 def image_sources(config: Config) -> list[str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Held until the process ends.
+_claims: list[socket.socket] = []
+
 
 class DeviceError(ConvergentError, ValueError):
     """A device that is asked for and not there."""
@@ -23,17 +29,21 @@ class DeviceError(ConvergentError, ValueError):
 def choose_device(wanted: str = "auto") -> str:
     """The device to compute on, logged: ``cuda`` where there is one, unless `wanted` says.
 
-    A machine without a GPU is spared the import of torch, which takes seconds and which not
-    every job needs.
+    Of several GPUs this process sees one from now on, which no other job has. A machine without
+    a GPU is spared the import of torch, which takes seconds and which not every job needs.
 
     Raises
     ------
     DeviceError
         If ``cuda`` is wanted and there is none.
     """
-    if wanted == "cpu" or (wanted == "auto" and not _has_gpu()):
+    gpus = {} if wanted == "cpu" else visible_gpus()
+    if wanted == "cpu" or (wanted == "auto" and not gpus and not Path("/dev/dxg").exists()):
         logger.info("device: cpu")
         return "cpu"
+    if gpus and not _claims:
+        os.environ["CUDA_VISIBLE_DEVICES"] = claim(gpus)
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     import torch
 
     available = torch.cuda.is_available()
@@ -44,9 +54,61 @@ def choose_device(wanted: str = "auto") -> str:
     return device
 
 
-def _has_gpu() -> bool:
-    """Whether there may be a CUDA device, by the files of its driver."""
-    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
+def visible_gpus() -> dict[str, str]:
+    """GPUs that this process may use: the name that all jobs of the machine know, and CUDA's.
+
+    Those of ``CUDA_VISIBLE_DEVICES`` where it is set, else all that have a driver's file.
+    """
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return {name: name for name in chosen.replace(" ", "").split(",") if name}
+    files = Path("/dev").glob("nvidia[0-9]*")
+    numbers = sorted(int(file.name.removeprefix("nvidia")) for file in files)
+    return {str(number): str(index) for index, number in enumerate(numbers)}
+
+
+def claim(gpus: dict[str, str]) -> str:
+    """Keep one of `gpus` for this process until it ends, however it ends; wait while all are kept.
+
+    Snakemake counts GPUs and assigns none. An address in Linux's abstract namespace belongs to
+    one process at a time and goes with it, so that nothing is left behind to clean up. Within
+    an allocation of Slurm, where the same name may mean another GPU, so does the address.
+
+    Parameters
+    ----------
+    gpus : dict
+        As :func:`visible_gpus` has them.
+
+    Returns
+    -------
+    str
+        CUDA's name of the GPU.
+    """
+    allocation = os.environ.get("SLURM_JOB_ID", "")
+    waited = False
+    while True:
+        for name, device in gpus.items():
+            if _binds(f"\0convergent-gpu-{allocation}-{name}"):
+                logger.info("GPU %s of %s", name, ", ".join(gpus))
+                return device
+        if not waited:
+            logger.info("waiting for one of the GPUs %s: all are taken", ", ".join(gpus))
+            waited = True
+        time.sleep(1)
+
+
+def _binds(address: str) -> bool:
+    """Whether `address` was free; from now on it belongs to this process."""
+    claimed = socket.socket(socket.AF_UNIX)
+    try:
+        claimed.bind(address)
+    except OSError as error:
+        claimed.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return False
+    _claims.append(claimed)
+    return True
 
 
 def cores() -> int:

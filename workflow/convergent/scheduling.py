@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 import os
-from collections.abc import Sequence
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dask
 from threadpoolctl import threadpool_limits
@@ -13,31 +20,137 @@ from threadpoolctl import threadpool_limits
 from convergent import ConvergentError
 from convergent.devices import cores
 
+if TYPE_CHECKING:
+    from dask_jobqueue import SLURMCluster
+
 # Seconds that a scheduler may take to answer.
 PATIENCE = 30
 
+logger = logging.getLogger(__name__)
+
 
 class SchedulerError(ConvergentError, OSError):
-    """A scheduler that does not answer; the message names its address."""
+    """A scheduler that does not answer, or workers that cannot be had; the message says which."""
 
 
-def compute(tasks: Sequence, *, scheduler: str = "threads", workers: int = 1) -> list[Any]:
+@contextmanager
+def scheduler_for(
+    kind: str,
+    *,
+    threads: int,
+    mem_mb: int,
+    runtime: int,
+    logs: str | Path,
+    jobs: int = 1,
+    partition: str | None = None,
+    account: str | None = None,
+    interface: str | None = None,
+) -> Iterator[str | SLURMCluster]:
+    """The `scheduler` of :func:`compute` for a whole job.
+
+    Of ``slurm`` a scheduler in this process, whose workers are submitted to the cluster and end
+    with the context, or soon after this process; every other `kind` is one already. Scheduler
+    and workers listen on one interface, never on all: who reaches a port of Dask's can run what
+    he likes.
+
+    Parameters
+    ----------
+    threads, mem_mb, runtime : int
+        Of each job of workers: threads, megabytes and minutes.
+    logs : path
+        Folder of what Slurm and the workers say.
+    jobs : int
+        How many of them.
+    partition, account : str, optional
+        Of Slurm; its defaults if None.
+    interface : str, optional
+        Network interface; if None, the one with the address of this machine's name.
+
+    Raises
+    ------
+    SchedulerError
+        If Slurm does not take such jobs, or there is no such interface.
+    """
+    if kind != "slurm":
+        yield kind
+        return
+    from dask_jobqueue import SLURMCluster
+
+    nowhere = "127.0.0.1:0"  # Web pages that nobody looks at, but that cannot be left out.
+    with SLURMCluster(
+        queue=partition,
+        account=account,
+        cores=threads,
+        processes=1,
+        memory=f"{mem_mb}MB",
+        walltime=str(runtime),
+        interface=_interface(interface),
+        log_directory=str(logs),
+        python=sys.executable,
+        nanny=False,
+        death_timeout=PATIENCE,
+        worker_extra_args=["--dashboard-address", nowhere],
+        scheduler_options={"dashboard_address": nowhere},
+        job_script_prologue=[f"export PYTHONPATH={Path(__file__).parents[1]}"],
+    ) as cluster:
+        try:
+            command = ["sbatch", "--test-only"]
+            subprocess.run(
+                command, input=cluster.job_script(), capture_output=True, text=True, check=True
+            )
+        except FileNotFoundError:
+            raise SchedulerError("dask.scheduler: slurm, and there is no sbatch here") from None
+        except subprocess.CalledProcessError as error:
+            raise SchedulerError(
+                f"dask.scheduler: Slurm takes no workers: {error.stderr.strip()}; see "
+                "dask.partition and dask.account"
+            ) from None
+        cluster.scale(jobs=jobs)
+        logger.info("%d jobs of workers submitted, logs in %s", jobs, logs)
+        yield cluster
+
+
+def _interface(name: str | None) -> str:
+    """The network interface of that name, or the one that has the address of this machine's."""
+    import psutil
+
+    addresses = {
+        interface: [entry.address for entry in entries]
+        for interface, entries in psutil.net_if_addrs().items()
+    }
+    if name is None:
+        try:
+            address = socket.gethostbyname(socket.gethostname())
+        except OSError:
+            address = None
+        name = next((each for each, own in addresses.items() if address in own), None)
+    if name not in addresses:
+        raise SchedulerError(
+            f"dask.interface: {name or 'by default'} is no network interface of "
+            f"{socket.gethostname()}; there are {', '.join(addresses)}"
+        )
+    return name
+
+
+def compute(
+    tasks: Sequence, *, scheduler: str | SLURMCluster = "threads", workers: int = 1
+) -> list[Any]:
     """Results of Dask tasks, each made on one BLAS thread.
 
     Parameters
     ----------
     tasks : sequence of dask.delayed.Delayed
         Made by :func:`task`.
-    scheduler : str
-        ``threads``, ``processes`` or the address of a running ``distributed`` scheduler, such as
-        ``tcp://10.0.0.1:8786``.
+    scheduler : str or SLURMCluster
+        ``threads``, ``processes``, the address of a running ``distributed`` scheduler, such as
+        ``tcp://10.0.0.1:8786``, or what :func:`scheduler_for` gives.
     workers : int
         Threads or processes, at most one per core; a running cluster has its own.
 
     Raises
     ------
     SchedulerError
-        If no scheduler answers at the address.
+        If no scheduler answers at the address, or all workers that were submitted have ended.
     """
     if scheduler in ("threads", "processes"):
         # In this process the limit holds around all tasks: set and lifted inside of them it would
@@ -56,7 +169,38 @@ def compute(tasks: Sequence, *, scheduler: str = "threads", workers: int = 1) ->
             "`dask scheduler` and `dask worker`, or set it to threads or processes"
         ) from error
     with client:
-        return list(dask.compute(*tasks, scheduler=client))
+        try:
+            client.run(importlib.import_module, __package__)
+        except ImportError as error:
+            raise SchedulerError(
+                f"dask.scheduler: workers of {scheduler} lack what tasks need ({error}); start "
+                f"them in an environment like this, with {Path(__file__).parents[1]} on PYTHONPATH"
+            ) from error
+        futures = client.compute(list(tasks))
+        while not _done(futures):
+            if not isinstance(scheduler, str) and not _in_queue(scheduler):
+                raise SchedulerError(
+                    "dask.scheduler: all jobs of workers have ended before the work was done; "
+                    "their logs are in the folder .workers beside this one"
+                )
+        return client.gather(futures)
+
+
+def _done(futures: list) -> bool:
+    from distributed import TimeoutError, wait
+
+    try:
+        wait(futures, timeout=PATIENCE)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _in_queue(cluster: SLURMCluster) -> bool:
+    """Whether any job of workers waits or runs."""
+    jobs = ",".join(str(worker.job_id) for worker in cluster.workers.values())
+    found = subprocess.run(["squeue", "-h", "-j", jobs], capture_output=True, text=True)
+    return bool(found.stdout.strip())
 
 
 def task(function, nout: int):

@@ -7,7 +7,11 @@ rule record:
         **IMAGES,
         weights=rules.train.output.weights,
     output:
-        store=directory(ACTIVATIONS),
+        store=(
+            directory(ACTIVATIONS)
+            if RUN.activations.keep
+            else temp(directory(ACTIVATIONS))
+        ),
     log:
         f"{LOGS}/record/{{net}}.log",
     benchmark:
@@ -16,14 +20,13 @@ rule record:
         "../../envs/nets.yaml"
     threads: 1 + RUN.training.workers
     resources:
-        mem_mb=4000 + 500 * RUN.training.workers,
-        runtime=120,
+        **asks("record"),
         gpu=GPU,
     params:
         layers=RUN.layers,
         data=RUN.data.model_dump(),
         model=RUN.model.model_dump(),
-        activations=RUN.activations.model_dump(exclude={"store"}),
+        activations=RUN.activations.model_dump(exclude={"store", "keep"}),
         seed=RUN.statistics.seed,
         made_by=lambda wildcards: RUN.made_by(wildcards.net),
         device=RUN.device,
@@ -47,11 +50,10 @@ rule statistics:
         "../../envs/nets.yaml"
     threads: 4 if HEAVY else 1
     resources:
-        mem_mb=reduction_mb,
+        **asks("statistics"),
         # Decides nothing about the result, so no parameter.
-        scheduler=RUN.dask.scheduler,
-        runtime=240,
-        gpu=GPU,
+        dask=RUN.dask.model_dump_json(),
+        gpu=GPU if RUN.dask.here else 0,
     params:
         layers=RUN.layers,
         options=RUN.statistics.model_dump(),
@@ -78,10 +80,9 @@ rule correlation:
         "../../envs/nets.yaml"
     threads: 4 if HEAVY else 1
     resources:
-        mem_mb=reduction_mb,
-        scheduler=RUN.dask.scheduler,
-        runtime=240,
-        gpu=GPU,
+        **asks("correlation"),
+        dask=RUN.dask.model_dump_json(),
+        gpu=GPU if RUN.dask.here else 0,
     params:
         layers=RUN.layers,
         blocks=RUN.statistics.blocks,

@@ -19,12 +19,12 @@ rule draw_figS5:
         figure("figS5", MANY_TO_MANY, "{pair}"),
     log:
         f"{LOGS}/figS5/{{pair}}.log",
+    localrule: QUICK
     conda:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=1000 + 120 * WIDEST**2 // 10**6,
-        runtime=10,
+        **asks("figure"),
     params:
         pair=pair_of,
         layers=RUN.layers,
@@ -47,6 +47,7 @@ rule draw_figS9:
         figure("figS9", MANY_TO_MANY, "{pair}"),
     log:
         f"{LOGS}/figS9/{{pair}}.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -76,6 +77,7 @@ rule draw_eigenvalues:
         figure("eigenvalues", MANY_TO_MANY, "{pair}"),
     log:
         f"{LOGS}/eigenvalues/{{pair}}.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -107,6 +109,7 @@ rule draw_figS6:
         figure("figS6", MANY_TO_MANY, "{pair}"),
     log:
         f"{LOGS}/figS6/{{pair}}.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -161,6 +164,7 @@ rule draw_figS8:
         figure("figS8", MANY_TO_MANY, "{pair}"),
     log:
         f"{LOGS}/figS8/{{pair}}.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     threads: 1

@@ -20,8 +20,7 @@ rule cluster:
     # The decomposition of large graphs takes two.
     threads: 2 if WIDEST > 1000 else 1
     resources:
-        mem_mb=1000 + 250 * WIDEST**2 // 10**6,
-        runtime=120,
+        **asks("cluster"),
     params:
         clusters=RUN.clusters,
         threshold=RUN.clustering.threshold,

@@ -16,6 +16,7 @@ from convergent.config import (
 )
 from convergent.devices import slow_products
 from convergent.fingerprint import fingerprint
+from convergent.resources import Work
 
 # Snakemake puts what overlays name first; nets keep the order of config.yaml, and so do pairs.
 base = load_configfile(Path(workflow.basedir) / "config.yaml").get("nets")
@@ -30,7 +31,8 @@ except ConfigError as error:
 if slow_products():
     logger.warning(slow_products())
 
-RESULTS = f"results/{RUN.run}"
+WORK = Work(RUN)
+RESULTS = str(Path(RUN.results).expanduser() / RUN.run)
 # Of activations.smk, or the last two of observation.smk.
 ACTIVATIONS = f"{RESULTS}/activations/{{net}}.zarr"
 STATISTICS = f"{RESULTS}/statistics/{{net}}.zarr"
@@ -42,6 +44,8 @@ GPU = 0 if RUN.device == "cpu" else 1
 # Large layers are worth several threads; small ones are done before a thread would help.
 HEAVY = RUN.values_per_image > 100_000
 WIDEST = max(RUN.widths.values())
+# Figures that show whole matrices are jobs of their own on a cluster only where these are large.
+QUICK = WIDEST <= 1024
 # Categories of the report.
 ONE_TO_ONE = "Section 3: one to one"
 MORE_MATCHING = "Section S.2: more matching"
@@ -60,19 +64,17 @@ def code(script):
     return fingerprint(Path(workflow.basedir) / "workflow/scripts" / script)
 
 
-def reduction_mb(wildcards, threads):
-    """Memory of a job that reduces activations: a few matrices of a layer for each thread."""
-    return 1500 + threads * (200 + 32 * WIDEST**2 // 10**6)
+def asks(stage):
+    """Memory and time of a stage's jobs; each attempt that a cluster's profile makes gets more."""
+    need = getattr(WORK, stage)
 
+    def mem_mb(wildcards, threads, attempt):
+        return attempt * need(threads).mem_mb
 
-def observation_mb(wildcards):
-    """Memory of the job that observes all nets: batches, samples, matrices of all pairs."""
-    bytes_each = 4 if RUN.activations.dtype == "float32" else 2
-    nets, options = len(RUN.nets), RUN.activations
-    batches = 4 * options.batch_size * RUN.values_per_image * bytes_each
-    samples = RUN.statistics.samples * sum(RUN.widths.values()) * nets * bytes_each
-    matrices = 20 * nets**2 * sum(units**2 for units in RUN.widths.values())
-    return 3000 + 500 * RUN.training.workers + (batches + samples + matrices) // 10**6
+    def runtime(wildcards, threads, attempt):
+        return attempt * need(threads).runtime
+
+    return {"mem_mb": mem_mb, "runtime": runtime}
 
 
 def figure(name, category, pair):
@@ -89,11 +91,6 @@ def figure(name, category, pair):
         labels={"figure": name, "pair": pair},
     )
     return [png, f"{path}.pdf"]
-
-
-def information_mb(wildcards, threads):
-    """Memory of a job on mutual information: codes of both nets, packed and plain; matrices."""
-    return 1000 + WIDEST * RUN.statistics.samples * 4 // 10**6 + 40 * WIDEST**2 // 10**6
 
 
 def pair_of(wildcards):

@@ -26,6 +26,7 @@ rule draw_fig1:
         figure("fig1", ONE_TO_ONE, "{pair}"),
     log:
         f"{LOGS}/fig1/{{pair}}.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -54,6 +55,7 @@ rule draw_fig3:
         figure("fig3", ONE_TO_ONE, "{pair}"),
     log:
         f"{LOGS}/fig3/{{pair}}.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -122,6 +124,7 @@ rule draw_figS1:
         figure("figS1", "Section S.1: activation values", "{pair}"),
     log:
         f"{LOGS}/figS1/{{pair}}.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -149,6 +152,7 @@ rule fig4:
         figure("fig4", ONE_TO_ONE, "all"),
     log:
         f"{LOGS}/fig4.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -170,6 +174,7 @@ rule figS10:
         figure("figS10", MEAN_ACTIVATIONS, "all"),
     log:
         f"{LOGS}/figS10.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     threads: 1

@@ -16,9 +16,7 @@ rule fit_maps:
         "../../envs/analysis.yaml"
     threads: 4 if WIDEST > 256 else 1
     resources:
-        # Two copies of a layer's maps, and a few matrices.
-        mem_mb=1000 + (16 * len(RUN.mapping.decays) + 150) * WIDEST**2 // 10**6,
-        runtime=240,
+        **asks("fit_maps"),
     params:
         layers=RUN.layers,
         decays=RUN.mapping.decays,
@@ -46,8 +44,7 @@ rule fit_maps_sgd:
         "../../envs/analysis.yaml"
     threads: 4 if HEAVY else 1
     resources:
-        mem_mb=2500 + 300 * WIDEST**2 // 10**6,
-        runtime=720,
+        **asks("fit_maps_sgd"),
     params:
         layers=RUN.sgd_layers,
         made_by=made_by_pair,
@@ -73,8 +70,7 @@ rule mapping:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=30,
+        **asks("mapping"),
     params:
         layers=RUN.layers,
         code=code("mapping.py"),
@@ -93,8 +89,7 @@ rule hac:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=1000 + 120 * WIDEST**2 // 10**6,
-        runtime=30,
+        **asks("hac"),
     params:
         layers=RUN.layers,
         penalty=RUN.mapping.penalty,
@@ -125,6 +120,7 @@ rule table1:
         pdf=f"{RESULTS}/figures/table1.pdf",
     log:
         f"{LOGS}/table1.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     threads: 1

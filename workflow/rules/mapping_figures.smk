@@ -14,12 +14,12 @@ rule draw_fig5:
         figure("fig5", FEW_TO_ONE, "{pair}"),
     log:
         f"{LOGS}/fig5/{{pair}}.log",
+    localrule: QUICK
     conda:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=1000 + 120 * WIDEST**2 // 10**6,
-        runtime=10,
+        **asks("figure"),
     params:
         pair=pair_of,
         layers=RUN.layers,
@@ -45,12 +45,12 @@ rule draw_fig6:
         figure("fig6", FEW_TO_ONE, "{pair}"),
     log:
         f"{LOGS}/fig6/{{pair}}.log",
+    localrule: QUICK
     conda:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=1000 + 120 * WIDEST**2 // 10**6,
-        runtime=10,
+        **asks("figure"),
     params:
         pair=pair_of,
         layer=RUN.figures.layer,
@@ -77,12 +77,12 @@ rule draw_fig7:
         figure("fig7", FEW_TO_ONE, "{pair}"),
     log:
         f"{LOGS}/fig7/{{pair}}.log",
+    localrule: QUICK
     conda:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=1000 + 120 * WIDEST**2 // 10**6,
-        runtime=10,
+        **asks("figure"),
     params:
         pair=pair_of,
         layer=RUN.figures.layer,
@@ -106,6 +106,7 @@ rule draw_sparse_loss:
         figure("sparse_loss", FEW_TO_ONE, "{pair}"),
     log:
         f"{LOGS}/sparse_loss/{{pair}}.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     threads: 1

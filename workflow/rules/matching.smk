@@ -13,8 +13,7 @@ rule match:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=500 + 40 * WIDEST**2 // 10**6,
-        runtime=30,
+        **asks("match"),
     params:
         layers=RUN.layers,
         code=code("match.py"),
@@ -49,8 +48,7 @@ rule joint_densities:
         "../../envs/nets.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **asks("joint_densities"),
         gpu=0 if RUN.activations.store else GPU,
     params:
         # The paper's figure S1 shows conv1 and conv2.
@@ -58,7 +56,7 @@ rule joint_densities:
         made_by=made_by_pair,
         data=RUN.data.model_dump(),
         model=RUN.model.model_dump(),
-        activations=RUN.activations.model_dump(),
+        activations=RUN.activations.model_dump(exclude={"keep"}),
         seed=RUN.statistics.seed,
         device=RUN.device,
         code=code("joint_densities.py"),
@@ -81,8 +79,7 @@ rule agreement:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=500 + 100 * WIDEST**2 // 10**6,
-        runtime=30,
+        **asks("agreement"),
     params:
         layers=RUN.layers,
         code=code("agreement.py"),
@@ -102,6 +99,7 @@ rule measure_agreement:
         ),
     log:
         f"{LOGS}/measure_agreement.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -126,6 +124,7 @@ rule accuracy:
         ),
     log:
         f"{LOGS}/accuracy.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -152,6 +151,7 @@ rule unmatched:
         ),
     log:
         f"{LOGS}/unmatched.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     threads: 1

@@ -14,8 +14,7 @@ rule mutual_information_within:
         "../../envs/nets.yaml"
     threads: 4 if HEAVY else 1
     resources:
-        mem_mb=information_mb,
-        runtime=240,
+        **asks("mutual_information"),
         gpu=GPU,
     params:
         layers=RUN.layers,

@@ -16,8 +16,7 @@ rule observe:
         "../../envs/nets.yaml"
     threads: max(4 if HEAVY else 1, 1 + RUN.training.workers)
     resources:
-        mem_mb=observation_mb,
-        runtime=240,
+        **asks("observe"),
         gpu=GPU,
     params:
         nets=list(RUN.nets),
@@ -25,7 +24,7 @@ rule observe:
         layers=RUN.layers,
         data=RUN.data.model_dump(),
         model=RUN.model.model_dump(),
-        activations=RUN.activations.model_dump(exclude={"store"}),
+        activations=RUN.activations.model_dump(exclude={"store", "keep"}),
         statistics=RUN.statistics.model_dump(),
         device=RUN.device,
         code=code("observe.py"),

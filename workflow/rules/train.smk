@@ -15,12 +15,13 @@ rule images:
         f"{LOGS}/images.log",
     benchmark:
         f"{TIMES}/images.tsv"
+    # The other data sets are small, and CIFAR-10 may have to be downloaded.
+    localrule: not RUN.data.is_folder
     conda:
         "../../envs/nets.yaml"
     threads: 4 if RUN.data.is_folder else 1
     resources:
-        mem_mb=2000,
-        runtime=120,
+        **asks("images"),
     params:
         name=RUN.data.name,
         root=RUN.data.root,
@@ -47,9 +48,7 @@ rule train:
         "../../envs/nets.yaml"
     threads: 1 + RUN.training.workers
     resources:
-        mem_mb=4000 + 1500 * RUN.training.workers,
-        # Minutes: an epoch of ImageNet takes half an hour at the worst.
-        runtime=60 + RUN.training.epochs * (30 if RUN.data.is_folder else 5),
+        **asks("train"),
         gpu=GPU,
     params:
         seed=lambda wildcards: RUN.nets[wildcards.net].seed,

@@ -17,6 +17,7 @@ rule draw_fig2:
         figure("fig2", ONE_TO_ONE, "{pair}"),
     log:
         f"{LOGS}/fig2/{{pair}}.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -85,6 +86,7 @@ rule figS11:
         figure("figS11", MEAN_ACTIVATIONS, "all"),
     log:
         f"{LOGS}/figS11.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     threads: 1

@@ -16,8 +16,7 @@ rule units:
         "../../envs/nets.yaml"
     threads: 4 if HEAVY else 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        **asks("units"),
         gpu=GPU if RUN.pictures else 0,
     params:
         layers=RUN.layers,

@@ -1,6 +1,8 @@
 """What every script job does: find the library, log, and say plainly what went wrong."""
 
+import json
 import logging
+import os
 import sys
 import traceback
 import warnings
@@ -8,6 +10,9 @@ from pathlib import Path
 
 # The library beside this workflow, whatever environment the job runs in.
 sys.path.insert(0, str(Path(__file__).parents[1]))
+# What libraries keep in the home folder lies with Snakemake's own files: code, fonts, defaults.
+for variable in ("NUMBA_CACHE_DIR", "MPLCONFIGDIR", "DASK_CONFIG"):
+    os.environ.setdefault(variable, str(Path(".snakemake", "cache", variable).absolute()))
 
 
 def run(main, snakemake):
@@ -32,6 +37,28 @@ def run(main, snakemake):
         except Exception:
             traceback.print_exc(file=log)
             raise SystemExit(1) from None
+
+
+def device_of(snakemake):
+    """Where the job computes: on no GPU unless it asked Snakemake for one."""
+    from convergent.devices import choose_device
+
+    return choose_device(snakemake.params.device if snakemake.resources.gpu else "cpu")
+
+
+def scheduler_of(snakemake):
+    """Where the job's Dask tasks run, as long as the context lasts."""
+    from convergent.scheduling import scheduler_for
+
+    resources, options = snakemake.resources, json.loads(snakemake.resources.dask)
+    return scheduler_for(
+        options.pop("scheduler"),
+        threads=snakemake.threads,
+        mem_mb=resources.mem_mb,
+        runtime=resources.runtime,
+        logs=Path(snakemake.log[0]).with_suffix(".workers"),
+        **options,
+    )
 
 
 def peak_memory():

@@ -1,22 +1,22 @@
-from _job import run
+from _job import device_of, run, scheduler_of
 
 
 def main(snakemake):
-    from convergent.devices import choose_device
     from convergent.statistics import write_correlation
 
     params = snakemake.params
-    write_correlation(
-        snakemake.input.a,
-        snakemake.input.b,
-        snakemake.output.store,
-        params.layers,
-        blocks=params.blocks,
-        made_by=params.made_by,
-        device=choose_device(params.device),
-        scheduler=snakemake.resources.scheduler,
-        workers=snakemake.threads,
-    )
+    with scheduler_of(snakemake) as scheduler:
+        write_correlation(
+            snakemake.input.a,
+            snakemake.input.b,
+            snakemake.output.store,
+            params.layers,
+            blocks=params.blocks,
+            made_by=params.made_by,
+            device=device_of(snakemake),
+            scheduler=scheduler,
+            workers=snakemake.threads,
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-from _job import run
+from _job import device_of, run
 
 
 def main(snakemake):
@@ -27,10 +27,9 @@ def main(snakemake):
 
 def observed(snakemake, weights, units):
     from convergent import datasets, models, observation
-    from convergent.devices import choose_device
 
     params = snakemake.params
-    device = choose_device(params.device)
+    device = device_of(snakemake)
     images, index, classes = datasets.recorded(
         dict(snakemake.input.items()),
         params.data,

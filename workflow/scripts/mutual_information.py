@@ -1,8 +1,7 @@
-from _job import run
+from _job import device_of, run
 
 
 def main(snakemake):
-    from convergent.devices import choose_device
     from convergent.statistics import write_mutual_information
 
     write_mutual_information(
@@ -10,7 +9,7 @@ def main(snakemake):
         snakemake.params.layers,
         *snakemake.input,
         threads=snakemake.threads,
-        device=choose_device(snakemake.params.device),
+        device=device_of(snakemake),
     )
 
 

@@ -1,15 +1,14 @@
-from _job import run
+from _job import device_of, run
 
 
 def main(snakemake):
     import torch
 
     from convergent import datasets, models, observation
-    from convergent.devices import choose_device
 
     params, outputs = snakemake.params, snakemake.output
     torch.set_num_threads(snakemake.threads)
-    device = choose_device(params.device)
+    device = device_of(snakemake)
     options = dict(params.activations)
     images, index, classes = datasets.recorded(
         dict(snakemake.input.items()),

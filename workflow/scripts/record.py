@@ -1,15 +1,14 @@
-from _job import run
+from _job import device_of, run
 
 
 def main(snakemake):
     import torch
 
     from convergent import activations, datasets, models
-    from convergent.devices import choose_device
 
     params = snakemake.params
     torch.set_num_threads(snakemake.threads)
-    device = choose_device(params.device)
+    device = device_of(snakemake)
     options = dict(params.activations)
     images, index, classes = datasets.recorded(
         dict(snakemake.input.items()),

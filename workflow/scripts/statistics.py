@@ -1,21 +1,21 @@
-from _job import run
+from _job import device_of, run, scheduler_of
 
 
 def main(snakemake):
-    from convergent.devices import choose_device
     from convergent.statistics import write_statistics
 
     params = snakemake.params
-    write_statistics(
-        snakemake.input.activations,
-        snakemake.output.store,
-        params.layers,
-        made_by=params.made_by,
-        device=choose_device(params.device),
-        scheduler=snakemake.resources.scheduler,
-        workers=snakemake.threads,
-        **params.options,
-    )
+    with scheduler_of(snakemake) as scheduler:
+        write_statistics(
+            snakemake.input.activations,
+            snakemake.output.store,
+            params.layers,
+            made_by=params.made_by,
+            device=device_of(snakemake),
+            scheduler=scheduler,
+            workers=snakemake.threads,
+            **params.options,
+        )
 
 
 if __name__ == "__main__":

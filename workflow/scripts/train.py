@@ -1,4 +1,4 @@
-from _job import run
+from _job import device_of, run
 
 DECIDING = ["size", "mean", "std", "train_transform", "validation_transform"]
 
@@ -12,7 +12,7 @@ def main(snakemake):
 
     params = snakemake.params
     torch.set_num_threads(snakemake.threads)
-    device = devices.choose_device(params.device)
+    device = device_of(snakemake)
     source = snakemake.input.get("pixels") or params.data["root"]
     listing = pd.read_csv(snakemake.input.listing, dtype={"class": str, "path": str})
     train, validation = datasets.load(listing, source, params.data)

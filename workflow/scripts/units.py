@@ -1,11 +1,10 @@
-from _job import run
+from _job import device_of, run
 
 
 def main(snakemake):
     import torch
 
     from convergent import datasets, models, units
-    from convergent.devices import choose_device
 
     params = snakemake.params
     torch.set_num_threads(snakemake.threads)
@@ -24,7 +23,7 @@ def main(snakemake):
         index,
         params.data,
         pictures=params.pictures,
-        device=choose_device(params.device),
+        device=device_of(snakemake),
     )
 
 
