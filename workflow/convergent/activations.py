@@ -18,7 +18,7 @@ import zarr
 from numpy.typing import NDArray
 
 from convergent import ConvergentError
-from convergent.stores import DiskFullError, as_json, create, new_store, open_store, read, save
+from convergent.stores import DiskFullError, as_json, create, new_store, open_store, save
 
 if TYPE_CHECKING:
     import torch
@@ -284,7 +284,7 @@ def samples(array: zarr.Array, start: int, stop: int) -> NDArray:
     start, stop : int
         Range of images.
     """
-    block = read(array, start, stop)
+    block = array[start:stop]
     return block.reshape(-1, block.shape[-1])
 
 

@@ -22,7 +22,7 @@ from convergent.activations import Places, random_samples, taken
 from convergent.moments import Moments
 from convergent.mutual_information import correction, discretize, mutual_information
 from convergent.scheduling import compute, task
-from convergent.stores import StoreError, new_store, open_store, read, save
+from convergent.stores import StoreError, new_store, open_store, save
 from convergent.strongest import Strongest
 
 # Bytes of activations that one leaf of the reduction reads from each store.
@@ -314,7 +314,7 @@ def _reduce(
 
     def leaf(cuts: list[int]) -> list:
         start, stop = cuts[0], cuts[-1]
-        data = [read(array, start, stop) for array in arrays]
+        data = [array[start:stop] for array in arrays]
         flat = [block.reshape(-1, block.shape[-1]) for block in data]
         rows = (np.asarray(cuts) - start) * (len(flat[0]) // (stop - start))
         try:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,9 +23,8 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from convergent import ConvergentError
 
 # zarrs decodes in Rust. It works in the thread that asks (its own pool has one), so that a job
-# uses as many threads as it has callers. Whether a chunk is empty is not worth a look at each.
+# uses as many threads as it has callers.
 os.environ.setdefault("RAYON_NUM_THREADS", "1")
-zarr.config.set({"array.write_empty_chunks": True})
 if find_spec("zarrs"):
     zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
 
@@ -39,12 +39,83 @@ CHUNK_BYTES = 2 * 2**20
 SHARD_BYTES = 16 * 2**20
 
 
+# How the system's refusals read where they come without its number: from zarrs, and from torch,
+# which notices a full disk by its position in the file.
+FULL = ("os error 28", "No space left", "unexpected pos")
+REFUSED = ("os error 13", "os error 30", "Permission denied", "Read-only file system")
+
+# What must have made the store at a path, where that is known: the jobs of the workflow set it.
+origin: Callable[[str | Path], Mapping[str, Any] | None] = lambda path: None  # noqa: E731
+
+
 class StoreError(ConvergentError, ValueError):
     """A store that is missing, incomplete, damaged or foreign; the message names its path."""
 
 
-class DiskFullError(StoreError):
-    """A store that its disk could not hold."""
+class WritingError(ConvergentError, OSError):
+    """A result that could not be written; the message names its path and the cause."""
+
+
+class DiskFullError(WritingError):
+    """A result that its disk could not hold."""
+
+
+class CheckedArray(zarr.Array):
+    """An array of a finished store, of which nothing missing or damaged is read as a number.
+
+    Shards that hold the fill value alone are not written; the attribute ``empty`` names them, so
+    that any other that is not there was lost.
+    """
+
+    def __getitem__(self, selection: Any) -> Any:
+        start, stop = self._rows(selection)
+        try:
+            lost = [k for k in self.absent(start, stop) if k not in self.attrs.get("empty", ())]
+            if lost:
+                raise FileNotFoundError(f"its shard {lost[0]} is missing")
+            return super().__getitem__(selection)
+        except Exception as error:
+            raise StoreError(
+                f"{self.store_path}: rows {start} to {stop} cannot be read ({error}); "
+                "delete the store and run its rule again"
+            ) from error
+
+    def _rows(self, selection: Any) -> tuple[int, int]:
+        """The range of the first axis that a selection reads, which may be all of it."""
+        first = selection[0] if isinstance(selection, tuple) and selection else selection
+        length = self.shape[0]
+        if isinstance(first, int | np.integer):
+            return int(first) % length, int(first) % length + 1
+        return first.indices(length)[:2] if isinstance(first, slice) else (0, length)
+
+    def absent(self, start: int, stop: int) -> list[str]:
+        """Keys of the shards of rows `start` to `stop` that have no file."""
+        folder, sides = self.store_path.store.root / self.store_path.path, self.shards
+        grid = [range(math.ceil(n / side)) for n, side in zip(self.shape, sides, strict=True)]
+        grid[0] = range(start // sides[0], math.ceil(stop / sides[0]))
+        keys = map(self.metadata.encode_chunk_key, itertools.product(*grid))
+        return [key for key in keys if not (folder / key).is_file()]
+
+
+class Store(zarr.Group):
+    """A finished store, or a group of one, whose arrays are checked when they are read."""
+
+    def __getitem__(self, path: str) -> CheckedArray | Store:
+        try:
+            found = super().__getitem__(path)
+        except Exception as error:
+            what = "is missing" if isinstance(error, KeyError) else f"cannot be read ({error})"
+            raise StoreError(
+                f"{self.store_path}: {path} {what}; delete the store and run its rule again"
+            ) from error
+        if isinstance(found, zarr.Array):
+            return CheckedArray(found._async_array)
+        return Store(found._async_group)
+
+    def groups(self) -> Iterator[tuple[str, Store]]:
+        """Names and groups below this one."""
+        for name, group in super().groups():
+            yield name, Store(group._async_group)
 
 
 def digest(*parts: object) -> str:
@@ -58,55 +129,64 @@ def writing(path: str | Path) -> Iterator[Path]:
 
     Works for files and directories. When the block fails, what stood at `path` stays as it
     was and the scratch path is removed; one that a killed run left behind is overwritten.
+
+    Raises
+    ------
+    DiskFullError
+        If the disk fills.
+    WritingError
+        If there is no permission to write, or the disk is read-only.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.stem}.partial{path.suffix}")
-    _remove(scratch)
     try:
-        yield scratch
-        if scratch.is_dir():
-            _remove(path)
-        os.replace(scratch, path)
-    finally:
+        path.parent.mkdir(parents=True, exist_ok=True)
         _remove(scratch)
+        try:
+            yield scratch
+            if scratch.is_dir():
+                _remove(path)
+            os.replace(scratch, path)
+        finally:
+            _remove(scratch)
+    except Exception as error:
+        refusal = _refusal(path, error)
+        if refusal is None:
+            raise
+        raise refusal from error
 
 
 @contextmanager
 def new_store(path: str | Path) -> Iterator[zarr.Group]:
     """Yield an empty Zarr v3 group that becomes the store at `path` when the block succeeds.
 
-    The attribute ``complete`` is its last write.
-
-    Raises
-    ------
-    DiskFullError
-        If the disk fills.
+    The attribute ``complete`` is its last write. Errors are those of :func:`writing`.
     """
     with writing(path) as scratch:
-        try:
-            group = zarr.open_group(scratch, mode="w-", zarr_format=3)
-            yield group
-            group.attrs["complete"] = True
-        except Exception as error:
-            # An error that comes from zarrs has the system's number only in its words.
-            if getattr(error, "errno", None) != errno.ENOSPC and "os error 28" not in str(error):
-                raise
-            free = shutil.disk_usage(scratch.parent).free
-            raise DiskFullError(
-                f"{path}: its disk is full, {free / 1e6:.0f} MB are free; free some space, or keep "
-                "the results on another disk"
-            ) from error
+        group = zarr.open_group(scratch, mode="w-", zarr_format=3)
+        made_by = origin(path)
+        if made_by is not None:
+            group.attrs["made_by"] = as_json(made_by)
+        yield group
+        for _, array in group.members(max_depth=None):
+            if isinstance(array, zarr.Array):
+                empty = CheckedArray(array._async_array).absent(0, array.shape[0])
+                if empty:
+                    array.attrs["empty"] = empty
+        group.attrs["complete"] = True
 
 
-def open_store(path: str | Path, made_by: Mapping[str, Any] | None = None) -> zarr.Group:
+def open_store(path: str | Path, made_by: Mapping[str, Any] | None = None) -> Store:
     """Open a finished store for reading.
+
+    Its arrays raise :class:`StoreError` for what is missing or damaged when that is read.
 
     Parameters
     ----------
     path : path
     made_by : mapping, optional
-        What must have made the store: its attribute ``made_by``, compared as JSON.
+        What must have made the store: its attribute ``made_by``, compared as JSON. Left out,
+        what `origin` knows.
 
     Raises
     ------
@@ -116,13 +196,18 @@ def open_store(path: str | Path, made_by: Mapping[str, Any] | None = None) -> za
     """
     try:
         # Whole paths, as a task may read it in a process that runs in another folder.
-        group = zarr.open_group(Path(path).resolve(), mode="r")
+        group = Store(zarr.open_group(Path(path).resolve(), mode="r")._async_group)
     except FileNotFoundError:
         raise StoreError(f"{path}: no Zarr group here; has its rule been run?") from None
+    except Exception as error:
+        raise StoreError(
+            f"{path}: cannot be read ({error}); delete it and run its rule again"
+        ) from error
     if group.attrs.get("complete") is not True:
         raise StoreError(
             f"{path}: incomplete, its writer did not finish; delete it and run its rule again"
         )
+    made_by = origin(path) if made_by is None else made_by
     if made_by is not None:
         there, here = (_flat(m) for m in (group.attrs.get("made_by", {}), as_json(made_by)))
         differ = [
@@ -154,8 +239,8 @@ def create(
     """Create a sharded, compressed, checksummed array.
 
     Chunks and shards split the leading axes first, so that the last stays whole where it can;
-    `chunk_rows` bounds the chunk along the first. In arrays of floats a chunk that is missing
-    reads as NaN, never as zeros.
+    `chunk_rows` bounds the chunk along the first. In arrays of floats what was never written is
+    NaN, not zero.
     """
     dtype = np.dtype(dtype)
     chunk = _split(
@@ -184,23 +269,6 @@ def save(
     return array
 
 
-def read(array: zarr.Array, start: int = 0, stop: int | None = None) -> NDArray:
-    """Rows `start` to `stop` of the first axis.
-
-    Raises
-    ------
-    StoreError
-        If they cannot be read or fail their checksum; names the store, array and rows.
-    """
-    try:
-        return array[start:stop]
-    except Exception as error:
-        raise StoreError(
-            f"{array.store_path}: rows {start} to {stop} cannot be read ({error}); "
-            "delete the store and run its rule again"
-        ) from error
-
-
 def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Leaves of nested mappings by their dotted keys."""
     leaves = {}
@@ -219,6 +287,26 @@ def _split(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
         rest = math.prod(shape[axis + 1 :])
         block.append(max(1, min(length, size // rest)))
     return tuple(block)
+
+
+def _refusal(path: Path, error: Exception) -> WritingError | None:
+    """What kept the system from writing `path`, if that is what an error tells."""
+    number, words = getattr(error, "errno", None), str(error)
+    if number in (errno.ENOSPC, errno.EDQUOT) or any(part in words for part in FULL):
+        free = shutil.disk_usage(path.parent).free
+        return DiskFullError(
+            f"{path}: its disk is full, {free / 1e6:.0f} MB are free; free some space, or keep "
+            "the results on another disk"
+        )
+    elsewhere = getattr(error, "filename", None)
+    ours = elsewhere is None or Path(elsewhere).is_relative_to(path.parent)
+    refused = number in (errno.EACCES, errno.EPERM, errno.EROFS)
+    if ours and (refused or any(part in words for part in REFUSED)):
+        return WritingError(
+            f"{path}: cannot be written ({words}); give yourself the right to write there, or keep "
+            "the results in another folder"
+        )
+    return None
 
 
 def _remove(path: Path) -> None:
