@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import itertools
 import json
+import logging
 import math
 import os
 import shutil
@@ -27,6 +29,8 @@ from convergent import ConvergentError
 os.environ.setdefault("RAYON_NUM_THREADS", "1")
 if find_spec("zarrs"):
     zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
+
+logger = logging.getLogger(__name__)
 
 # zstd at level 1 shrinks float16 activations by their share of zeros, more than twice where three
 # in four are; higher levels gained nothing and shuffles read slower (docs/performance.md). Both
@@ -121,6 +125,25 @@ class Store(zarr.Group):
 def digest(*parts: object) -> str:
     """Short hash of values by their `repr`, for the name of a file that depends on them."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def alone(path: str | Path) -> Iterator[None]:
+    """Hold the lock at `path`, an empty file, while the block runs.
+
+    Waits for another process that holds it; one that was killed holds it no more. Where the file
+    system has no locks, nothing is waited for.
+    """
+    with open(path, "a") as lock:
+        try:
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                logger.warning("%s: waiting for another process that holds it", path)
+                fcntl.lockf(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            logger.warning("%s: no locks here (%s)", path, error)
+        yield
 
 
 @contextmanager
