@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import suppress
 
 import numpy as np
@@ -231,6 +232,43 @@ def test_a_full_disk_is_known_by_either_writer(tmp_path, error):
     with pytest.raises(DiskFullError, match=r"x\.zarr: its disk is full, \d+ MB are free"):
         write()
     assert not list(tmp_path.iterdir())
+
+
+def test_of_those_that_wait_for_a_lock_only_the_last_goes_on(tmp_path):
+    """As jobs of Snakemakes that were killed one after the other."""
+    code = (
+        "import sys, time; from pathlib import Path; from convergent.stores import alone\n"
+        "with alone('lock', last=True):\n"
+        "    print(sys.argv[1], file=open('ran', 'a'), flush=True)\n"
+        "    while not Path('go').exists(): time.sleep(0.02)"
+    )
+
+    def start(name):
+        command = [sys.executable, "-c", code, name]
+        return subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+
+    def ran():
+        return (tmp_path / "ran").read_text().split() if (tmp_path / "ran").exists() else []
+
+    killed = start("killed")
+    while not ran():
+        time.sleep(0.02)
+    killed.kill()
+    killed.communicate()
+    first = start("first")
+    while "first" not in ran():
+        time.sleep(0.02)
+    waiting = []
+    for name in ("second", "third"):
+        waiting.append(start(name))
+        assert "waiting for the process" in waiting[-1].stderr.readline()
+    assert ran() == ["killed", "first"]
+    (tmp_path / "go").touch()
+    for process, code in ((first, 0), (waiting[0], 1), (waiting[1], 0)):
+        message = process.communicate(timeout=60)[1]
+        assert process.returncode == code
+        assert ("SupersededError" in message) == (code == 1)
+    assert ran() == ["killed", "first", "third"]
 
 
 def test_stores_are_found_from_another_folder(tmp_path, monkeypatch):

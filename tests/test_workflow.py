@@ -4,96 +4,25 @@ The repository is copied, so that its library can be edited, and run once; the t
 at the results and at what each change would rerun.
 """
 
-import os
 import shutil
-import subprocess
-import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 import zarr
 from PIL import Image
+from running import LAYERS, RUN, jobs, planned, snakemake
 
-ROOT = Path(__file__).parents[1]
-LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
 UNITS = dict(zip(LAYERS, [4, 6, 8, 8, 6, 10, 9], strict=True))
 SIDES = dict(zip(LAYERS, [16, 7, 3, 3, 3], strict=False))
-IMAGES, RUN = 30, "results/tiny"
+IMAGES = 30
 PAIR_FIGURES = ["fig1", "fig2", "fig3", "fig5", "fig6", "fig7"]
 PAIR_FIGURES += [f"figS{number}" for number in range(1, 10)]
 PAIR_FIGURES += ["matched_information", "sparse_loss", "eigenvalues"]
 RUN_FIGURES = ["fig4", "figS10", "figS11", "figS12"]
-TINY = {
-    "run": "tiny",
-    "nets": {"net1": {"seed": 1}, "net2": {"seed": 2}},
-    "device": "cpu",
-    "data": {"name": "arrays", "root": "images.npz"},
-    "model": {"channels": [4, 6, 8, 8, 6], "fully_connected": [10, 9]},
-    "training": {"epochs": 1},
-    "statistics": {"blocks": 3},
-    "mapping": {"sgd": {"layers": ["conv1", "fc6"], "iterations": 20}},
-    "clustering": {"k": {"conv1": 3, "conv2": 4, "fc6": "auto"}, "alpha": 0.3},
-    "units": {"pictures": {**dict.fromkeys(LAYERS[:5], "all"), "fc6": [0, 3]}},
-}
 DECAYS = [0, *(10.0**e for e in (-5, -4.5, *np.arange(-4, -1.9, 0.2), -1.5, -1))]
-
-
-def copy_repository(folder):
-    for name in ("workflow", "profiles", "envs", "presets"):
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    shutil.copy(ROOT / "Snakefile", folder)
-    values = yaml.safe_load((ROOT / "config.yaml").read_text())
-    del values["nets"]["net3"], values["nets"]["net4"]
-    for key, value in TINY.items():
-        values[key] = values[key] | value if isinstance(value, dict) else value
-    (folder / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-
-
-def snakemake(folder, *arguments, fails=False):
-    env = {k: v for k, v in os.environ.items() if k != "SNAKEMAKE_PROFILE"}
-    run = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
-        cwd=folder,
-        env=env,
-        capture_output=True,
-        text=True,
-    )
-    output = run.stdout + run.stderr
-    assert (run.returncode != 0) == fails, output
-    return output
-
-
-def jobs(output):
-    """Rules that a run executed, or a dry run would, and how often."""
-    if "Job stats:" not in output:
-        assert "Nothing to be done" in output, output
-        return {}
-    table = output.split("Job stats:")[1].split("total")[0].splitlines()[3:]
-    counts = {row.split()[0]: int(row.split()[1]) for row in table if row.strip()}
-    counts.pop("all", None)  # has nothing to run
-    return counts
-
-
-def planned(folder, *arguments):
-    return jobs(snakemake(folder, *arguments, "-n"))
-
-
-@pytest.fixture(scope="session")
-def project(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("project")
-    copy_repository(folder)
-    rng = np.random.default_rng(0)
-    labels = np.arange(120) % 3
-    pixels = rng.integers(0, 80, size=(120, 16, 16)) + 80 * labels[:, None, None]
-    np.savez(folder / "images.npz", images=pixels.astype(np.uint8), labels=labels)
-    snakemake(folder)
-    return folder
 
 
 def test_results_are_where_the_design_says(project):
@@ -431,5 +360,5 @@ def test_a_net_that_dies_says_so_and_earlier_weights_come_back(project):
     # A failure must not pass for a result when it is run again.
     assert planned(project, target, "--config", recipe) == {"train": 1}
     snakemake(project, target)
-    assert "resumed after epoch 1 of 1" in (project / RUN / "logs/train/net1.log").read_text()
+    assert "resumed after epoch 10 of 10" in (project / RUN / "logs/train/net1.log").read_text()
     assert (project / target).read_bytes() == before

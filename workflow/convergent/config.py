@@ -40,8 +40,9 @@ PAPER_DECAYS = (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 # What the paper calls significantly non-zero (section 4): SGD leaves no weight at zero.
 SIGNIFICANT = 1e-3
 
-RunName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-NetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+# Names of folders and files, which can leave neither their folder nor a file system's limit.
+RunName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+NetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -619,12 +620,13 @@ def check_data(config: Config) -> None:
         try:
             with np.load(data.root, allow_pickle=False) as file:
                 labels, mask = file["labels"], file.get("validation")
-        except (OSError, ValueError, KeyError) as error:
+            share = math.ceil(len(labels) * data.validation_fraction)
+            count = share if mask is None else int(mask.astype(bool).sum())
+        # Whatever a damaged archive, or an array of anything, raises.
+        except Exception as error:
             raise ConfigError(
                 f"data.root: {data.root} is not an .npz file with images and labels ({error})"
             ) from error
-        share = math.ceil(len(labels) * data.validation_fraction)
-        count = share if mask is None else int(mask.sum())
     else:
         count = 10_000 if data.name == "cifar10" else math.ceil(1797 * data.validation_fraction)
     if count < blocks:

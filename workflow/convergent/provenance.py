@@ -126,7 +126,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> str:
-    """This machine: its name, kind and number of cores."""
+    """Name, kind and number of cores of where this runs."""
     return f"{platform.node()}: {platform.machine()}, {os.cpu_count()} cores"
 
 

@@ -10,7 +10,9 @@ import json
 import logging
 import math
 import os
+import platform
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -62,6 +64,10 @@ class WritingError(ConvergentError, OSError):
 
 class DiskFullError(WritingError):
     """A result that its disk could not hold."""
+
+
+class SupersededError(ConvergentError, RuntimeError):
+    """A process whose work another has begun anew."""
 
 
 class CheckedArray(zarr.Array):
@@ -128,21 +134,40 @@ def digest(*parts: object) -> str:
 
 
 @contextmanager
-def alone(path: str | Path) -> Iterator[None]:
-    """Hold the lock at `path`, an empty file, while the block runs.
+def alone(path: str | Path, *, last: bool = False) -> Iterator[None]:
+    """Hold the lock at `path`, a file for nothing else, while the block runs.
 
     Waits for another process that holds it; one that was killed holds it no more. Where the file
     system has no locks, nothing is waited for.
+
+    Parameters
+    ----------
+    path : path
+    last : bool
+        Whether of several that wait only the one that came last may go on.
+
+    Raises
+    ------
+    SupersededError
+        If another came since and only the last may go on.
     """
-    with open(path, "a") as lock:
+    ticket = f"{platform.node()} {os.getpid()} {time.time_ns()}"
+    with open(path, "a+") as lock:
+        if last:
+            lock.truncate(0)
+            lock.write(ticket)
+            lock.flush()
         try:
             try:
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
-                logger.warning("%s: waiting for another process that holds it", path)
+                logger.warning("%s: waiting for the process that holds it", path)
                 fcntl.lockf(lock, fcntl.LOCK_EX)
         except OSError as error:
             logger.warning("%s: no locks here (%s)", path, error)
+        lock.seek(0)
+        if last and lock.read() != ticket:
+            raise SupersededError(f"{path}: another process came since; this one is not wanted")
         yield
 
 

@@ -19,8 +19,9 @@ def run(main, snakemake):
     # Where Snakemake was promised more cores than there are.
     snakemake.threads = min(snakemake.threads, cores())
     path = Path(snakemake.log[0])
-    # A Snakemake that was killed leaves its jobs running: two that write the same go one by one.
-    with alone(path.with_name(f".{path.name}.lock")), open(path, "w", buffering=1) as log:
+    # A Snakemake that was killed leaves its jobs running: the next waits for those, and wins.
+    lock = alone(path.with_name(f".{path.name}.lock"), last=True)
+    with lock, open(path, "w", buffering=1) as log:
         sys.stderr = log
         form = "%(asctime)s %(message)s"
         logging.basicConfig(stream=log, level=logging.INFO, format=form, force=True)
