@@ -12,10 +12,12 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+import torch
 
 from convergent.stores import (
     DiskFullError,
     StoreError,
+    WritingError,
     as_json,
     new_store,
     open_store,
@@ -232,6 +234,66 @@ def test_a_full_disk_is_known_by_either_writer(tmp_path, error):
     with pytest.raises(DiskFullError, match=r"x\.zarr: its disk is full, \d+ MB are free"):
         write()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def unwritable(tmp_path):
+    """A folder in which this process may read but not write, as any but root may not."""
+    folder = tmp_path / "unwritable"
+    folder.mkdir()
+    (folder / "x.csv").write_text("old")
+    with new_store(folder / "x.zarr") as group:
+        save(group, "a", np.arange(3), ("unit",))
+    for path in (tmp_path, *list(tmp_path.parents)[:2]):
+        path.chmod(0o755)
+    folder.chmod(0o555)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    yield folder
+    os.seteuid(user)
+
+
+@pytest.mark.parametrize("kind", ["unwritable", "small_disk"])
+def test_where_nothing_may_be_written_the_old_stays(request, kind):
+    """For want of permission, and on a disk that is read-only."""
+    folder = request.getfixturevalue(kind)
+    if kind == "small_disk":
+        (folder / "x.csv").write_text("old")
+        with new_store(folder / "x.zarr") as group:
+            save(group, "a", np.arange(3), ("unit",))
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+
+    def csv():
+        with writing(folder / "x.csv") as path:
+            path.write_text("new")
+
+    def torch_file():
+        with writing(folder / "x.pt") as path, open(path, "wb") as file:
+            torch.save({}, file)
+
+    def store(name):
+        with new_store(folder / name) as group:
+            save(group, "a", np.arange(4), ("unit",))
+
+    for write, name in (
+        (csv, "x.csv"), (torch_file, "x.pt"), (lambda: store("x.zarr"), "x.zarr"),
+        (lambda: store("deeper/y.zarr"), "deeper/y.zarr"),
+    ):  # fmt: skip
+        with pytest.raises(WritingError, match=rf"{name}: cannot be written .*give yourself"):
+            write()
+    assert sorted(p.name for p in folder.iterdir()) == ["x.csv", "x.zarr"]
+    assert (folder / "x.csv").read_text() == "old"
+    np.testing.assert_array_equal(open_store(folder / "x.zarr")["a"][...], np.arange(3))
+
+
+def test_what_cannot_be_read_is_not_taken_for_what_cannot_be_written(tmp_path):
+    def write():
+        with writing(tmp_path / "out/x.csv"):
+            raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere/images.csv")
+
+    with pytest.raises(PermissionError, match="/elsewhere"):
+        write()
 
 
 def test_of_those_that_wait_for_a_lock_only_the_last_goes_on(tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import re
 import shutil
 import signal
 import subprocess
@@ -12,11 +13,12 @@ from contextlib import suppress
 import numpy as np
 import pandas as pd
 import psutil
+import pytest
 import torch
 from running import ENVIRONMENT, RUN, snakemake
 
 TARGETS = ["net1", "net2", "accuracy", "cluster_stability", f"{RUN}/pairs/net1-net2/mapping.csv"]
-KILLS = 11
+KILLS = 10
 
 
 def contents(run):
@@ -74,7 +76,7 @@ def test_killed_at_any_moment_a_run_ends_as_if_never_disturbed(project, tmp_path
     arguments = [*TARGETS, "--directory", str(tmp_path)]
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
     run, seen, jobs, orphans = tmp_path / RUN, [], [], 0
-    for number, what in zip(range(KILLS), itertools.cycle(["snakemake", "all", "job"])):
+    for number, what in zip(range(KILLS), itertools.cycle(["snakemake", "job", "all"])):
         with open(tmp_path / "output", "w+") as output:
             process = subprocess.Popen(
                 command, cwd=project, env=ENVIRONMENT, stdout=output, stderr=output
@@ -83,7 +85,7 @@ def test_killed_at_any_moment_a_run_ends_as_if_never_disturbed(project, tmp_path
             while process.poll() is None and "Job stats" not in (tmp_path / "output").read_text():
                 time.sleep(0.05)
             # The first as soon as an epoch has been trained, the others at random.
-            until = time.monotonic() + (60 if number == 0 else rng.uniform(0, 7))
+            until = time.monotonic() + (60 if number == 0 else rng.uniform(0, 6))
             while process.poll() is None and time.monotonic() < until:
                 if number == 0 and any(checkpoint.glob("[!.]*.pt")):
                     break
@@ -106,3 +108,34 @@ def test_killed_at_any_moment_a_run_ends_as_if_never_disturbed(project, tmp_path
     found, expected = contents(run), contents(project / RUN)
     assert {"nets/net1/weights.pt", "pairs/net1-net2/mapping.csv"} <= found.keys()
     assert found == {name: expected[name] for name in found}
+
+
+def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_space(project, tmp_path):
+    """Nothing with a final name is less than whole."""
+    results, target = tmp_path / "results", f"{RUN}/nets/net1/weights.pt"
+    results.mkdir()
+    for name in ("config.yaml", "images.npz"):
+        shutil.copy(project / name, tmp_path)
+    try:
+        mount = ["mount", "-t", "tmpfs", "-o", "size=112k", "tmpfs", str(results)]
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a small disk cannot be mounted here: {error}")
+    try:
+        output = snakemake(project, target, "--directory", str(tmp_path), fails=True)
+        assert re.search(r"error: results/\S+: its disk is full, \d+ MB are free", output)
+        found, expected = contents(tmp_path / RUN), contents(project / RUN)
+        assert found == {name: expected[name] for name in found}
+        assert not list(results.rglob(".*partial*"))
+        for path in results.rglob("*.pt"):
+            torch.load(path, weights_only=True)
+        subprocess.run(["mount", "-o", "remount,size=8m", str(results)], check=True)
+        snakemake(project, target, "--directory", str(tmp_path))
+        weights = (tmp_path / target).read_bytes()
+        assert weights == (project / target).read_bytes()
+        subprocess.run(["mount", "-o", "remount,ro", str(results)], check=True)
+        output = snakemake(project, "net1", "--directory", str(tmp_path), fails=True)
+        assert "Read-only file system" in output
+        assert (tmp_path / target).read_bytes() == weights
+    finally:
+        subprocess.run(["umount", str(results)], check=True)

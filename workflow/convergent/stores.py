@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -45,10 +46,9 @@ CHUNK_BYTES = 2 * 2**20
 SHARD_BYTES = 16 * 2**20
 
 
-# How the system's refusals read where they come without its number: from zarrs, and from torch,
-# which notices a full disk by its position in the file.
-FULL = ("os error 28", "No space left", "unexpected pos")
-REFUSED = ("os error 13", "os error 30", "Permission denied", "Read-only file system")
+# The system's refusals: a full disk or quota, no permission, a read-only disk.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 # What must have made the store at a path, where that is known: the jobs of the workflow set it.
 origin: Callable[[str | Path], Mapping[str, Any] | None] = lambda path: None  # noqa: E731
@@ -339,19 +339,23 @@ def _split(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
 
 def _refusal(path: Path, error: Exception) -> WritingError | None:
     """What kept the system from writing `path`, if that is what an error tells."""
-    number, words = getattr(error, "errno", None), str(error)
-    if number in (errno.ENOSPC, errno.EDQUOT) or any(part in words for part in FULL):
+    causes = [error]
+    while causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(causes[-1].__cause__ or causes[-1].__context__)
+    numbers = [getattr(cause, "errno", None) for cause in causes]
+    # zarrs has the number in its words alone.
+    numbers += [int(number) for number in re.findall(r"\(os error (\d+)\)", str(error))]
+    if any(number in FULL for number in numbers):
         free = shutil.disk_usage(path.parent).free
         return DiskFullError(
             f"{path}: its disk is full, {free / 1e6:.0f} MB are free; free some space, or keep "
             "the results on another disk"
         )
-    elsewhere = getattr(error, "filename", None)
-    ours = elsewhere is None or Path(elsewhere).is_relative_to(path.parent)
-    refused = number in (errno.EACCES, errno.EPERM, errno.EROFS)
-    if ours and (refused or any(part in words for part in REFUSED)):
+    read = getattr(error, "filename", None)
+    ours = read is None or Path(read).is_relative_to(path.parent)
+    if ours and any(number in REFUSED for number in numbers):
         return WritingError(
-            f"{path}: cannot be written ({words}); give yourself the right to write there, or keep "
+            f"{path}: cannot be written ({error}); give yourself the right to write there, or keep "
             "the results in another folder"
         )
     return None

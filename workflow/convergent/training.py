@@ -184,8 +184,8 @@ def train(
             )
             if checkpoint is not None:
                 state = {part: module.state_dict() for part, module in parts.items()}
-                with writing(checkpoint) as path:
-                    torch.save({**state, "history": history}, path)
+                with writing(checkpoint) as path, open(path, "wb") as file:
+                    torch.save({**state, "history": history}, file)
     weights = {key: value.cpu().contiguous() for key, value in net.state_dict().items()}
     return weights, history
 
