@@ -4,6 +4,7 @@ The repository is copied, so that its library can be edited, and run once; the t
 at the results and at what each change would rerun.
 """
 
+import os
 import shutil
 import zipfile
 
@@ -136,6 +137,20 @@ def test_figures_redraw_alone(project):
         assert path.read_bytes() == content
 
 
+def test_other_images_rerun_all_and_the_same_nothing(project):
+    path = project / "images.npz"
+    content, times = path.read_bytes(), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    with np.load(path) as file:
+        pixels, labels = file["images"], file["labels"]
+    pixels[7, 3, 3] += 1
+    np.savez(path, images=pixels, labels=labels)
+    everything = {"images": 1, "train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM
+    assert planned(project) == everything
+    path.write_bytes(content)
+    os.utime(path, ns=times)
+    assert planned(project) == {}
+
+
 def test_figures_of_any_pair_are_targets(project):
     """net3 joins by an overlay, as a preset would bring it."""
     (project / "more.yaml").write_text("nets: {net3: {seed: 3}, net1: null}")
@@ -203,6 +218,12 @@ STATISTICS |= UNITS_SEEN
         ("convergent/models.py", "float = 1e-4", "float = 2e-4",
          {"train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
         ("scripts/fig4.py", "snakemake.params.layers", "[*snakemake.params.layers]", {"fig4": 1}),
+        # What every job does beside its work decides no result.
+        ("scripts/_job.py", "configured = config.load", "configured = (config.load)", {}),
+        ("scripts/_job.py", "at most %s of memory", "at most %s", {}),
+        ("convergent/provenance.py", "indent=2", "indent=3", {}),
+        ("rules/train.smk", "rule train:", "# why\nrule train:", {}),
+        ("../config.yaml", "run: tiny", "# why\nrun: tiny", {}),
     ],
 )  # fmt: skip
 def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
@@ -220,6 +241,15 @@ def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
     ("key", "expected"),
     [
         ("training={workers: 3}", {}),
+        ("accept_changes=true", {}),
+        ("data={seed: 1}",
+         {"images": 1, "train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
+        ("data={mean: [0.4]}", {"train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
+        ("statistics={seed: 1}", {"record": 2} | STATISTICS | DOWNSTREAM),
+        ("training={epochs: 11}",
+         {"train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
+        ("layers=[conv1, conv2, fc6]", {"record": 2} | STATISTICS | DOWNSTREAM),
+        ("clustering={k: {conv1: 2}}", CLUSTERS),
         ("dask={scheduler: processes}", {}),
         ("activations={positions: 5}", {"record": 2} | STATISTICS | DOWNSTREAM),
         ("figures={layer: conv2}",
@@ -292,6 +322,22 @@ def test_an_image_folder_is_checked_then_used(project, tmp_path):
     snakemake(project, "net1", "--config", "run=folder", data)
     store = zarr.open_group(project / "results/folder/activations/net1.zarr", mode="r")
     assert store["conv1"].shape == (22, 16, 16, 4)
+    options = ["net1", "--config", "run=folder", data]
+    assert planned(project, *options) == {}
+    (tmp_path / "notes.txt").touch()
+    assert planned(project, *options) == {}
+    # Changed where it is, which no folder tells: found by whatever reads it.
+    before = bad.stat()
+    Image.fromarray(255 - pixels).save(bad)
+    recorded = "results/folder/activations/net1.zarr"
+    output = snakemake(project, *options, "-f", "-R", "train", fails=True)
+    assert f"{bad}: has changed since it was listed" in output
+    bad.write_bytes(whole)
+    os.utime(bad, ns=(before.st_atime_ns, before.st_mtime_ns))
+    # Another image: the folder has changed.
+    Image.fromarray(pixels).save(tmp_path / "train/dog/11.jpg")
+    expected = {"images": 1, "train": 1, "record": 1, "statistics": 1, "units": 1}
+    assert planned(project, *options) == expected
 
 
 def test_without_a_store_the_numbers_are_the_same(project):
@@ -346,6 +392,51 @@ def test_a_store_of_another_configuration_is_refused(project):
     finally:
         shutil.rmtree(project / RUN)
         shutil.move(kept, project / RUN)
+        snakemake(project, "--touch")
+
+
+def test_no_damaged_store_is_averaged_in(project):
+    """Whatever is wrong with whichever store: the jobs that read it fail and name it."""
+    kept, run = project / "kept", project / RUN
+    shutil.copytree(run, kept)
+    pair = run / "pairs/net1-net2"
+
+    def shard(array):
+        return next(p for p in (array / "c").rglob("*") if p.is_file())
+
+    def noise(path):
+        content = bytearray(path.read_bytes())
+        content[10:60] = np.random.default_rng(0).bytes(50)
+        path.write_bytes(content)
+
+    try:
+        shard(run / "activations/net1.zarr/conv3").unlink()
+        noise(shard(run / "activations/net2.zarr/fc6"))
+        noise(shard(pair / "correlation.zarr/conv2/correlation"))
+        os.truncate(shard(pair / "mapping.zarr/conv4/ab/weights"), 40)
+        shutil.rmtree(run / "units/net2.zarr/conv1")
+        (run / "units/net1.zarr/zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
+        shutil.rmtree(run / "nets/net2/mutual_information.zarr")
+        shutil.copytree(
+            kept / "statistics/net1.zarr", run / "statistics/net2.zarr", dirs_exist_ok=1
+        )
+        made = [pair / "hac.zarr", pair / "clusters.csv", pair / "joint_densities.zarr"]
+        made += [pair / "matching.csv", run / "figures/net1-net2/fig2.png"]
+        snakemake(project, "--touch")
+        output = snakemake(
+            project, *(str(p.relative_to(project)) for p in made), "-k", "-R", "hac", "cluster",
+            "joint_densities", "match", "fig2", fails=True,
+        )  # fmt: skip
+        for message in (
+            "mapping.zarr/conv4/ab/weights: rows",
+            "statistics/net2.zarr: made by another configuration (nets.net1: 1 there, absent here",
+            "correlation.zarr/conv2/correlation: rows 0 to 6 cannot be read",
+        ):
+            assert message in output
+        assert not any(path.exists() for path in made)
+    finally:
+        shutil.rmtree(run)
+        shutil.move(kept, run)
         snakemake(project, "--touch")
 
 
