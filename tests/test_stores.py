@@ -290,9 +290,12 @@ def test_where_nothing_may_be_written_the_old_stays(request, kind):
 def test_what_cannot_be_read_is_not_taken_for_what_cannot_be_written(tmp_path):
     def write():
         with writing(tmp_path / "out/x.csv"):
-            raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere/images.csv")
+            try:
+                raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere/0.png")
+            except PermissionError as error:
+                raise StoreError(f"cannot be read ({error})") from error
 
-    with pytest.raises(PermissionError, match="/elsewhere"):
+    with pytest.raises(StoreError, match="cannot be read .*/elsewhere"):
         write()
 
 

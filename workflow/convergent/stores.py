@@ -100,7 +100,8 @@ class CheckedArray(zarr.Array):
 
     def absent(self, start: int, stop: int) -> list[str]:
         """Keys of the shards of rows `start` to `stop` that have no file."""
-        folder, sides = self.store_path.store.root / self.store_path.path, self.shards
+        folder = self.store_path.store.root / self.store_path.path
+        sides = self.shards or self.chunks
         grid = [range(math.ceil(n / side)) for n, side in zip(self.shape, sides, strict=True)]
         grid[0] = range(start // sides[0], math.ceil(stop / sides[0]))
         keys = map(self.metadata.encode_chunk_key, itertools.product(*grid))
@@ -339,25 +340,24 @@ def _split(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
 
 def _refusal(path: Path, error: Exception) -> WritingError | None:
     """What kept the system from writing `path`, if that is what an error tells."""
-    causes = [error]
-    while causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(causes[-1].__cause__ or causes[-1].__context__)
-    numbers = [getattr(cause, "errno", None) for cause in causes]
-    # zarrs has the number in its words alone.
-    numbers += [int(number) for number in re.findall(r"\(os error (\d+)\)", str(error))]
-    if any(number in FULL for number in numbers):
-        free = shutil.disk_usage(path.parent).free
-        return DiskFullError(
-            f"{path}: its disk is full, {free / 1e6:.0f} MB are free; free some space, or keep "
-            "the results on another disk"
-        )
-    read = getattr(error, "filename", None)
-    ours = read is None or Path(read).is_relative_to(path.parent)
-    if ours and any(number in REFUSED for number in numbers):
-        return WritingError(
-            f"{path}: cannot be written ({error}); give yourself the right to write there, or keep "
-            "the results in another folder"
-        )
+    cause: BaseException | None = error
+    while cause is not None:
+        # zarrs has the number in its words alone.
+        words = re.search(r"\(os error (\d+)\)", str(cause))
+        number = int(words[1]) if words else getattr(cause, "errno", None)
+        file = getattr(cause, "filename", None)
+        if number in FULL:
+            free = shutil.disk_usage(path.parent).free
+            return DiskFullError(
+                f"{path}: its disk is full, {free / 1e6:.0f} MB are free; free some space, or keep "
+                "the results on another disk"
+            )
+        if number in REFUSED and (file is None or Path(file).is_relative_to(path.parent)):
+            return WritingError(
+                f"{path}: cannot be written ({cause}); give yourself the right to write there, or "
+                "keep the results in another folder"
+            )
+        cause = cause.__cause__ or cause.__context__
     return None
 
 

@@ -45,9 +45,12 @@ def know(snakemake):
 
     configured = config.load(snakemake.config)
     stores.origin = configured.made_by
+    device = snakemake.params.get("device")
+    if device == "auto" and not snakemake.resources.get("gpu"):
+        device = None  # may be another kind of machine than that of the jobs that ask for a GPU
     kept = provenance.keep(
         configured,
-        device=snakemake.params.get("device"),
+        device=device,
         listing=snakemake.input.get("listing"),
         lists=snakemake.rule == "images",
     )
