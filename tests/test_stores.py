@@ -295,7 +295,7 @@ def test_what_cannot_be_read_is_not_taken_for_what_cannot_be_written(tmp_path):
             except PermissionError as error:
                 raise StoreError(f"cannot be read ({error})") from error
 
-    with pytest.raises(StoreError, match="cannot be read .*/elsewhere"):
+    with pytest.raises(StoreError, match=r"cannot be read .*/elsewhere"):
         write()
 
 

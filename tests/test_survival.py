@@ -43,7 +43,7 @@ def histories(run):
     """Of each net, the epochs that its checkpoint has; their seconds tell runs apart."""
     return {
         path.parents[1].name: torch.load(path, weights_only=True)["history"]
-        for path in run.glob("nets/*/checkpoints/*.pt")
+        for path in run.glob("nets/*/checkpoints/[!.]*.pt")
     }
 
 

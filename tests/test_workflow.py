@@ -219,9 +219,7 @@ STATISTICS |= UNITS_SEEN
          {"train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
         ("scripts/fig4.py", "snakemake.params.layers", "[*snakemake.params.layers]", {"fig4": 1}),
         # What every job does beside its work decides no result.
-        ("scripts/_job.py", "configured = config.load", "configured = (config.load)", {}),
         ("scripts/_job.py", "at most %s of memory", "at most %s", {}),
-        ("convergent/provenance.py", "indent=2", "indent=3", {}),
         ("rules/train.smk", "rule train:", "# why\nrule train:", {}),
         ("../config.yaml", "run: tiny", "# why\nrun: tiny", {}),
     ],
@@ -244,12 +242,9 @@ def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
         ("accept_changes=true", {}),
         ("data={seed: 1}",
          {"images": 1, "train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
-        ("data={mean: [0.4]}", {"train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
         ("statistics={seed: 1}", {"record": 2} | STATISTICS | DOWNSTREAM),
         ("training={epochs: 11}",
          {"train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
-        ("layers=[conv1, conv2, fc6]", {"record": 2} | STATISTICS | DOWNSTREAM),
-        ("clustering={k: {conv1: 2}}", CLUSTERS),
         ("dask={scheduler: processes}", {}),
         ("activations={positions: 5}", {"record": 2} | STATISTICS | DOWNSTREAM),
         ("figures={layer: conv2}",
@@ -327,12 +322,12 @@ def test_an_image_folder_is_checked_then_used(project, tmp_path):
     (tmp_path / "notes.txt").touch()
     assert planned(project, *options) == {}
     # Changed where it is, which no folder tells: found by whatever reads it.
-    before = bad.stat()
-    Image.fromarray(255 - pixels).save(bad)
-    output = snakemake(project, *options, "-R", "train", fails=True)
-    assert f"{bad}: has changed since it was listed" in output
-    bad.write_bytes(whole)
-    os.utime(bad, ns=(before.st_atime_ns, before.st_mtime_ns))
+    seen = tmp_path / "val/dog/3.jpg"
+    whole = seen.read_bytes()
+    Image.fromarray(255 - pixels).save(seen)
+    output = snakemake(project, *options, "-R", "record", fails=True)
+    assert f"{seen}: has changed since it was listed" in output
+    seen.write_bytes(whole)
     # Another image: the folder has changed.
     Image.fromarray(pixels).save(tmp_path / "train/dog/11.jpg")
     expected = {"images": 1, "train": 1, "record": 1, "statistics": 1, "units": 1}
