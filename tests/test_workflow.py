@@ -330,7 +330,7 @@ def test_an_image_folder_is_checked_then_used(project, tmp_path):
     seen.write_bytes(whole)
     # Another image: the folder has changed.
     Image.fromarray(pixels).save(tmp_path / "train/dog/11.jpg")
-    expected = {"images": 1, "train": 1, "record": 1, "statistics": 1, "units": 1}
+    expected = {"net1": 1, "images": 1, "train": 1, "record": 1, "statistics": 1, "units": 1}
     assert planned(project, *options) == expected
 
 
