@@ -28,7 +28,7 @@ from convergent.activations import open_store
 from convergent.moments import TILE, Moments
 from convergent.moments import correlation as correlate
 from convergent.statistics import block_moments, leaf_rows
-from convergent.stores import create, new_store, read
+from convergent.stores import create, new_store
 
 SHAPES = {
     "conv1": (55, 55, 96),
@@ -49,7 +49,7 @@ def reading(x: zarr.Array, y: zarr.Array) -> None:
 
     def both(start: int) -> None:
         for z in (x, y):
-            read(z, start, min(start + step, z.shape[0]))
+            z[start : min(start + step, z.shape[0])]
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(both, range(0, x.shape[0], step)))
@@ -117,7 +117,7 @@ def measure(layer: str, megabytes: int, runs: int) -> None:
     images = max(40, megabytes * 10**6 // size)
     with tempfile.TemporaryDirectory() as folder:
         x, y = (open_store(p)["layer"] for p in make_stores(Path(folder), shape, images))
-        a, b = (read(z, 0, PART).reshape(-1, shape[-1]) for z in (x, y))
+        a, b = (z[:PART].reshape(-1, shape[-1]) for z in (x, y))
         errors(a, b) if layer == "conv2" else None
         tiles = [z[:TILE].astype(np.float32) for z in (a, b)]
         times = interleaved(

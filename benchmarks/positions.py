@@ -15,7 +15,6 @@ import zarr
 from convergent.activations import Places, open_store
 from convergent.matching import semi_matching
 from convergent.moments import Moments
-from convergent.stores import read
 
 
 def correlation(x: zarr.Array, y: zarr.Array, index: np.ndarray, positions: int | None, seed: int):
@@ -23,7 +22,7 @@ def correlation(x: zarr.Array, y: zarr.Array, index: np.ndarray, positions: int 
     parts = []
     step = max(1, 32 * 10**6 * x.shape[0] // x.nbytes)
     for start in range(0, x.shape[0], step):
-        blocks = (read(z, start, min(start + step, z.shape[0])) for z in (x, y))
+        blocks = (z[start : min(start + step, z.shape[0])] for z in (x, y))
         flat = (places.kept(block, start).reshape(-1, block.shape[-1]) for block in blocks)
         parts.append(Moments.of(*flat))
     return reduce(Moments.merge, parts).correlation()

@@ -19,7 +19,7 @@ import torch
 from common import THREADS, header, interleaved, peak_of
 
 from convergent.activations import open_store, record
-from convergent.stores import create, new_store, read
+from convergent.stores import create, new_store
 
 
 def forward(net: torch.nn.Module, x: torch.Tensor, batch_size: int) -> None:
@@ -69,7 +69,7 @@ def main() -> None:
         store = Path(scratch, "a.zarr")
         x = torch.cat(list(photographs.batches(images, size, folder)))
         record(net, x, layers, store, batch_size=size)
-        blocks = {layer: read(open_store(store)[layer]) for layer in layers}
+        blocks = {layer: open_store(store)[layer][...] for layer in layers}
         seconds = interleaved(
             {
                 "record": lambda: record(net, x, layers, store, batch_size=size),

@@ -3,7 +3,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from projects import make_project, snakemake
+from running import copy_project, snakemake
 
 from convergent import models
 
@@ -11,15 +11,6 @@ from convergent import models
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
-
-
-@pytest.fixture(scope="session")
-def project(tmp_path_factory):
-    """A project whose whole run is done."""
-    folder = tmp_path_factory.mktemp("project")
-    make_project(folder)
-    snakemake(folder)
-    return folder
 
 
 @pytest.fixture
@@ -52,3 +43,12 @@ def small_disk(tmp_path):
         pytest.skip(f"a small disk cannot be mounted here: {error}")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory):
+    """A copy of the repository with a small configuration, run undisturbed."""
+    folder = tmp_path_factory.mktemp("project")
+    copy_project(folder)
+    snakemake(folder)
+    return folder

@@ -1,5 +1,9 @@
 """Every fault of a configuration is named before anything runs."""
 
+import copy
+import datetime
+import math
+import random
 from pathlib import Path
 
 import numpy as np
@@ -211,3 +215,79 @@ def test_numbers_of_clusters(digits, k, expected):
     values = merged(digits, {"mapping": {"sgd": {"layers": []}}})
     values |= {"layers": ["conv1", "fc6"], "clustering": {"k": k, "alpha": 0.1}}
     assert list(config.load(values).clusters.values()) == expected
+
+
+# What somebody, or another program, may put where something else belongs.
+ANYTHING = [
+    None, "null", True, False, 0, 1, -1, 2, 3, 7, 21, 10**6, 10**30, -(10**30), 2**31, 2**63, 0.5,
+    1.5, -0.0, 1e-300, 1e300, math.nan, math.inf, -math.inf, "", "a", "../x", "/etc/passwd",
+    "a b", "a\nb", "{net}", "net1-net2", "conv1", "fc7", "fc8", "auto", "all", "none", "cpu", "é",
+    "\0", "x" * 300, "1", "1e3", "0x10", [], {}, [1], ["conv1"], ["conv1"] * 2, [None], [[]],
+    {"a": 1}, {"conv1": 1}, {"conv1": None}, {"conv1": []}, {1: 2}, {None: 1}, datetime.date(2020,
+    1, 1), b"x", (1, 2), [1, 2], [0.5], [0.5] * 3, {"seed": 1}, {"seed": 9}, [16, 16], [10**9] *
+    2, "digits", "cifar10", "arrays", "imagefolder", "imagenet", "paper", "reference", "step",
+    "float16", "tcp://a:1", {"layers": ["fc6"]},
+]  # fmt: skip
+KEYS = ["x", "nets", "run", "seed", 1, None, True, "a.b", "[key]", "{x}", "conv1"]
+
+
+def places(value, path=()):
+    """Paths of all keys and entries."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in pairs:
+        yield (*path, key)
+        if isinstance(inner, dict | list):
+            yield from places(inner, (*path, key))
+
+
+def mutated(rng, values):
+    """A configuration with one to three things changed, left out, renamed, doubled or moved."""
+    values = copy.deepcopy(values)
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+        paths = list(places(values))
+        *path, key = rng.choice(paths)
+        parent = values
+        for part in path:
+            parent = parent[part]
+        change, value = rng.randrange(10), parent[key]
+        if change < 5:
+            parent[key] = copy.deepcopy(rng.choice(ANYTHING))
+        elif change == 5:
+            del parent[key]
+        elif change == 6 and isinstance(parent, dict):
+            parent[rng.choice(KEYS)] = parent.pop(key)
+        elif change == 7:
+            parent[key] = value * 2 if isinstance(value, list) else str(value)
+        elif type(value) in (int, float):
+            parent[key] = value * rng.choice([-1, 0, 10, 1000, 0.001])
+        else:
+            other = values
+            for part in rng.choice(paths):
+                other = other[part] if isinstance(other, dict | list) and part in other else 3
+            parent[key] = copy.deepcopy(other)
+    return values
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_configuration_is_accepted_or_its_key_named(digits, seed):
+    """Accepted means that all the workflow asks of it has an answer."""
+    rng, accepted, unnamed = random.Random(seed), 0, []
+    asked = [name for name, value in vars(config.Config).items() if isinstance(value, property)]
+    for _ in range(750):
+        values = mutated(rng, digits)
+        try:
+            run = config.load(values)
+            for name in asked:
+                getattr(run, name)
+            stores = [f"r/pairs/{run.pair}/hac.zarr", f"r/units/{next(iter(run.nets))}.zarr"]
+            assert all(run.made_by(store) for store in stores)
+            assert config.load(run.model_dump(mode="json")) == run
+            accepted += 1
+            config.check_data(run)
+        except config.ConfigError as error:
+            first, *rest = str(error).split("\n  ")
+            # Pydantic writes the key `true` as 1.
+            keys = (*config.Config.model_fields, *map(str, values), "1")
+            unnamed += [line for line in rest or [first] if not line.startswith(keys)]
+    assert not unnamed
+    assert 50 < accepted < 400

@@ -81,7 +81,6 @@ def write_sgd(folder, **options):
         ["fc6", "conv1"],
         DECAYS,
         (folder / "a.zarr", folder / "b.zarr"),
-        (None, None),
         (folder / "sa.zarr", folder / "sb.zarr"),
         folder / "c.zarr",
         **options,

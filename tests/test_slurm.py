@@ -15,7 +15,7 @@ import pytest
 import slurm
 import torch
 import zarr
-from projects import LAYERS, RUN, make_project, snakemake
+from running import LAYERS, RUN, copy_project, snakemake
 
 from convergent import scheduling
 
@@ -36,7 +36,7 @@ def cluster():
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cluster")
-    make_project(folder)
+    copy_project(folder)
     return folder
 
 

@@ -1,23 +1,26 @@
 """Nothing half-made carries a final name."""
 
 import errno
+import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
+import time
 from contextlib import suppress
 
 import numpy as np
 import pytest
+import torch
 
 from convergent.stores import (
     DiskFullError,
     StoreError,
+    WritingError,
     as_json,
-    create,
     new_store,
     open_store,
-    read,
     save,
     writing,
 )
@@ -56,7 +59,7 @@ def test_a_store_replaces_the_one_before(tmp_path):
             save(group, f"a{value:g}", np.full((3, 2), value), ("unit", "unit_b"))
     store = open_store(tmp_path / "x.zarr")
     assert list(store.array_keys()) == ["a2"]
-    np.testing.assert_array_equal(read(store["a2"]), np.full((3, 2), 2.0))
+    np.testing.assert_array_equal(store["a2"][...], np.full((3, 2), 2.0))
 
 
 @pytest.mark.parametrize("shape", [(3,), (5, 7), (20, 300, 300), (2, 3000, 1000)])
@@ -82,7 +85,7 @@ def test_damage_is_found_however_little_is_read(tmp_path, rng, where):
     errors = []
     for start in range(20):
         try:
-            np.testing.assert_array_equal(read(array, start, start + 1), data[start : start + 1])
+            np.testing.assert_array_equal(array[start : start + 1], data[start : start + 1])
         except StoreError as error:
             errors.append(str(error))
     # The two images of a chunk.
@@ -90,22 +93,74 @@ def test_damage_is_found_however_little_is_read(tmp_path, rng, where):
     assert re.search(r"x\.zarr/a: rows \d+ to \d+ cannot be read", errors[0])
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_what_is_missing_reads_as_nan(tmp_path, dtype):
+@pytest.mark.parametrize("dtype", ["float16", "int64", "uint8", "bool"])
+def test_a_missing_shard_is_no_zeros_and_zeros_are_no_missing_shard(tmp_path, dtype):
+    """Of zeros alone Zarr writes none."""
+    data = np.zeros((30, 1000, 1000), dtype)
     with new_store(tmp_path / "x.zarr") as group:
-        array = create(group, "a", (30, 1000, 1000), dtype, ("a", "b", "c"))
-        array[: array.shards[0]] = np.zeros((array.shards[0], 1000, 1000), dtype)
-    array = open_store(tmp_path / "x.zarr")["a"]
-    assert (read(array, 0, array.shards[0]) == 0).all()
-    assert np.isnan(read(array, array.shards[0])).all()
+        rows = save(group, "zeros", data, ("a", "b", "c")).shards[0]
+        data[3:, 5, 7] = 1
+        save(group, "a", data, ("a", "b", "c"))
+    store = open_store(tmp_path / "x.zarr")
+    assert not store["zeros"][...].any()
+    np.testing.assert_array_equal(store["a"][...], data)
+    (tmp_path / "x.zarr/a/c/1/0/0").unlink()
+    for array in (store["a"], pickle.loads(pickle.dumps(store["a"]))):
+        np.testing.assert_array_equal(array[:rows], data[:rows])
+        np.testing.assert_array_equal(array[rows - 1], data[rows - 1])
+        for selection in (slice(rows, None), slice(rows - 1, rows + 1), rows, ..., (..., 0)):
+            with pytest.raises(StoreError, match=r"x\.zarr/a: rows .*its shard c/1/0/0 is missing"):
+                array[selection]
+
+
+def overwritten(file, start, stop):
+    content = bytearray(file.read_bytes())
+    part = slice(int(start * len(content)), int(stop * len(content)))
+    content[part] = np.random.default_rng(0).bytes(part.stop - part.start)
+    file.write_bytes(content)
+
+
+# What happens to the first shard of an array, to its metadata, or to those of its store.
+DAMAGES = {
+    "noise at the front": (lambda a: overwritten(a / "c/0/0", 0, 0.3), "fc6/codes: rows"),
+    "noise at the end": (lambda a: overwritten(a / "c/0/0", 0.7, 1), "fc6/codes: rows"),
+    "truncated": (lambda a: os.truncate(a / "c/0/0", 300), "fc6/codes: rows"),
+    "emptied": (lambda a: os.truncate(a / "c/0/0", 0), "fc6/codes: rows"),
+    "missing shard": (lambda a: (a / "c/0/0").unlink(), "fc6/codes: rows .* is missing"),
+    "missing shards": (lambda a: shutil.rmtree(a / "c"), "fc6/codes: rows .* is missing"),
+    "missing array": (shutil.rmtree, "fc6/codes is missing"),
+    "missing layer": (lambda a: shutil.rmtree(a.parent), "fc6/codes is missing"),
+    "half an array's metadata": (
+        lambda a: os.truncate(a / "zarr.json", 100), r"fc6/codes cannot be read"
+    ),
+    "half the metadata": (lambda a: os.truncate(a.parents[1] / "zarr.json", 20), "cannot be read"),
+    "no mark": (lambda a: (a.parents[1] / "zarr.json").write_text(
+        '{"zarr_format": 3, "node_type": "group", "attributes": {}}'), "incomplete"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("dtype", ["float16", "float64", "uint8", "int64", "bool"])
+def test_every_damage_is_found_and_named(tmp_path, rng, damage, dtype):
+    """In whatever a store holds: activations, matrices, codes, masks."""
+    data = rng.integers(0, 2, (300, 50)).astype(dtype)
+    with new_store(tmp_path / "x.zarr") as group:
+        save(group.create_group("fc6"), "codes", data, ("sample", "unit"))
+        save(group.create_group("fc7"), "codes", data, ("sample", "unit"))
+    spoil, message = DAMAGES[damage]
+    spoil(tmp_path / "x.zarr/fc6/codes")
+    with pytest.raises(StoreError, match=rf"x\.zarr.*{message}"):
+        open_store(tmp_path / "x.zarr")["fc6/codes"][...]
+    if "fc6" in message:
+        np.testing.assert_array_equal(open_store(tmp_path / "x.zarr")["fc7/codes"][...], data)
 
 
 def test_a_read_decodes_in_the_thread_that_asks(tmp_path):
     code = (
         "import time, numpy as np; from convergent.stores import *\n"
-        "a = open_store('x.zarr')['a']; read(a)\n"
+        "a = open_store('x.zarr')['a']; a[...]\n"
         "cpu, wall = time.process_time(), time.perf_counter()\n"
-        "for _ in range(5): read(a)\n"
+        "for _ in range(5): a[...]\n"
         "print((time.process_time() - cpu) / (time.perf_counter() - wall))"
     )
     with new_store(tmp_path / "x.zarr") as group:
@@ -181,6 +236,106 @@ def test_a_full_disk_is_known_by_either_writer(tmp_path, error):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture
+def unwritable(tmp_path):
+    """A folder in which this process may read but not write, as any but root may not."""
+    folder = tmp_path / "unwritable"
+    folder.mkdir()
+    (folder / "x.csv").write_text("old")
+    with new_store(folder / "x.zarr") as group:
+        save(group, "a", np.arange(3), ("unit",))
+    for path in (tmp_path, *list(tmp_path.parents)[:2]):
+        path.chmod(0o755)
+    folder.chmod(0o555)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    yield folder
+    os.seteuid(user)
+
+
+@pytest.mark.parametrize("kind", ["unwritable", "small_disk"])
+def test_where_nothing_may_be_written_the_old_stays(request, kind):
+    """For want of permission, and on a disk that is read-only."""
+    folder = request.getfixturevalue(kind)
+    if kind == "small_disk":
+        (folder / "x.csv").write_text("old")
+        with new_store(folder / "x.zarr") as group:
+            save(group, "a", np.arange(3), ("unit",))
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+
+    def csv():
+        with writing(folder / "x.csv") as path:
+            path.write_text("new")
+
+    def torch_file():
+        with writing(folder / "x.pt") as path, open(path, "wb") as file:
+            torch.save({}, file)
+
+    def store(name):
+        with new_store(folder / name) as group:
+            save(group, "a", np.arange(4), ("unit",))
+
+    for write, name in (
+        (csv, "x.csv"), (torch_file, "x.pt"), (lambda: store("x.zarr"), "x.zarr"),
+        (lambda: store("deeper/y.zarr"), "deeper/y.zarr"),
+    ):  # fmt: skip
+        with pytest.raises(WritingError, match=rf"{name}: cannot be written .*give yourself"):
+            write()
+    assert sorted(p.name for p in folder.iterdir()) == ["x.csv", "x.zarr"]
+    assert (folder / "x.csv").read_text() == "old"
+    np.testing.assert_array_equal(open_store(folder / "x.zarr")["a"][...], np.arange(3))
+
+
+def test_what_cannot_be_read_is_not_taken_for_what_cannot_be_written(tmp_path):
+    def write():
+        with writing(tmp_path / "out/x.csv"):
+            try:
+                raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere/0.png")
+            except PermissionError as error:
+                raise StoreError(f"cannot be read ({error})") from error
+
+    with pytest.raises(StoreError, match=r"cannot be read .*/elsewhere"):
+        write()
+
+
+def test_of_those_that_wait_for_a_lock_only_the_last_goes_on(tmp_path):
+    """As jobs of Snakemakes that were killed one after the other."""
+    code = (
+        "import sys, time; from pathlib import Path; from convergent.stores import alone\n"
+        "with alone('lock', last=True):\n"
+        "    print(sys.argv[1], file=open('ran', 'a'), flush=True)\n"
+        "    while not Path('go').exists(): time.sleep(0.02)"
+    )
+
+    def start(name):
+        command = [sys.executable, "-c", code, name]
+        return subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+
+    def ran():
+        return (tmp_path / "ran").read_text().split() if (tmp_path / "ran").exists() else []
+
+    killed = start("killed")
+    while not ran():
+        time.sleep(0.02)
+    killed.kill()
+    killed.communicate()
+    first = start("first")
+    while "first" not in ran():
+        time.sleep(0.02)
+    waiting = []
+    for name in ("second", "third"):
+        waiting.append(start(name))
+        assert "waiting for the process" in waiting[-1].stderr.readline()
+    assert ran() == ["killed", "first"]
+    (tmp_path / "go").touch()
+    for process, code in ((first, 0), (waiting[0], 1), (waiting[1], 0)):
+        message = process.communicate(timeout=60)[1]
+        assert process.returncode == code
+        assert ("SupersededError" in message) == (code == 1)
+    assert ran() == ["killed", "first", "third"]
+
+
 def test_stores_are_found_from_another_folder(tmp_path, monkeypatch):
     """Where a worker of a cluster reads what it was given."""
     monkeypatch.chdir(tmp_path)
@@ -188,4 +343,4 @@ def test_stores_are_found_from_another_folder(tmp_path, monkeypatch):
         save(group, "a", np.arange(3.0), ("unit",))
     array = open_store("x.zarr")["a"]
     monkeypatch.chdir("/")
-    np.testing.assert_array_equal(read(pickle.loads(pickle.dumps(array))), [0, 1, 2])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(array))[...], [0, 1, 2])

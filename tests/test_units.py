@@ -1,5 +1,7 @@
 """The strongest images are those of plain sorting; patches and signals are cut where they lie."""
 
+import zlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -146,7 +148,8 @@ def test_colours_keep_their_channels_and_their_scales(rng, tmp_path):
     data = {"mean": [0.5, 0.4, 0.3], "std": [0.1, 0.2, 0.4]}
     pixels = rng.integers(0, 255, size=(5, 16, 16, 3), dtype=np.uint8)
     np.savez(tmp_path / "pixels.npz", pixels=pixels)
-    rows = pd.DataFrame({"label": 0, "crc32": 0, "path": [str(i) for i in range(5)]})
+    rows = pd.DataFrame({"label": 0, "crc32": [zlib.crc32(p) for p in pixels]})
+    rows["path"] = [str(i) for i in range(5)]
     images = datasets.Images(rows, tmp_path / "pixels.npz", resize=16, size=16, channels=3)
     inputs = datasets.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2), **data)
     activations.record(net, inputs, ["conv1", "conv2"], tmp_path / "a.zarr")

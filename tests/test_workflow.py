@@ -4,6 +4,7 @@ The repository is copied, so that its library can be edited, and run once; the t
 at the results and at what each change would rerun.
 """
 
+import os
 import re
 import shutil
 import zipfile
@@ -15,7 +16,7 @@ import torch
 import yaml
 import zarr
 from PIL import Image
-from projects import LAYERS, RUN, snakemake
+from running import LAYERS, RUN, jobs, planned, snakemake
 
 from convergent.config import load
 from convergent.resources import Work
@@ -28,21 +29,6 @@ PAIR_FIGURES += [f"figS{number}" for number in range(1, 10)]
 PAIR_FIGURES += ["matched_information", "sparse_loss", "eigenvalues"]
 RUN_FIGURES = ["fig4", "figS10", "figS11", "figS12"]
 DECAYS = [0, *(10.0**e for e in (-5, -4.5, *np.arange(-4, -1.9, 0.2), -1.5, -1))]
-
-
-def jobs(output):
-    """Rules that a run executed, or a dry run would, and how often."""
-    if "Job stats:" not in output:
-        assert "Nothing to be done" in output, output
-        return {}
-    table = output.split("Job stats:")[1].split("total")[0].splitlines()[3:]
-    counts = {row.split()[0]: int(row.split()[1]) for row in table if row.strip()}
-    counts.pop("all", None)  # has nothing to run
-    return counts
-
-
-def planned(folder, *arguments):
-    return jobs(snakemake(folder, *arguments, "-n"))
 
 
 def test_results_are_where_the_design_says(project):
@@ -156,6 +142,20 @@ def test_figures_redraw_alone(project):
         assert path.read_bytes() == content
 
 
+def test_other_images_rerun_all_and_the_same_nothing(project):
+    path = project / "images.npz"
+    content, times = path.read_bytes(), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    with np.load(path) as file:
+        pixels, labels = file["images"], file["labels"]
+    pixels[7, 3, 3] += 1
+    np.savez(path, images=pixels, labels=labels)
+    everything = {"images": 1, "train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM
+    assert planned(project) == everything
+    path.write_bytes(content)
+    os.utime(path, ns=times)
+    assert planned(project) == {}
+
+
 def test_figures_of_any_pair_are_targets(project):
     """net3 joins by an overlay, as a preset would bring it."""
     (project / "more.yaml").write_text("nets: {net3: {seed: 3}, net1: null}")
@@ -223,6 +223,10 @@ STATISTICS |= UNITS_SEEN
         ("convergent/models.py", "float = 1e-4", "float = 2e-4",
          {"train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
         ("scripts/fig4.py", "snakemake.params.layers", "[*snakemake.params.layers]", {"fig4": 1}),
+        # What every job does beside its work decides no result.
+        ("scripts/_job.py", "at most %s of memory", "at most %s", {}),
+        ("rules/train.smk", "rule train:", "# why\nrule train:", {}),
+        ("../config.yaml", "run: tiny", "# why\nrun: tiny", {}),
     ],
 )  # fmt: skip
 def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
@@ -240,6 +244,12 @@ def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
     ("key", "expected"),
     [
         ("training={workers: 3}", {}),
+        ("accept_changes=true", {}),
+        ("data={seed: 1}",
+         {"images": 1, "train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
+        ("statistics={seed: 1}", {"record": 2} | STATISTICS | DOWNSTREAM),
+        ("training={epochs: 11}",
+         {"train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
         ("dask={scheduler: processes}", {}),
         ("activations={positions: 5}", {"record": 2} | STATISTICS | DOWNSTREAM),
         ("figures={layer: conv2}",
@@ -312,6 +322,21 @@ def test_an_image_folder_is_checked_then_used(project, tmp_path):
     snakemake(project, "net1", "--config", "run=folder", data)
     store = zarr.open_group(project / "results/folder/activations/net1.zarr", mode="r")
     assert store["conv1"].shape == (22, 16, 16, 4)
+    options = ["net1", "--config", "run=folder", data]
+    assert planned(project, *options) == {}
+    (tmp_path / "notes.txt").touch()
+    assert planned(project, *options) == {}
+    # Changed where it is, which no folder tells: found by whatever reads it.
+    seen = tmp_path / "val/dog/3.jpg"
+    whole = seen.read_bytes()
+    Image.fromarray(255 - pixels).save(seen)
+    output = snakemake(project, *options, "-R", "record", fails=True)
+    assert f"{seen}: has changed since it was listed" in output
+    seen.write_bytes(whole)
+    # Another image: the folder has changed.
+    Image.fromarray(pixels).save(tmp_path / "train/dog/11.jpg")
+    expected = {"net1": 1, "images": 1, "train": 1, "record": 1, "statistics": 1, "units": 1}
+    assert planned(project, *options) == expected
 
 
 def test_without_a_store_the_numbers_are_the_same(project):
@@ -415,6 +440,49 @@ def test_a_store_of_another_configuration_is_refused(project):
         snakemake(project, "--touch")
 
 
+def test_no_damaged_store_is_averaged_in(project):
+    """Whatever is wrong with whichever store: the jobs that read it fail and name it."""
+    kept, run = project / "kept", project / RUN
+    shutil.copytree(run, kept)
+    pair = run / "pairs/net1-net2"
+
+    def shard(array):
+        return next(p for p in (array / "c").rglob("*") if p.is_file())
+
+    def noise(path):
+        content = bytearray(path.read_bytes())
+        content[10:60] = np.random.default_rng(0).bytes(50)
+        path.write_bytes(content)
+
+    try:
+        noise(shard(pair / "correlation.zarr/conv2/correlation"))
+        os.truncate(shard(pair / "mapping.zarr/conv4/ab/weights"), 40)
+        shutil.rmtree(run / "statistics/net2.zarr")
+        shutil.copytree(kept / "statistics/net1.zarr", run / "statistics/net2.zarr")
+        snakemake(project, "--touch")
+        made = [pair / "hac.zarr", pair / "clusters.csv", pair / "matching.csv"]
+        targets = [str(path.relative_to(project)) for path in made]
+        output = snakemake(project, *targets, "-k", "-R", "hac", "cluster", "match", fails=True)
+        for message in (
+            "mapping.zarr/conv4/ab/weights: rows",
+            "statistics/net2.zarr: made by another configuration (nets.net1: 1 there, absent here",
+            "correlation.zarr/conv2/correlation: rows 0 to 6 cannot be read",
+        ):
+            assert message in output
+        shard(run / "activations/net1.zarr/conv3").unlink()
+        noise(shard(run / "activations/net2.zarr/fc6"))
+        made += [run / "statistics/net2.zarr", pair / "correlation.zarr"]
+        targets = [str(path.relative_to(project)) for path in made[3:]]
+        output = snakemake(project, *targets, "-k", "-f", fails=True)
+        for message in ("net1.zarr/conv3: rows 0 to 30", "net2.zarr/fc6: rows 0 to 30"):
+            assert message in output
+        assert not any(path.exists() for path in made)
+    finally:
+        shutil.rmtree(run)
+        shutil.move(kept, run)
+        snakemake(project, "--touch")
+
+
 def test_a_net_that_dies_says_so_and_earlier_weights_come_back(project):
     """Last, for what follows from the weights is out of date afterwards."""
     target = f"{RUN}/nets/net1/weights.pt"
@@ -426,5 +494,5 @@ def test_a_net_that_dies_says_so_and_earlier_weights_come_back(project):
     # A failure must not pass for a result when it is run again.
     assert planned(project, target, "--config", recipe) == {"train": 1}
     snakemake(project, target)
-    assert "resumed after epoch 1 of 1" in (project / RUN / "logs/train/net1.log").read_text()
+    assert "resumed after epoch 10 of 10" in (project / RUN / "logs/train/net1.log").read_text()
     assert (project / target).read_bytes() == before

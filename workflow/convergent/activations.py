@@ -18,7 +18,7 @@ import zarr
 from numpy.typing import NDArray
 
 from convergent import ConvergentError
-from convergent.stores import DiskFullError, as_json, create, new_store, open_store, read, save
+from convergent.stores import DiskFullError, as_json, create, new_store, open_store, save
 
 if TYPE_CHECKING:
     import torch
@@ -165,9 +165,16 @@ def outputs(
     kind = getattr(torch, dtype)
     # Two of each layer, used in turn: to get fresh memory costs many times the copy.
     slots: list[dict[str, torch.Tensor]] = [{}, {}]
+    most = 0
 
     def run(batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        nonlocal most
         slots.reverse()
+        # The size of a batch decides how sums are rounded: the last, which may be smaller, is
+        # filled up, else units that are the same on all images would seem to vary.
+        images, most = len(batch), max(most, len(batch))
+        if images < most:
+            batch = torch.cat([batch, batch[-1:].expand(most - images, *batch.shape[1:])])
 
         def keep(layer: str):
             def hook(module, args, output: torch.Tensor) -> None:
@@ -183,7 +190,7 @@ def outputs(
 
         hooks = [m.register_forward_hook(keep(n)) for n, m in zip(layers, modules, strict=True)]
         run_once(net, batch.to(device, dtype=torch.float32, non_blocking=True), hooks)
-        return {layer: slots[0][layer][: len(batch)] for layer in layers}
+        return {layer: slots[0][layer][:images] for layer in layers}
 
     return run
 
@@ -284,7 +291,7 @@ def samples(array: zarr.Array, start: int, stop: int) -> NDArray:
     start, stop : int
         Range of images.
     """
-    block = read(array, start, stop)
+    block = array[start:stop]
     return block.reshape(-1, block.shape[-1])
 
 
@@ -407,7 +414,10 @@ def _check(kept: torch.Tensor, output: torch.Tensor, layer: str) -> None:
     # Nothing is below zero, so the largest tells; NaN counts as larger than any.
     if not torch.isfinite(kept.amax()):
         largest, dtype = output.amax().item(), str(kept.dtype).split(".")[1]
-        remedy = "; set activations.dtype: float32" if np.isfinite(largest) else ""
         raise RecordingError(
-            f"layer {layer}: activations up to {largest:g} do not fit into {dtype}{remedy}"
+            f"layer {layer}: activations up to {largest:g} do not fit into {dtype}; set "
+            "activations.dtype: float32"
+            if np.isfinite(largest)
+            else f"layer {layer}: activations are NaN or infinite; train the net again, with a "
+            "lower training.learning_rate"
         )

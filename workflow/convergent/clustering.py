@@ -149,7 +149,7 @@ def spectral_clusters(
     ------
     ValueError
         If the matrices do not fit together or are not finite, the threshold is negative or
-        drops every edge, or there are fewer than k units.
+        drops every edge that there is, or there are fewer than k units.
     """
     graph, live = checked_graph(xx, xy, yy, k, threshold)
     k = min(k, len(live))
@@ -170,10 +170,12 @@ def checked_graph(
     if len(live) > 1 and not graph.any():
         similarity = combined(xx, xy, yy)
         np.fill_diagonal(similarity, -np.inf)
-        raise ValueError(
-            f"threshold {threshold} drops every edge: the largest similarity is "
-            f"{similarity.max():.3g}; take a smaller threshold"
-        )
+        # Few live units may have nothing in common at all; then no threshold is at fault.
+        if similarity.max() > 0:
+            raise ValueError(
+                f"threshold {threshold} drops every edge: the largest similarity is "
+                f"{similarity.max():.3g}; take a smaller threshold"
+            )
     return graph, live
 
 

@@ -40,8 +40,9 @@ PAPER_DECAYS = (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 # What the paper calls significantly non-zero (section 4): SGD leaves no weight at zero.
 SIGNIFICANT = 1e-3
 
-RunName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-NetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+# Names of folders and files, which can leave neither their folder nor a file system's limit.
+RunName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+NetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -373,6 +374,10 @@ class Config(Section):
     """Layers to compare, in order."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train and record; auto takes a GPU where there is one."""
+    accept_changes: bool = False
+    """Whether a run may go on with other package versions, another kind of device or other images
+    than it began with; its provenance.json then lists both. To be given once, on the command
+    line."""
     data: Data
     """The images."""
     model: Model = Model()
@@ -416,10 +421,33 @@ class Config(Section):
         """Layers whose maps are fitted by SGD too: none without a store."""
         return self.mapping.sgd.layers if self.activations.store else []
 
-    def made_by(self, net: str) -> dict[str, Any]:
-        """All that decides what is recorded of a net, as its store keeps it."""
-        return {
-            "seed": self.nets[net].seed,
+    @property
+    def folder(self) -> str:
+        """Where the results go."""
+        return str(Path(self.results).expanduser() / self.run)
+
+    def made_by(self, store: str | Path) -> dict[str, Any] | None:
+        """All of the configuration that decides what a store of the run holds.
+
+        Parameters
+        ----------
+        store : path
+            As the run has it, such as ``statistics/<net>.zarr`` or ``pairs/<a>-<b>/hac.zarr``.
+
+        Returns
+        -------
+        dict or None
+            What the store keeps as its attribute ``made_by``; None of what is no store of the run.
+        """
+        kind, owner = Path(store).parts[-3:-1]
+        stage, nets = Path(store).stem, owner.split("-")
+        if kind not in ("nets", "pairs"):
+            stage, nets = owner, [stage]
+        if not set(nets) <= set(self.nets):
+            return None
+        blocks = {"activations": {"seed"}, "correlation": {"seed", "blocks"}}
+        made_by = {
+            "nets": {net: self.nets[net].seed for net in nets},
             "layers": self.layers,
             "data": self.data.model_dump(mode="json"),
             "model": self.model.model_dump(mode="json"),
@@ -427,8 +455,23 @@ class Config(Section):
             "activations": self.activations.model_dump(
                 mode="json", include={"dtype", "images", "positions"}
             ),
-            "statistics": {"seed": self.statistics.seed},
+            "statistics": self.statistics.model_dump(mode="json", include=blocks.get(stage)),
         }
+        if stage in ("mapping", "hac"):
+            made_by["decays"] = self.mapping.decays
+        if stage == "hac":
+            made_by["penalty"] = self.mapping.penalty
+        if stage == "mapping_sgd":
+            made_by["decays"] = self.sgd_decays
+            made_by["sgd"] = self.mapping.sgd.model_dump(mode="json")
+        if stage == "units":
+            made_by["pictures"] = self.pictures
+        return made_by
+
+    @property
+    def sgd_decays(self) -> list[float]:
+        """Decays that maps are fitted at by SGD: the paper's, of those asked for."""
+        return [decay for decay in self.mapping.decays if decay in PAPER_DECAYS]
 
     @property
     def clusters(self) -> dict[str, int | str]:
@@ -634,7 +677,10 @@ def count_images(data: Data) -> tuple[int, int]:
         try:
             with np.load(data.root, allow_pickle=False) as file:
                 labels, mask = file["labels"], file.get("validation")
-        except (OSError, ValueError, KeyError) as error:
+                mask = None if mask is None else mask.astype(bool)
+                len(labels)
+        # Whatever a damaged archive, or an array of anything, raises.
+        except Exception as error:
             raise ConfigError(
                 f"data.root: {data.root} is not an .npz file with images and labels ({error})"
             ) from error

@@ -168,8 +168,16 @@ class Images:
         if Path(source).is_dir():
             self.files = [str(Path(source) / path) for path in listing["path"]]
         else:
-            with np.load(source, allow_pickle=False) as file:
-                pixels = file["pixels"][listing["path"].astype(int)]
+            pixels = _load(source)["pixels"]
+            changed = "has changed since it was listed; delete it and run its rule again"
+            try:
+                pixels = pixels[listing["path"].astype(int)]
+            except IndexError as error:
+                raise DataError(f"{source}: {changed} ({error})") from error
+            for number, (image, crc32) in enumerate(zip(pixels, self.checksums, strict=True)):
+                if zlib.crc32(np.ascontiguousarray(image)) != crc32:
+                    path = listing["path"].iloc[number]
+                    raise DataError(f"{source}: image {path} {changed}")
             if pixels.shape[-1] != channels:
                 raise DataError(
                     f"{source}: images have {pixels.shape[-1]} channels where data.mean gives "
@@ -231,7 +239,7 @@ class Images:
         file = self.files[index]
         try:
             content = Path(file).read_bytes()
-            with Image.open(io.BytesIO(content)) as image:
+            with _opened(io.BytesIO(content)) as image:
                 pixels = np.array(image.convert("RGB" if self.channels == 3 else "L"))
         except Exception as error:
             raise DataError(f"{file}: cannot be decoded ({error})") from error
@@ -361,11 +369,33 @@ def _first(items: list[str], separator: str, most: int = 10) -> str:
 def _checksum(file: Path) -> int | str:
     """Checksum of a file's bytes, or what is wrong with it."""
     try:
-        with Image.open(file) as image:
+        with _opened(file) as image:
             image.load()
         return zlib.crc32(file.read_bytes())
     except Exception as error:
         return f"{file}: {error}"
+
+
+def _opened(file: Path | io.BytesIO) -> Image.Image:
+    """An image, not decoded yet, of no more pixels than Pillow thinks safe."""
+    image = Image.open(file)
+    if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        image.close()
+        raise DataError(
+            f"{image.width} x {image.height} pixels, more than {Image.MAX_IMAGE_PIXELS}: it may be "
+            "a decompression bomb; make it smaller, or leave it out"
+        )
+    return image
+
+
+def _load(source: str | Path) -> dict[str, NDArray]:
+    """Arrays of an .npz file, none of which is unpickled."""
+    try:
+        with np.load(source, allow_pickle=False) as file:
+            return dict(file)
+    # Whatever a damaged archive raises.
+    except Exception as error:
+        raise DataError(f"{source}: cannot be read as .npz ({error})") from error
 
 
 def _arrays(name: str, root: str | None) -> tuple[NDArray, NDArray, NDArray | None, list[str]]:
@@ -379,20 +409,29 @@ def _arrays(name: str, root: str | None) -> tuple[NDArray, NDArray, NDArray | No
     if name == "cifar10":
         from torchvision.datasets import CIFAR10
 
-        splits = [CIFAR10(root, train=train, download=True) for train in (True, False)]
+        try:
+            # Its files are pickles; torchvision opens those alone that have the known checksums.
+            splits = [CIFAR10(root, train=train, download=True) for train in (True, False)]
+        except Exception as error:
+            raise DataError(
+                f"{root}: CIFAR-10 is not there whole and cannot be downloaded ({error})"
+            ) from error
         pixels = np.concatenate([s.data for s in splits])
         labels = np.concatenate([s.targets for s in splits])
         return pixels, labels, np.arange(len(labels)) >= len(splits[0]), splits[0].classes
-    with np.load(root, allow_pickle=False) as file:
-        missing = {"images", "labels"} - set(file)
-        if missing:
-            raise DataError(f"{root}: has no array {', '.join(sorted(missing))}")
-        pixels, labels = file["images"], file["labels"]
-        validation = file["validation"].astype(bool) if "validation" in file else None
-    if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or len(pixels) != len(labels):
+    file = _load(root)
+    missing = {"images", "labels"} - set(file)
+    if missing:
+        raise DataError(f"{root}: has no array {', '.join(sorted(missing))}")
+    pixels, labels = file["images"], file["labels"]
+    validation = file["validation"].astype(bool) if "validation" in file else None
+    fit = pixels.ndim in (3, 4) and labels.shape == pixels.shape[:1]
+    fit = fit and (validation is None or validation.shape == labels.shape)
+    if pixels.dtype != np.uint8 or not fit:
         raise DataError(
             f"{root}: images must be uint8 (image, y, x) or (image, y, x, channel) with a label "
-            f"each, got {pixels.dtype} {pixels.shape} and {len(labels)} labels"
+            f"each, and maybe a mask `validation`, got {pixels.dtype} {pixels.shape}, labels "
+            f"{labels.shape}"
         )
     pixels = pixels[..., None] if pixels.ndim == 3 else pixels
     names, labels = np.unique(labels, return_inverse=True)

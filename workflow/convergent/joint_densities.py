@@ -47,12 +47,10 @@ def shown_pairs(matches: pd.DataFrame, layers: Sequence[str]) -> dict[str, pd.Da
 
 
 def stored_values(
-    store: str | Path,
-    units: Mapping[str, NDArray[np.integer]],
-    made_by: Mapping | None = None,
+    store: str | Path, units: Mapping[str, NDArray[np.integer]]
 ) -> dict[str, NDArray[np.float32]]:
     """Activations (sample, unit) of a few units of each layer on the first images of a store."""
-    source, values = open_store(store, made_by), {}
+    source, values = open_store(store), {}
     for layer, columns in units.items():
         array = source[layer]
         images = min(IMAGES, array.shape[0])

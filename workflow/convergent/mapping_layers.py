@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +67,6 @@ def write_sgd_mapping(
     layers: Sequence[str],
     decays: Sequence[float],
     activations: tuple[str | Path, str | Path],
-    made_by: Sequence[Mapping | None],
     statistics: tuple[str | Path, str | Path],
     correlation: str | Path,
     *,
@@ -78,10 +77,9 @@ def write_sgd_mapping(
     """Maps from a to b fitted as in the paper, from stored activations.
 
     Groups as :func:`write_mapping` has them, direction ``ab`` only and without
-    `held_out_loss`; the loss is that over all images after the last step. `made_by`, of both
-    nets, is for :func:`convergent.stores.open_store`.
+    `held_out_loss`; the loss is that over all images after the last step.
     """
-    a, b = map(open_store, activations, made_by)
+    a, b = map(open_store, activations)
     stats_a, stats_b = map(open_store, statistics)
     between = open_store(correlation)
     with new_store(store) as target, threadpool_limits(threads, user_api="blas"):

@@ -12,7 +12,12 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.utils.hooks import RemovableHandle
 
+from convergent import ConvergentError
 from convergent.config import alexnet_sides
+
+
+class WeightsError(ConvergentError, ValueError):
+    """Weights that cannot be read or are of another net; the message names their file."""
 
 
 def build(name: str = "alexnet", **options) -> nn.Module:
@@ -138,9 +143,21 @@ def options(model: Mapping[str, Any], data: Mapping[str, Any], classes: int) -> 
 def load(
     weights: str | Path, model: Mapping[str, Any], data: Mapping[str, Any], classes: int
 ) -> nn.Module:
-    """A trained net: :func:`build` with the :func:`options` given, and the weights of a file."""
+    """A trained net: :func:`build` with the :func:`options` given, and the weights of a file.
+
+    Raises
+    ------
+    WeightsError
+        If the file cannot be read, or fits another net.
+    """
     net = build(**options(model, data, classes))
-    net.load_state_dict(torch.load(weights, weights_only=True))
+    try:
+        net.load_state_dict(torch.load(weights, weights_only=True))
+    except Exception as error:
+        raise WeightsError(
+            f"{weights}: no weights of this net that can be read ({error}); delete it and run its "
+            "rule again"
+        ) from error
     return net
 
 

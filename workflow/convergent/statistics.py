@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from convergent.activations import Places, random_samples, taken
 from convergent.moments import Moments
 from convergent.mutual_information import correction, discretize, mutual_information
 from convergent.scheduling import compute, task
-from convergent.stores import StoreError, new_store, open_store, read, save
+from convergent.stores import StoreError, new_store, open_store, save
 from convergent.strongest import Strongest
 
 # Bytes of activations that one leaf of the reduction reads from each store.
@@ -73,7 +73,6 @@ def write_statistics(
     binning: str = "paper",
     blocks: int = 20,
     seed: int = 0,
-    made_by: Mapping | None = None,
     **options,
 ) -> None:
     """Statistics of one net: ``statistics/<net>.zarr`` from ``activations/<net>.zarr``.
@@ -91,8 +90,6 @@ def write_statistics(
         Number and draw of the samples.
     binning : {"paper", "reference"}
         For :func:`convergent.mutual_information.discretize`.
-    made_by : mapping, optional
-        For :func:`convergent.stores.open_store`.
     blocks, **options
         For :func:`block_moments`.
 
@@ -101,7 +98,7 @@ def write_statistics(
     StoreError
         If activations are not finite or too few; names the store and layer.
     """
-    source = open_store(activations, made_by)
+    source = open_store(activations)
     index = source["image_index"][...]
     with new_store(store) as target:
         save(target, "image_index", index, ("image",))
@@ -171,22 +168,19 @@ def write_correlation(
     activations_b: str | Path,
     store: str | Path,
     layers: Sequence[str],
-    *,
-    made_by: tuple[Mapping | None, Mapping | None] = (None, None),
     **options,
 ) -> None:
     """Between-net correlations of a pair: ``pairs/<a>-<b>/correlation.zarr``.
 
     Per layer a group with `correlation` (float32; unit_a, unit_b) and, under ``blocks``, the
-    moments of each block. `made_by` is for :func:`convergent.stores.open_store`, `options` are
-    those of :func:`block_moments`.
+    moments of each block. `options` are those of :func:`block_moments`.
 
     Raises
     ------
     StoreError
         If the two nets were recorded on different images.
     """
-    a, b = map(open_store, (activations_a, activations_b), made_by)
+    a, b = map(open_store, (activations_a, activations_b))
     if not np.array_equal(a["image_index"][...], b["image_index"][...]):
         raise StoreError(f"{activations_a} and {activations_b} were recorded on different images")
     with new_store(store) as target:
@@ -314,7 +308,7 @@ def _reduce(
 
     def leaf(cuts: list[int]) -> list:
         start, stop = cuts[0], cuts[-1]
-        data = [read(array, start, stop) for array in arrays]
+        data = [array[start:stop] for array in arrays]
         flat = [block.reshape(-1, block.shape[-1]) for block in data]
         rows = (np.asarray(cuts) - start) * (len(flat[0]) // (stop - start))
         try:

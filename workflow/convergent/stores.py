@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
+import itertools
 import json
+import logging
 import math
 import os
+import platform
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,11 +28,12 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from convergent import ConvergentError
 
 # zarrs decodes in Rust. It works in the thread that asks (its own pool has one), so that a job
-# uses as many threads as it has callers. Whether a chunk is empty is not worth a look at each.
+# uses as many threads as it has callers.
 os.environ.setdefault("RAYON_NUM_THREADS", "1")
-zarr.config.set({"array.write_empty_chunks": True})
 if find_spec("zarrs"):
     zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
+
+logger = logging.getLogger(__name__)
 
 # zstd at level 1 shrinks float16 activations by their share of zeros, more than twice where three
 # in four are; higher levels gained nothing and shuffles read slower (docs/performance.md). Both
@@ -39,12 +46,87 @@ CHUNK_BYTES = 2 * 2**20
 SHARD_BYTES = 16 * 2**20
 
 
+# The system's refusals: a full disk or quota, no permission, a read-only disk.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+# What must have made the store at a path, where that is known: the jobs of the workflow set it.
+origin: Callable[[str | Path], Mapping[str, Any] | None] = lambda path: None  # noqa: E731
+
+
 class StoreError(ConvergentError, ValueError):
     """A store that is missing, incomplete, damaged or foreign; the message names its path."""
 
 
-class DiskFullError(StoreError):
-    """A store that its disk could not hold."""
+class WritingError(ConvergentError, OSError):
+    """A result that could not be written; the message names its path and the cause."""
+
+
+class DiskFullError(WritingError):
+    """A result that its disk could not hold."""
+
+
+class SupersededError(ConvergentError, RuntimeError):
+    """A process whose work another has begun anew."""
+
+
+class CheckedArray(zarr.Array):
+    """An array of a finished store, of which nothing missing or damaged is read as a number.
+
+    Shards that hold the fill value alone are not written; the attribute ``empty`` names them, so
+    that any other that is not there was lost.
+    """
+
+    def __getitem__(self, selection: Any) -> Any:
+        start, stop = self._rows(selection)
+        try:
+            lost = [k for k in self.absent(start, stop) if k not in self.attrs.get("empty", ())]
+            if lost:
+                raise FileNotFoundError(f"its shard {lost[0]} is missing")
+            return super().__getitem__(selection)
+        except Exception as error:
+            raise StoreError(
+                f"{self.store_path}: rows {start} to {stop} cannot be read ({error}); "
+                "delete the store and run its rule again"
+            ) from error
+
+    def _rows(self, selection: Any) -> tuple[int, int]:
+        """The range of the first axis that a selection reads, which may be all of it."""
+        first = selection[0] if isinstance(selection, tuple) and selection else selection
+        length = self.shape[0]
+        if isinstance(first, int | np.integer):
+            return int(first) % length, int(first) % length + 1
+        return first.indices(length)[:2] if isinstance(first, slice) else (0, length)
+
+    def absent(self, start: int, stop: int) -> list[str]:
+        """Keys of the shards of rows `start` to `stop` that have no file."""
+        folder = self.store_path.store.root / self.store_path.path
+        sides = self.shards or self.chunks
+        grid = [range(math.ceil(n / side)) for n, side in zip(self.shape, sides, strict=True)]
+        grid[0] = range(start // sides[0], math.ceil(stop / sides[0]))
+        keys = map(self.metadata.encode_chunk_key, itertools.product(*grid))
+        return [key for key in keys if not (folder / key).is_file()]
+
+
+class Store(zarr.Group):
+    """A finished store, or a group of one, whose arrays are checked when they are read."""
+
+    def __getitem__(self, path: str) -> CheckedArray | Store:
+        try:
+            found = super().__getitem__(path)
+        except Exception as error:
+            what = "is missing" if isinstance(error, KeyError) else f"cannot be read ({error})"
+            raise StoreError(
+                f"{self.store_path}: {path} {what}; delete the store and run its rule again"
+            ) from error
+        if isinstance(found, zarr.Array):
+            return CheckedArray(found._async_array)
+        return Store(found._async_group)
+
+    def groups(self) -> Iterator[tuple[str, Store]]:
+        """Names and groups below this one."""
+        for name, group in super().groups():
+            yield name, Store(group._async_group)
 
 
 def digest(*parts: object) -> str:
@@ -53,60 +135,107 @@ def digest(*parts: object) -> str:
 
 
 @contextmanager
+def alone(path: str | Path, *, last: bool = False) -> Iterator[None]:
+    """Hold the lock at `path`, a file for nothing else, while the block runs.
+
+    Waits for another process that holds it; one that was killed holds it no more. Where the file
+    system has no locks, nothing is waited for.
+
+    Parameters
+    ----------
+    path : path
+    last : bool
+        Whether of several that wait only the one that came last may go on.
+
+    Raises
+    ------
+    SupersededError
+        If another came since and only the last may go on.
+    """
+    ticket = f"{platform.node()} {os.getpid()} {time.time_ns()}"
+    with open(path, "a+") as lock:
+        if last:
+            lock.truncate(0)
+            lock.write(ticket)
+            lock.flush()
+        try:
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                logger.warning("%s: waiting for the process that holds it", path)
+                fcntl.lockf(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            logger.warning("%s: no locks here (%s)", path, error)
+        lock.seek(0)
+        if last and lock.read() != ticket:
+            raise SupersededError(f"{path}: another process came since; this one is not wanted")
+        yield
+
+
+@contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
     """Yield a scratch path beside `path` that takes its name when the block succeeds.
 
     Works for files and directories. When the block fails, what stood at `path` stays as it
     was and the scratch path is removed; one that a killed run left behind is overwritten.
+
+    Raises
+    ------
+    DiskFullError
+        If the disk fills.
+    WritingError
+        If there is no permission to write, or the disk is read-only.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.stem}.partial{path.suffix}")
-    _remove(scratch)
     try:
-        yield scratch
-        if scratch.is_dir():
-            _remove(path)
-        os.replace(scratch, path)
-    finally:
+        path.parent.mkdir(parents=True, exist_ok=True)
         _remove(scratch)
+        try:
+            yield scratch
+            if scratch.is_dir():
+                _remove(path)
+            os.replace(scratch, path)
+        finally:
+            _remove(scratch)
+    except Exception as error:
+        refusal = _refusal(path, error)
+        if refusal is None:
+            raise
+        raise refusal from error
 
 
 @contextmanager
 def new_store(path: str | Path) -> Iterator[zarr.Group]:
     """Yield an empty Zarr v3 group that becomes the store at `path` when the block succeeds.
 
-    The attribute ``complete`` is its last write.
-
-    Raises
-    ------
-    DiskFullError
-        If the disk fills.
+    The attribute ``complete`` is its last write. Errors are those of :func:`writing`.
     """
     with writing(path) as scratch:
-        try:
-            group = zarr.open_group(scratch, mode="w-", zarr_format=3)
-            yield group
-            group.attrs["complete"] = True
-        except Exception as error:
-            # An error that comes from zarrs has the system's number only in its words.
-            if getattr(error, "errno", None) != errno.ENOSPC and "os error 28" not in str(error):
-                raise
-            free = shutil.disk_usage(scratch.parent).free
-            raise DiskFullError(
-                f"{path}: its disk is full, {free / 1e6:.0f} MB are free; free some space, or keep "
-                "the results on another disk"
-            ) from error
+        group = zarr.open_group(scratch, mode="w-", zarr_format=3)
+        made_by = origin(path)
+        if made_by is not None:
+            group.attrs["made_by"] = as_json(made_by)
+        yield group
+        for _, array in group.members(max_depth=None):
+            if isinstance(array, zarr.Array):
+                empty = CheckedArray(array._async_array).absent(0, array.shape[0])
+                if empty:
+                    array.attrs["empty"] = empty
+        group.attrs["complete"] = True
 
 
-def open_store(path: str | Path, made_by: Mapping[str, Any] | None = None) -> zarr.Group:
+def open_store(path: str | Path, made_by: Mapping[str, Any] | None = None) -> Store:
     """Open a finished store for reading.
+
+    Its arrays raise :class:`StoreError` for what is missing or damaged when that is read.
 
     Parameters
     ----------
     path : path
     made_by : mapping, optional
-        What must have made the store: its attribute ``made_by``, compared as JSON.
+        What must have made the store: its attribute ``made_by``, compared as JSON. Left out,
+        what `origin` knows.
 
     Raises
     ------
@@ -116,13 +245,18 @@ def open_store(path: str | Path, made_by: Mapping[str, Any] | None = None) -> za
     """
     try:
         # Whole paths, as a task may read it in a process that runs in another folder.
-        group = zarr.open_group(Path(path).resolve(), mode="r")
+        group = Store(zarr.open_group(Path(path).resolve(), mode="r")._async_group)
     except FileNotFoundError:
         raise StoreError(f"{path}: no Zarr group here; has its rule been run?") from None
+    except Exception as error:
+        raise StoreError(
+            f"{path}: cannot be read ({error}); delete it and run its rule again"
+        ) from error
     if group.attrs.get("complete") is not True:
         raise StoreError(
             f"{path}: incomplete, its writer did not finish; delete it and run its rule again"
         )
+    made_by = origin(path) if made_by is None else made_by
     if made_by is not None:
         there, here = (_flat(m) for m in (group.attrs.get("made_by", {}), as_json(made_by)))
         differ = [
@@ -154,8 +288,8 @@ def create(
     """Create a sharded, compressed, checksummed array.
 
     Chunks and shards split the leading axes first, so that the last stays whole where it can;
-    `chunk_rows` bounds the chunk along the first. In arrays of floats a chunk that is missing
-    reads as NaN, never as zeros.
+    `chunk_rows` bounds the chunk along the first. In arrays of floats what was never written is
+    NaN, not zero.
     """
     dtype = np.dtype(dtype)
     chunk = _split(
@@ -184,23 +318,6 @@ def save(
     return array
 
 
-def read(array: zarr.Array, start: int = 0, stop: int | None = None) -> NDArray:
-    """Rows `start` to `stop` of the first axis.
-
-    Raises
-    ------
-    StoreError
-        If they cannot be read or fail their checksum; names the store, array and rows.
-    """
-    try:
-        return array[start:stop]
-    except Exception as error:
-        raise StoreError(
-            f"{array.store_path}: rows {start} to {stop} cannot be read ({error}); "
-            "delete the store and run its rule again"
-        ) from error
-
-
 def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Leaves of nested mappings by their dotted keys."""
     leaves = {}
@@ -219,6 +336,29 @@ def _split(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
         rest = math.prod(shape[axis + 1 :])
         block.append(max(1, min(length, size // rest)))
     return tuple(block)
+
+
+def _refusal(path: Path, error: Exception) -> WritingError | None:
+    """What kept the system from writing `path`, if that is what an error tells."""
+    cause: BaseException | None = error
+    while cause is not None:
+        # zarrs has the number in its words alone.
+        words = re.search(r"\(os error (\d+)\)", str(cause))
+        number = int(words[1]) if words else getattr(cause, "errno", None)
+        file = getattr(cause, "filename", None)
+        if number in FULL:
+            free = shutil.disk_usage(path.parent).free
+            return DiskFullError(
+                f"{path}: its disk is full, {free / 1e6:.0f} MB are free; free some space, or keep "
+                "the results on another disk"
+            )
+        if number in REFUSED and (file is None or Path(file).is_relative_to(path.parent)):
+            return WritingError(
+                f"{path}: cannot be written ({cause}); give yourself the right to write there, or "
+                "keep the results in another folder"
+            )
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _remove(path: Path) -> None:

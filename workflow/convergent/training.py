@@ -93,7 +93,8 @@ def train(
     Raises
     ------
     TrainingError
-        If the loss becomes NaN or infinite. The checkpoint stays at the epoch before.
+        If the loss becomes NaN or infinite; the checkpoint stays at the epoch before. If the
+        checkpoint cannot be read.
     """
     torch.use_deterministic_algorithms(device == "cpu")
     torch.backends.cudnn.benchmark = device == "cuda"
@@ -107,10 +108,16 @@ def train(
     parts = {"net": net, "optimizer": optimize, "scheduler": scheduler, "scaler": scaler}
     history: list[dict[str, Any]] = []
     if checkpoint is not None and Path(checkpoint).exists():
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        for part, module in parts.items():
-            module.load_state_dict(state[part])
-        history = state["history"]
+        try:
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            for part, module in parts.items():
+                module.load_state_dict(state[part])
+            history = state["history"]
+        except Exception as error:
+            raise TrainingError(
+                f"{checkpoint}: no checkpoint that can be read ({error}); delete it to train "
+                f"{name} from the start"
+            ) from error
         logger.info("%s: resumed after epoch %d of %d", name, len(history), epochs)
 
     forward = compiled(net, device) if compile else net  # the checkpoint keeps the names of `net`
@@ -177,8 +184,8 @@ def train(
             )
             if checkpoint is not None:
                 state = {part: module.state_dict() for part, module in parts.items()}
-                with writing(checkpoint) as path:
-                    torch.save({**state, "history": history}, path)
+                with writing(checkpoint) as path, open(path, "wb") as file:
+                    torch.save({**state, "history": history}, file)
     weights = {key: value.cpu().contiguous() for key, value in net.state_dict().items()}
     return weights, history
 

@@ -28,7 +28,8 @@ rule record:
         model=RUN.model.model_dump(),
         activations=RUN.activations.model_dump(exclude={"store", "keep"}),
         seed=RUN.statistics.seed,
-        made_by=lambda wildcards: RUN.made_by(wildcards.net),
+        # What the store says of itself, so that it is made again when that changes.
+        made_by=lambda wildcards, output: RUN.made_by(output.store),
         device=RUN.device,
         code=code("record.py"),
     message:
@@ -57,7 +58,6 @@ rule statistics:
     params:
         layers=RUN.layers,
         options=RUN.statistics.model_dump(),
-        made_by=lambda wildcards: RUN.made_by(wildcards.net),
         device=RUN.device,
         code=code("statistics.py"),
     message:
@@ -86,7 +86,6 @@ rule correlation:
     params:
         layers=RUN.layers,
         blocks=RUN.statistics.blocks,
-        made_by=made_by_pair,
         device=RUN.device,
         code=code("correlation.py"),
     message:

@@ -8,7 +8,6 @@ from snakemake.logging import logger
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from convergent.config import (
-    PAPER_DECAYS,
     ConfigError,
     check_data,
     image_sources,
@@ -32,7 +31,7 @@ if slow_products():
     logger.warning(slow_products())
 
 WORK = Work(RUN)
-RESULTS = str(Path(RUN.results).expanduser() / RUN.run)
+RESULTS = RUN.folder
 # Of activations.smk, or the last two of observation.smk.
 ACTIVATIONS = f"{RESULTS}/activations/{{net}}.zarr"
 STATISTICS = f"{RESULTS}/statistics/{{net}}.zarr"
@@ -106,11 +105,6 @@ def of_pair(path, member=None):
         return path.format(pair=pair, net=pair.split("-")[member or 0])
 
     return paths
-
-
-def made_by_pair(wildcards):
-    """What made the activations of both nets of a job's pair."""
-    return [RUN.made_by(net) for net in pair_of(wildcards).split("-")]
 
 
 def where_sgd(path):

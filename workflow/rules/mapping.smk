@@ -47,9 +47,8 @@ rule fit_maps_sgd:
         **asks("fit_maps_sgd"),
     params:
         layers=RUN.sgd_layers,
-        made_by=made_by_pair,
         iterations=RUN.mapping.sgd.iterations,
-        decays=[d for d in RUN.mapping.decays if d in PAPER_DECAYS],
+        decays=RUN.sgd_decays,
         seed=RUN.statistics.seed,
         code=code("fit_maps_sgd.py"),
     message:

@@ -53,7 +53,6 @@ rule joint_densities:
     params:
         # The paper's figure S1 shows conv1 and conv2.
         layers=RUN.layers[:2],
-        made_by=made_by_pair,
         data=RUN.data.model_dump(),
         model=RUN.model.model_dump(),
         activations=RUN.activations.model_dump(exclude={"keep"}),

@@ -1,4 +1,4 @@
-"""What every script job does: find the library, log, and say plainly what went wrong."""
+"""What every script job does: find the library, know its run, log, and say what went wrong."""
 
 import json
 import logging
@@ -19,16 +19,21 @@ def run(main, snakemake):
     """Call ``main(snakemake)`` with everything it says in the rule's log."""
     from convergent import ConvergentError
     from convergent.devices import cores
+    from convergent.stores import alone
 
     # Where Snakemake was promised more cores than there are.
     snakemake.threads = min(snakemake.threads, cores())
-    with open(snakemake.log[0], "w", buffering=1) as log:
+    path = Path(snakemake.log[0])
+    # A Snakemake that was killed leaves its jobs running: the next waits for those, and wins.
+    lock = alone(path.with_name(f".{path.name}.lock"), last=True)
+    with lock, open(path, "w", buffering=1) as log:
         sys.stderr = log
         form = "%(asctime)s %(message)s"
         logging.basicConfig(stream=log, level=logging.INFO, format=form, force=True)
         logging.captureWarnings(True)
         warnings.simplefilter("default", DeprecationWarning)
         try:
+            know(snakemake)
             main(snakemake)
             logging.info("done; at most %s of memory", peak_memory())
         except ConvergentError as error:
@@ -59,6 +64,24 @@ def scheduler_of(snakemake):
         logs=Path(snakemake.log[0]).with_suffix(".workers"),
         **options,
     )
+
+
+def know(snakemake):
+    """Keep what makes the run, and let stores tell whether they are of it."""
+    from convergent import config, provenance, stores
+
+    configured = config.load(snakemake.config)
+    stores.origin = configured.made_by
+    device = snakemake.params.get("device")
+    if device != "cpu" and not snakemake.resources.get("gpu"):
+        device = None  # may be another kind of machine than that of the jobs that ask for a GPU
+    kept = provenance.keep(
+        configured,
+        device=device,
+        listing=snakemake.input.get("listing"),
+        lists=snakemake.rule == "images",
+    )
+    logging.info("code %s, %s", kept["code"], provenance.versions())
 
 
 def peak_memory():

@@ -12,7 +12,6 @@ def main(snakemake):
             snakemake.output.store,
             params.layers,
             blocks=params.blocks,
-            made_by=params.made_by,
             device=device_of(snakemake),
             scheduler=scheduler,
             workers=snakemake.threads,

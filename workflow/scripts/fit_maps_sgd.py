@@ -10,7 +10,6 @@ def main(snakemake):
         params.layers,
         params.decays,
         (inputs.a, inputs.b),
-        params.made_by,
         (inputs.statistics_a, inputs.statistics_b),
         inputs.correlation,
         iterations=params.iterations,

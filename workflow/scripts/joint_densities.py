@@ -13,7 +13,7 @@ def main(snakemake):
         for side in ("unit", "partner")
     ]
     if params.activations["store"]:
-        stores = zip((inputs.a, inputs.b), units, params.made_by, strict=True)
+        stores = zip((inputs.a, inputs.b), units, strict=True)
         values = [joint_densities.stored_values(*store) for store in stores]
     else:
         values = [

@@ -29,7 +29,6 @@ def main(snakemake):
         params.layers,
         snakemake.output.store,
         image_index=index,
-        made_by=params.made_by,
         device=device,
         seed=params.seed,
         **options,

@@ -10,7 +10,6 @@ def main(snakemake):
             snakemake.input.activations,
             snakemake.output.store,
             params.layers,
-            made_by=params.made_by,
             device=device_of(snakemake),
             scheduler=scheduler,
             workers=snakemake.threads,

@@ -35,8 +35,8 @@ def main(snakemake):
         name=snakemake.wildcards.net,
         **params.training,
     )
-    with writing(snakemake.output.weights) as path:
-        torch.save(weights, path)
+    with writing(snakemake.output.weights) as path, open(path, "wb") as file:
+        torch.save(weights, file)
     with writing(snakemake.output.history) as path:
         pd.DataFrame(history).to_csv(path, index=False)
 
