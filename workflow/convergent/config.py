@@ -365,8 +365,6 @@ class Config(Section):
 
     run: RunName
     """Name of the run; its results go to `results`/<run>/."""
-    results: Annotated[str, StringConstraints(min_length=1)] = "results"
-    """Folder of all runs' results, on any file system; relative to where Snakemake runs."""
     nets: dict[NetName, Net]
     """The nets by name, in order; every two of them make a pair. In an overlay, null leaves a
     net of config.yaml out."""
@@ -374,6 +372,8 @@ class Config(Section):
     """Layers to compare, in order."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train and record; auto takes a GPU where there is one."""
+    results: Annotated[str, StringConstraints(min_length=1)] = "results"
+    """Folder of all runs' results, on any file system; relative to where Snakemake runs."""
     accept_changes: bool = False
     """Whether a run may go on with other package versions, another kind of device or other images
     than it began with; its provenance.json then lists both. To be given once, on the command
