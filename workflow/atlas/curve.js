@@ -66,7 +66,7 @@ async function showCurve(state) {
       "data-unit": unit, "aria-label": say(rank), "aria-selected": false,
     }));
     if (!Number.isNaN(matching[unit])) {
-      dark.append(svg("circle", { cx: x(rank), cy: y(matching[unit]), r: 0.8 + 2 * size, "data-rank": rank }));
+      dark.append(svg("circle", { cx: x(rank), cy: y(matching[unit]), r: 0.8 + 2 * size }));
     }
   });
   points.append(light, dark);
@@ -105,7 +105,7 @@ async function showCurve(state) {
     return Math.max(0, Math.min(order.length - 1, rank));
   };
   plot.addEventListener("pointermove", (event) => {
-    const rank = event.target.dataset.rank ?? nearest(event);
+    const rank = nearest(event);
     mark(rank);
     readout.textContent = say(rank);
   });
@@ -114,8 +114,7 @@ async function showCurve(state) {
     else ring.replaceChildren();
   });
   plot.addEventListener("click", (event) => {
-    chosen = Number(event.target.dataset.rank ?? nearest(event));
-    go({ unit: { net: state.a, number: order[chosen] }, with: null }, { show: true });
+    go({ unit: { net: state.a, number: order[nearest(event)] }, with: null }, { show: true });
   });
   points.addEventListener("focusin", (event) => choose(Number(event.target.dataset.rank), false));
   points.addEventListener("keydown", (event) => {

@@ -52,7 +52,7 @@ async function showUnit(state) {
   const [field] = facts.receptive_field.data;
   const best = related[0].get("correlation", "semi_value")[number];
   const step = (by) => ({ net, number: (number + by + units) % units });
-  const side = Math.min(230, Math.floor((panel.clientWidth - 60) / 2));
+  const side = Math.min(290, Math.floor((panel.clientWidth - 62) / 2));
 
   const described = [
     ["Mean activation", `${facts.mean.data[number].toPrecision(3)}, rank ${facts.rank.data[number]} of ${units}`],
@@ -61,7 +61,7 @@ async function showUnit(state) {
     ["Match", dead ? "none: it is dead" : `${best >= UNMATCHED ? "matched" : "unmatched"} in ${others[0]} (best correlation ${digits(best, 2)})`],
   ];
   const shows = Array.from(facts.image.data.subarray(9 * number, 9 * number + 9)).filter((_, rank) => values[rank] > 0);
-  if (run.classes.length && shows.length) described.push(["Classes of its images", shows.map((image) => run.classes[run.labels[image]]).join(", ")]);
+  if (run.classes.length && shows.length) described.push(["Classes of its images", tally(shows.map((image) => run.classes[run.labels[image]]))]);
 
   const kept = document.activeElement && document.activeElement.id;
   panel.replaceChildren(
@@ -72,13 +72,20 @@ async function showUnit(state) {
         unitLink(step(1), { with: null }, element("span", { "aria-hidden": "true" }, "→"), element("span", { class: "hidden" }, "Next unit")))),
     compared || "",
     element("div", { class: "large" }, ...Object.entries({ patches: "What excites it most", deconv: "What in them does (deconvolution)" }).map(
-      ([kind, caption]) => element("figure", {}, picture(layer, net, number, kind, side), element("figcaption", {}, caption)))),
+      ([kind, caption]) => element("figure", { style: `width: ${side}px` }, picture(layer, net, number, kind, side), element("figcaption", {}, caption)))),
     element("dl", { class: "facts" }, ...described.map(([name, text]) => element("div", {}, element("dt", {}, name), element("dd", {}, text)))),
     ...(dead ? [element("p", {}, "A dead unit never changes, so that it correlates with nothing.")]
       : others.map((other, n) => partnersIn(state, other, related[n]))),
     dead ? "" : clusterOf(state, others[0], related[0]),
   );
   if (kept && document.getElementById(kept)) document.getElementById(kept).focus({ preventScroll: true });
+}
+
+/** "7 (6), 9 (3)": the most frequent first. */
+function tally(names) {
+  const counts = new Map();
+  names.forEach((name) => counts.set(name, (counts.get(name) || 0) + 1));
+  return [...counts].sort((p, q) => q[1] - p[1]).map(([name, count]) => `${name} (${count})`).join(", ");
 }
 
 /** Best partners of the unit in another net, by each measure. */
@@ -129,6 +136,6 @@ async function comparison(state) {
   if (row.net !== state.a || column.net !== state.b) return null;
   const value = matrix.data[row.number * matrix.columns + column.number] / run.steps;
   return element("section", { class: "compared", "aria-label": "The chosen cell" },
-    ...pair.map((unit, n) => element("div", {}, card(state.layer, unit, "", netAndUnit(unit), 64), n ? "" : "")).flatMap((box, n) =>
-      n ? [element("span", { class: "versus" }, element("b", {}, digits(value, 2)), "correlation"), box] : [box]));
+    ...pair.map((unit) => element("div", {}, element("h3", {}, netName(unit.net)), card(state.layer, unit, "", netAndUnit(unit), 64))).flatMap(
+      (box, n) => n ? [element("span", { class: "versus" }, element("b", {}, digits(value, 2)), "correlation"), box] : [box]));
 }
