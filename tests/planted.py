@@ -87,7 +87,9 @@ def _write_pair(folder, a, b, layers, signals):
                 group = maps.create_group(f"{layer}/{direction}")
                 steps = np.array([1.0, 0.25]) / units
                 save(group, "decay", steps, ("decay",))
-                save(group, "weights", np.stack([0 * sparse, sparse]), ("decay", "target", "source"))
+                save(
+                    group, "weights", np.stack([0 * sparse, sparse]), ("decay", "target", "source")
+                )
                 loss = 0.5 * (1 - (sparse * weights).sum(axis=1))
                 save(group, "loss", np.stack([0 * loss + 0.5, loss]), ("decay", "target"))
                 count = (sparse != 0).sum(axis=1)

@@ -121,7 +121,9 @@ def test_matrices_are_the_correlations_to_two_digits(run, monkeypatch, tmp_path)
     monkeypatch.setattr(atlas, "STRIPE", 1000)
     nets, pairs = planted.stores(run)
     atlas.write_atlas(tmp_path / "atlas", PAGE, "tiny", ["fc6"], nets, pairs, PENALTY)
-    stripes = sorted((tmp_path / "atlas/data/fc6").glob("net1-net2-*.js"), key=lambda p: len(p.name))
+    stripes = sorted(
+        (tmp_path / "atlas/data/fc6").glob("net1-net2-*.js"), key=lambda p: len(p.name)
+    )
     assert len(stripes) == -(-130 // (1000 // 130))
     stripes = [tmp_path / f"atlas/data/fc6/net1-net2-{n}.js" for n in range(len(stripes))]
     rows = np.concatenate([atlas.read(path)["correlation"] for path in stripes])
@@ -260,7 +262,9 @@ class Page:
 
     def heads(self, words):
         """Wait until the panel shows a unit."""
-        self.until("return document.querySelector('#unit h2').innerText.includes(arguments[0])", words)
+        self.until(
+            "return document.querySelector('#unit h2').innerText.includes(arguments[0])", words
+        )
 
     @property
     def address(self):
@@ -364,7 +368,9 @@ def test_filters_and_sorting_are_in_the_address(page):
     page.until("return document.querySelector('th.c-mean').ariaSort == 'descending'")
     means = atlas.read(page.folder / "data/fc6/net1.js")["mean"]
     assert page.run(rows) == list(unmatched[np.argsort(-means[unmatched], kind="stable")])
-    page.run("const f = document.getElementById('filter'); f.value = 'all'; f.onchange({target: f})")
+    page.run(
+        "const f = document.getElementById('filter'); f.value = 'all'; f.onchange({target: f})"
+    )
     page.until("return document.getElementById('count').innerText == '130 of 130 units'")
     assert len(page.run(rows)) == 50
     page.click("#pages button:last-child")
@@ -380,9 +386,11 @@ def test_filters_and_sorting_are_in_the_address(page):
 def test_an_address_that_says_nonsense_is_read_as_the_first_page(page):
     page.open("#layer=conv9&a=net7&b=net1&unit=net1.4000&order=up&sort=%3Cb%3E&view=matrix")
     page.until("return document.getElementById('loading').hidden")
-    assert page.run("return [state.layer, state.a, state.b, state.unit]") == [
-        "conv1", "net1", "net2", None,
+    best = atlas.read(page.folder / "data/conv1/net1-net2.js")["correlation/a/semi_value"].argmax()
+    assert page.run("return [state.layer, state.a, state.b, state.order]") == [
+        "conv1", "net1", "net2", "matched",
     ]  # fmt: skip
+    assert page.address["unit"] == f"net1.{best}"
 
 
 def test_everything_can_be_reached_by_keys(page, permutations):
@@ -416,7 +424,9 @@ def test_everything_can_be_reached_by_keys(page, permutations):
 @pytest.mark.parametrize("view", ["curve", "matrix", "units"])
 @pytest.mark.parametrize("size", [(1400, 900), (390, 844)])
 def test_it_fits_the_screen_in_light_and_dark(page, size, view, dark):
-    page.size(*size, dark=dark).open(f"#layer=fc6&a=net1&b=net2&view={view}&unit=net1.5")
+    page.size(*size, dark=dark).open(
+        f"#layer=fc6&a=net1&b=net2&view={view}&unit=net1.5&with=net2.7"
+    )
     assert page.run("return document.documentElement.scrollWidth") <= size[0]
     page.run("document.getElementById('unit').scrollIntoView()")
     page.until("return document.querySelector('#unit .large canvas')")  # drawn once it is seen
@@ -479,6 +489,6 @@ def test_a_missing_file_is_named(chromium, run, tmp_path):
 def test_the_page_asks_nothing_of_the_network():
     for path in PAGE:
         text = path.read_text()
-        for word in ("fetch(", "import ", "src=\"http", "url(http", "XMLHttpRequest"):
+        for word in ("fetch(", "import ", 'src="http', "url(http", "XMLHttpRequest"):
             assert word not in text, path
         assert not path.stat().st_mode & stat.S_IXUSR

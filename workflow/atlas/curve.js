@@ -76,7 +76,7 @@ async function showCurve(state) {
 
   const circles = light.children;
   const readout = document.getElementById("curve-readout");
-  let chosen = state.unit && state.unit.net === state.a ? order.indexOf(state.unit.number) : -1;
+  let chosen = state.unit.net === state.a ? order.indexOf(state.unit.number) : -1;
   const mark = (rank) => {
     const unit = order[rank];
     const line = svg("line", { x1: x(rank), x2: x(rank), y1: margin.top, y2: height - margin.bottom });

@@ -68,12 +68,12 @@ async function showMatrix(state) {
   Object.assign(shown, { matrix }, order);
   document.getElementById("loading").hidden = true;
   const { unit, with: other } = state;
-  if (unit && unit.net === state.a) {
+  if (unit.net === state.a) {
     const row = shown.rows.indexOf(unit.number);
     const kept = other && other.net === state.b ? shown.columns.indexOf(other.number) : -1;
     shown.at = { row, column: kept >= 0 ? kept : (shown.at || { column: row }).column };
     shown.at.column = Math.min(shown.at.column, matrix.columns - 1);
-  } else if (unit && unit.net === state.b) {
+  } else if (unit.net === state.b) {
     const column = shown.columns.indexOf(unit.number);
     shown.at = { row: Math.min((shown.at || { row: column }).row, matrix.rows - 1), column };
   }
@@ -168,9 +168,12 @@ function paintCross() {
   context.lineTo(left + cell / 2, size);
   context.stroke();
   context.globalAlpha = 1;
-  context.strokeStyle = "#d55e00";
-  context.lineWidth *= 2;
-  context.strokeRect(left + (cell - side) / 2, top + (cell - side) / 2, side, side);
+  // Seen on any colour.
+  const thin = context.lineWidth;
+  for (const [color, width] of [["#000", 4 * thin], ["#fff", 2 * thin]]) {
+    Object.assign(context, { strokeStyle: color, lineWidth: width });
+    context.strokeRect(left + (cell - side) / 2, top + (cell - side) / 2, side, side);
+  }
 }
 
 /** Put the cross-hair on a cell and say what is there. */

@@ -2,7 +2,6 @@
 "use strict";
 
 let state = null;
-let address = null;
 
 const current = (asked) => asked === state;
 const darkNow = () => getComputedStyle(document.documentElement).getPropertyValue("--dark").trim() === "1";
@@ -54,12 +53,32 @@ function go(changes, { replace = false, show = false, keep = null, refocus = fal
 }
 
 async function render() {
-  state = parse(location.hash);
-  const before = address;
-  address = { ...state };
-  const fresh = !before || ["layer", "a", "b"].some((name) => before[name] !== state[name]);
-  document.title = `${state.unit ? `Unit ${state.unit.number} of ${state.unit.net}, ` : ""}${state.layer}: atlas of ${run.run}`;
+  const asked = parse(location.hash);
+  state = asked;
   document.getElementById("fault").hidden = true;
+  try {
+    await choose(asked);
+    if (current(asked)) await show();
+  } catch (error) {
+    fault(error);
+  }
+}
+
+/** Where no unit is asked for, the best matched one. */
+async function choose(asked) {
+  if (asked.unit) return;
+  const related = await relation(asked.layer, asked.a, asked.b);
+  asked.unit = { net: asked.a, number: ranked(related.get("correlation", "semi_value"))[0] };
+  if (current(asked)) history.replaceState(null, "", hashOf(asked));
+}
+
+function mark(link, chosen) {
+  if (chosen) link.setAttribute("aria-current", "page");
+  else link.removeAttribute("aria-current");
+}
+
+async function show() {
+  document.title = `Unit ${state.unit.number} of ${state.unit.net}, ${state.layer}: atlas of ${run.run}`;
   document.getElementById("a").value = state.a;
   document.getElementById("b").value = state.b;
   document.querySelectorAll(".net-a").forEach((e) => e.replaceChildren(netName(state.a)));
@@ -67,21 +86,17 @@ async function render() {
   for (const link of document.querySelectorAll("#layers a")) {
     const layer = link.dataset.layer;
     link.href = hashOf({ ...state, layer, unit: null, with: null });
-    if (layer === state.layer) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    mark(link, layer === state.layer);
+    // On a phone not all layers fit.
+    if (layer === state.layer) link.parentNode.scrollLeft = link.offsetLeft - link.parentNode.offsetLeft - 60;
   }
   for (const link of document.querySelectorAll("[data-view]")) {
     link.href = hashOf({ ...state, view: link.dataset.view });
-    if (link.dataset.view === state.view) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    mark(link, link.dataset.view === state.view);
     document.getElementById(link.dataset.view).hidden = link.dataset.view !== state.view;
   }
-  try {
-    const views = { curve: showCurve, matrix: showMatrix, units: showTable };
-    await Promise.all([fresh && summarise(state), views[state.view](state), showUnit(state)]);
-  } catch (error) {
-    fault(error);
-  }
+  const views = { curve: showCurve, matrix: showMatrix, units: showTable };
+  await Promise.all([summarise(state), views[state.view](state), showUnit(state)]);
 }
 
 async function summarise(state) {
@@ -152,7 +167,6 @@ async function start() {
   wireMatrix();
   wireTable();
   window.addEventListener("hashchange", render);
-  window.addEventListener("popstate", render);
   let width = window.innerWidth;
   window.addEventListener("resize", () => {
     if (window.innerWidth !== width) {
@@ -160,13 +174,6 @@ async function start() {
       render();
     }
   });
-  // A unit to look at from the start: the best matched one.
-  if (!location.hash) {
-    const first = parse("");
-    const related = await relation(first.layer, first.a, first.b);
-    first.unit = { net: first.a, number: ranked(related.get("correlation", "semi_value"))[0] };
-    history.replaceState(null, "", hashOf(first));
-  }
   await render();
   document.body.dataset.ready = "";
 }

@@ -5,7 +5,7 @@ const PAGE = 50;
 const COLUMNS = [
   { id: "unit", label: "Unit", rising: true },
   { id: "semi", label: "Best partner", title: "Correlation of the best partner (semi-matching)" },
-  { id: "matching", label: "Its own", title: "Correlation of its partner when no two units may share (matching)" },
+  { id: "matching", label: "One-to-one", title: "Correlation of its partner when no two units may share (matching)" },
   { id: "information", label: "Information", title: "Mutual information with its best partner by that measure, nats" },
   { id: "loss", label: "Map loss", title: "Loss of the sparse map that predicts it from the other net: 0 is perfect, 0.5 no better than its mean", rising: true },
   { id: "weights", label: "Weights", title: "Units of the other net that the sparse map predicts it from" },
@@ -78,15 +78,14 @@ async function showTable(state) {
     const mine = { net: state.a, number: row.unit };
     const marks = row.dead ? " dead" : row.semi < UNMATCHED ? " unmatched" : "";
     const cells = {
-      unit: [picture(state.layer, state.a, row.unit, "patches", 36), unitLink(mine, { with: null }, String(row.unit)),
-        marks && element("span", { class: "mark" }, marks)],
-      semi: [row.dead ? "none" : partner(row.partner, row.semi, digits(row.semi)), row.shared && !row.dead ? element("span", { class: "mark", title: "other units have the same best partner" }, " shared") : ""],
+      unit: [picture(state.layer, state.a, row.unit, "patches", 36), element("span", { class: "named" }, unitLink(mine, { with: null }, String(row.unit)), element("span", { class: "mark" }, marks))],
+      semi: [row.dead ? "none" : partner(row.partner, row.semi, digits(row.semi)), row.shared && !row.dead ? element("span", { class: "mark shared", title: "other units have the same best partner" }, "shared") : ""],
       matching: [row.dead ? "none" : partner(row.own, row.matching, digits(row.matching))],
       information: [row.dead ? "none" : partner(row.informed, row.information / most, digits(row.information))],
       loss: [digits(row.loss)], weights: [String(row.weights)], cluster: [String(row.cluster)],
       mean: [row.mean.toPrecision(3), element("span", { class: "mark" }, ` ${row.rank}.`)],
     };
-    const chosen = state.unit && state.unit.net === state.a && state.unit.number === row.unit;
+    const chosen = state.unit.net === state.a && state.unit.number === row.unit;
     return element("tr", { class: `${chosen ? "chosen" : ""}${marks}`, "data-unit": row.unit },
       ...COLUMNS.map((column, n) => element(n ? "td" : "th", { class: `c-${column.id}`, scope: n ? null : "row" }, ...cells[column.id].filter((c) => c !== ""))));
   });

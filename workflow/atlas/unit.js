@@ -15,7 +15,7 @@ const netAndUnit = ({ net, number }) => `unit ${number} of ${net}`;
 /** A link that shows a unit; its nets become the pair if they are not. */
 function unitLink(unit, changes, ...content) {
   const next = { ...state, ...changes, unit };
-  if (unit.net !== next.a && unit.net !== next.b) Object.assign(next, { a: unit.net, b: state.unit ? state.unit.net : state.a });
+  if (unit.net !== next.a && unit.net !== next.b) Object.assign(next, { a: unit.net, b: state.unit.net });
   return element("a", { href: hashOf(next), "data-unit": `${unit.net}.${unit.number}` }, ...content);
 }
 
@@ -31,12 +31,6 @@ function card(layer, unit, value, label, side) {
 
 async function showUnit(state) {
   const panel = document.getElementById("unit");
-  if (!state.unit) {
-    const hint = element("div", { class: "empty" }, element("h2", {}, "No unit chosen"),
-      element("p", {}, "Choose a point, a cell or a row to see what a unit responds to and to follow it from net to net."));
-    panel.replaceChildren(hint);
-    return;
-  }
   const { net, number } = state.unit;
   const { layer } = state;
   const facts = await load(`${layer}/${net}`);
@@ -52,12 +46,14 @@ async function showUnit(state) {
   const [field] = facts.receptive_field.data;
   const best = related[0].get("correlation", "semi_value")[number];
   const step = (by) => ({ net, number: (number + by + units) % units });
-  const side = Math.min(290, Math.floor((panel.clientWidth - 62) / 2));
+  // Large pictures large; those of few pixels need no room.
+  const pictures = layerOf(layer).nets[net].pictures;
+  const side = Math.min(Math.floor((panel.clientWidth - 62) / 2), 290, Math.max(190, pictures ? 18 * pictures.side : 0));
 
   const described = [
     ["Mean activation", `${facts.mean.data[number].toPrecision(3)}, rank ${facts.rank.data[number]} of ${units}`],
     ["Strongest", dead || Number.isNaN(values[0]) ? "never fires" : values[0].toPrecision(3)],
-    ["Sees", `${field} × ${field} pixels of the image`],
+    ["Receptive field", `${field} × ${field} pixels`],
     ["Match", dead ? "none: it is dead" : `${best >= UNMATCHED ? "matched" : "unmatched"} in ${others[0]} (best correlation ${digits(best, 2)})`],
   ];
   const shows = Array.from(facts.image.data.subarray(9 * number, 9 * number + 9)).filter((_, rank) => values[rank] > 0);
@@ -136,6 +132,6 @@ async function comparison(state) {
   if (row.net !== state.a || column.net !== state.b) return null;
   const value = matrix.data[row.number * matrix.columns + column.number] / run.steps;
   return element("section", { class: "compared", "aria-label": "The chosen cell" },
-    ...pair.map((unit) => element("div", {}, element("h3", {}, netName(unit.net)), card(state.layer, unit, "", netAndUnit(unit), 64))).flatMap(
+    ...pair.map((unit) => element("div", {}, element("h3", {}, netName(unit.net)), card(state.layer, unit, "", netAndUnit(unit), document.getElementById("unit").clientWidth < 450 ? 56 : 64))).flatMap(
       (box, n) => n ? [element("span", { class: "versus" }, element("b", {}, digits(value, 2)), "correlation"), box] : [box]));
 }

@@ -292,7 +292,9 @@ def shrunk(pictures: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     small = np.empty((*places, side, side, channels), np.uint8)
     for place in np.ndindex(*places):
         picture = Image.fromarray(pictures[place][:, :, 0] if channels == 1 else pictures[place])
-        small[place] = np.reshape(picture.resize((side, side), Image.Resampling.LANCZOS), small.shape[2:])
+        small[place] = np.reshape(
+            picture.resize((side, side), Image.Resampling.LANCZOS), small.shape[2:]
+        )
     return small
 
 
