@@ -77,9 +77,9 @@ def _write_pair(folder, a, b, layers, signals):
             x, y = (_standard(signals[net, layer]) for net in (a, b))
             correlation = x.T @ y / len(x)
             gaussian = -0.5 * np.log1p(-np.minimum(correlation**2, 0.999))
-            names = ("unit_a", "unit_b")
-            save(correlations.create_group(layer), "correlation", correlation, names)
-            save(information.create_group(layer), "mutual_information", gaussian, names)
+            both = ("unit_a", "unit_b")
+            save(correlations.create_group(layer), "correlation", correlation, both)
+            save(information.create_group(layer), "mutual_information", gaussian, both)
             for measure, matrix in (("correlation", correlation), ("mutual_information", gaussian)):
                 tables.append(match_table(matrix, layer, measure))
             for direction, weights in (("ab", correlation.T), ("ba", correlation)):
@@ -87,9 +87,8 @@ def _write_pair(folder, a, b, layers, signals):
                 group = maps.create_group(f"{layer}/{direction}")
                 steps = np.array([1.0, 0.25]) / units
                 save(group, "decay", steps, ("decay",))
-                save(
-                    group, "weights", np.stack([0 * sparse, sparse]), ("decay", "target", "source")
-                )
+                names = ("decay", "target", "source")
+                save(group, "weights", np.stack([0 * sparse, sparse]), names)
                 loss = 0.5 * (1 - (sparse * weights).sum(axis=1))
                 save(group, "loss", np.stack([0 * loss + 0.5, loss]), ("decay", "target"))
                 count = (sparse != 0).sum(axis=1)

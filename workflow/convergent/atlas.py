@@ -291,10 +291,9 @@ def shrunk(pictures: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     *places, _, _, channels = pictures.shape
     small = np.empty((*places, side, side, channels), np.uint8)
     for place in np.ndindex(*places):
-        picture = Image.fromarray(pictures[place][:, :, 0] if channels == 1 else pictures[place])
-        small[place] = np.reshape(
-            picture.resize((side, side), Image.Resampling.LANCZOS), small.shape[2:]
-        )
+        pixels = pictures[place][:, :, 0] if channels == 1 else pictures[place]
+        picture = Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS)
+        small[place] = np.reshape(picture, (side, side, channels))
     return small
 
 

@@ -9,7 +9,7 @@ def main(snakemake):
     params, inputs = snakemake.params, snakemake.input
     images = pd.read_csv(inputs.listing, dtype=str).query("split == 'validation'")
     nets = [
-        dict(statistics=statistics, units=units)
+        {"statistics": statistics, "units": units}
         for statistics, units in zip(inputs.statistics, inputs.units, strict=True)
     ]
     kinds = ("correlation", "mutual_information", "mapping", "matching", "clusters")
