@@ -70,7 +70,7 @@ async function showCurve(state) {
     }
   });
   points.append(light, dark);
-  const ring = svg("g", { class: "ring", "aria-hidden": "true", hidden: "" });
+  const ring = svg("g", { class: "ring", "aria-hidden": "true" });
   plot.append(ring, points);
   box.replaceChildren(plot);
 

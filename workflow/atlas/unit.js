@@ -19,6 +19,8 @@ function unitLink(unit, changes, ...content) {
   return element("a", { href: hashOf(next), "data-unit": `${unit.net}.${unit.number}` }, ...content);
 }
 
+const narrow = () => document.getElementById("unit").clientWidth < 450;
+
 function card(layer, unit, value, label, side) {
   const small = side < 60;
   return unitLink(unit, { with: null },
@@ -91,7 +93,7 @@ function partnersIn(state, other, related) {
   const ways = WAYS.map((way) => {
     const found = related.partners(way.id, number);
     const shown = found.map((p, n) => card(state.layer, { net: other, number: p.unit },
-      digits(p.value, n ? 2 : 3), `${way.label}, ${netAndUnit({ net: other, number: p.unit })}`, n ? 44 : 76));
+      digits(p.value, n ? 2 : 3), `${way.label}, ${netAndUnit({ net: other, number: p.unit })}`, n ? 44 : narrow() ? 60 : 76));
     const [first, ...rest] = shown;
     return element("div", { class: "way", "data-measure": way.id }, element("h4", { title: way.note }, way.label),
       first || element("p", { class: "none" }, "none"),
@@ -132,6 +134,6 @@ async function comparison(state) {
   if (row.net !== state.a || column.net !== state.b) return null;
   const value = matrix.data[row.number * matrix.columns + column.number] / run.steps;
   return element("section", { class: "compared", "aria-label": "The chosen cell" },
-    ...pair.map((unit) => element("div", {}, element("h3", {}, netName(unit.net)), card(state.layer, unit, "", netAndUnit(unit), document.getElementById("unit").clientWidth < 450 ? 56 : 64))).flatMap(
+    ...pair.map((unit) => element("div", {}, element("h3", {}, netName(unit.net)), card(state.layer, unit, "", netAndUnit(unit), narrow() ? 56 : 64))).flatMap(
       (box, n) => n ? [element("span", { class: "versus" }, element("b", {}, digits(value, 2)), "correlation"), box] : [box]));
 }

@@ -23,7 +23,7 @@ rule atlas:
     threads: 1
     resources:
         mem_mb=1000 + 60 * WIDEST**2 // 10**6,
-        # Seconds for a million values of every pair's matrices, and for every unit's pictures.
+        # A minute for ten million values of a matrix, and for the pictures of a thousand units.
         runtime=10
         + len(RUN.pairs) * sum(units**2 for units in RUN.widths.values()) // 10**7
         + len(RUN.nets) * sum(RUN.widths[layer] for layer in RUN.pictures) // 1000,
