@@ -35,6 +35,7 @@ include: "workflow/rules/mapping_figures.smk"
 include: "workflow/rules/cluster_figures.smk"
 include: "workflow/rules/unit_figures.smk"
 include: "workflow/rules/atlas.smk"
+include: "workflow/rules/report.smk"
 
 
 rule all:

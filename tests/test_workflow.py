@@ -225,6 +225,18 @@ def test_nets_pairs_tables_and_paths_are_targets(project):
     assert planned(project, *targets, f"{RUN}/figures/net1-net2/fig3.pdf") == {}
 
 
+def test_the_report_has_all_figures_and_tables_of_a_pair(project):
+    assert planned(project, "report") == {"report": 1}
+    snakemake(project, "report")
+    page = (project / RUN / "report.html").read_text()
+    for name in [*PAIR_FIGURES, *RUN_FIGURES, "table1"]:
+        assert f'id="{name}-png"' in page
+    for name in ("accuracy", "unmatched", "measure_agreement", "table1", "cluster_stability"):
+        assert f'id="{name}-csv"' in page
+    assert "Clusters of conv1 that are most alike in both nets of net1-net2" in page
+    assert "{{" not in page
+
+
 def test_a_report_is_made(project):
     snakemake(project, "--report", "report.zip")
     with zipfile.ZipFile(project / "report.zip") as report:

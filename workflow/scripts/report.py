@@ -1,0 +1,17 @@
+from _job import run
+
+
+def main(snakemake):
+    from convergent.report import write_report
+
+    params = snakemake.params
+    entries = [
+        {"file": file} | entry
+        for file, entry in zip(snakemake.input.files, params.entries, strict=True)
+    ]
+    links = {"The atlas: every unit and its partners, to explore": "atlas/index.html"}
+    write_report(snakemake.output.page, f"Convergent learning: {params.run}", entries, links)
+
+
+if __name__ == "__main__":
+    run(main, snakemake)
