@@ -58,3 +58,9 @@ rule all:
 
 
 include: "workflow/rules/targets.smk"
+
+
+onsuccess:
+    from convergent.report import summary
+
+    print(summary(RESULTS))

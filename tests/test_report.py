@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from convergent.report import write_report
+from convergent.report import summary, write_report
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def page(tmp_path, entries):
 def test_figures_come_in_the_order_of_the_paper_then_tables(page):
     titles = re.findall(r"<h[23]>([^<]*)</h[23]>", page)
     assert titles == [
-        "Section 3: one to one", "Figure 3", "Figure 10", "Figure sparse loss", "Table unmatched",
+        "Section 3: one to one", "Figure 3", "Figure 10", "Sparse loss", "Unmatched",
         "Section S.2: more", "Figure S2",
     ]  # fmt: skip
     for target in re.findall(r'href="#([^"]*)"', page):
@@ -70,3 +70,22 @@ def test_captions_and_labels_stand_beside_what_they_describe(page):
 def test_nothing_is_loaded_from_elsewhere(page):
     outside = re.findall(r'(?:src|href)="(?!data:|#)([^"]*)"', page)
     assert outside == ["atlas/index.html"]
+
+
+def test_a_summary_tells_the_means_and_where_to_look(tmp_path):
+    run = tmp_path / "digits"
+    assert summary(run) == ""
+    (run / "tables").mkdir(parents=True)
+    pd.DataFrame({"net": ["a", "b"], "val_top1": [0.5, 0.75]}).to_csv(run / "tables/accuracy.csv")
+    assert summary(run) == ""
+    rows = {
+        "layer": ["conv2", "conv2", "fc6"],
+        "unmatched": [0.1, 0.3, 1],
+        "paper": [0.37] * 2 + [None],
+    }
+    pd.DataFrame(rows).to_csv(run / "tables/unmatched.csv")
+    said = summary(run).splitlines()
+    assert said[0] == "digits: 2 nets, top-1 from 50.0% to 75.0%"
+    assert said[2].split() == ["conv2", "20%", "(37%)"]
+    assert said[3].split() == ["fc6", "100%"]
+    assert said[4] == f"See tables in {run / 'tables'}."

@@ -227,7 +227,8 @@ def test_nets_pairs_tables_and_paths_are_targets(project):
 
 def test_the_report_has_all_figures_and_tables_of_a_pair(project):
     assert planned(project, "report") == {"report": 1}
-    snakemake(project, "report")
+    said = snakemake(project, "report")
+    assert said.count("tiny: 2 nets, top-1 from") == 1
     page = (project / RUN / "report.html").read_text()
     for name in [*PAIR_FIGURES, *RUN_FIGURES, "table1"]:
         assert f'id="{name}-png"' in page

@@ -1,4 +1,4 @@
-"""The report: a run's figures and tables with what they show, in one file to send and print."""
+"""The report: a run's figures and tables with what they show, in one file, or in a few lines."""
 
 from __future__ import annotations
 
@@ -71,6 +71,29 @@ def write_report(
         page.write("</main></body></html>\n")
 
 
+def summary(results: str | Path) -> str:
+    """What a run found, in a few lines for the terminal; empty where its tables are not made."""
+    results = Path(results)
+    tables = {name: results / f"tables/{name}.csv" for name in ("accuracy", "unmatched")}
+    if not all(path.is_file() for path in tables.values()):
+        return ""
+    accuracy, unmatched = (pd.read_csv(path) for path in tables.values())
+    top1 = accuracy["val_top1"]
+    lines = [
+        f"{results.name}: {len(accuracy)} nets, top-1 from {top1.min():.1%} to {top1.max():.1%}"
+    ]
+    lines.append(
+        "Units without a partner above 0.5 in another net (mean of all pairs; the paper's):"
+    )
+    for layer, rows in unmatched.groupby("layer", sort=False):
+        paper = rows["paper"].iloc[0]
+        beside = "" if pd.isna(paper) else f"  ({paper:.0%})"
+        lines.append(f"  {layer:6} {rows['unmatched'].mean():4.0%}{beside}")
+    places = {"tables": "tables", "figures": "figures", "the atlas": "atlas/index.html"}
+    there = [f"{name} in {results / p}" for name, p in places.items() if (results / p).exists()]
+    return "\n".join([*lines, f"See {', '.join(there)}."])
+
+
 def picture(path: str | Path) -> str:
     """A picture recompressed, as an address that holds all of it."""
     buffer = io.BytesIO()
@@ -97,9 +120,10 @@ def _entry(entry: Mapping[str, Any]) -> str:
 
 def _title(entry: Mapping[str, Any]) -> str:
     labels = entry["labels"]
-    kind = "figure" if "figure" in labels else "table"
-    name = re.sub(r"^(fig|table)(?=S?\d)", "", labels[kind])
-    return escape(f"{kind.capitalize()} {name.replace('_', ' ')}")
+    name = labels.get("figure") or labels["table"]
+    drawn = ", drawn" if name.startswith("table") and "figure" in labels else ""
+    name = re.sub(r"^fig(?=S?\d)", "figure ", re.sub(r"^table(?=\d)", "table ", name))
+    return escape(name[:1].upper() + name[1:].replace("_", " ") + drawn)
 
 
 def _name(entry: Mapping[str, Any]) -> str:

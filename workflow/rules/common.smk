@@ -104,12 +104,13 @@ def reported():
             continue
         # Those that are functions of wildcards are so of none, too.
         params = {k: v({}) if callable(v) else v for k, v in rule.params.items()}
-        layer = {"layer": params["layer"]} if "layer" in params else {}
+        layers = params.get("layers", [])
+        layer = params.get("layer") or ", ".join(layers)
         name = marked.labels.get("figure") or marked.labels["table"]
         text = (Path(workflow.basedir) / f"workflow/report/{name}.rst").read_text()
         found[str(output)] = {
             "section": marked.category,
-            "labels": marked.labels | layer,
+            "labels": marked.labels | ({"layer": layer} if layer else {}),
             "caption": captions.from_string(text).render(snakemake={"params": params}),
         }
     return found

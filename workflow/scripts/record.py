@@ -6,6 +6,7 @@ def main(snakemake):
 
     from convergent import activations, datasets, models
     from convergent.devices import choose_device
+    from convergent.progress import progress
 
     params = snakemake.params
     torch.set_num_threads(snakemake.threads)
@@ -26,7 +27,7 @@ def main(snakemake):
     )
     activations.record(
         models.load(snakemake.input.weights, params.model, params.data, classes),
-        batches,
+        progress(batches, len(index), snakemake.wildcards.net),
         params.layers,
         snakemake.output.store,
         image_index=index,

@@ -9,8 +9,15 @@ def main(snakemake):
         {"file": file} | entry
         for file, entry in zip(snakemake.input.files, params.entries, strict=True)
     ]
-    links = {"The atlas: every unit and its partners, to explore": "atlas/index.html"}
-    write_report(snakemake.output.page, f"Convergent learning: {params.run}", entries, links)
+    links = {
+        "The atlas, to explore every unit (beside this page in the folder of the run)": "atlas/index.html"
+    }
+    write_report(
+        snakemake.output.page,
+        f"Convergent learning: {params.run}",
+        entries,
+        {atlas: "atlas/index.html"},
+    )
 
 
 if __name__ == "__main__":
