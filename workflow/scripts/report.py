@@ -9,15 +9,9 @@ def main(snakemake):
         {"file": file} | entry
         for file, entry in zip(snakemake.input.files, params.entries, strict=True)
     ]
-    links = {
-        "The atlas, to explore every unit (beside this page in the folder of the run)": "atlas/index.html"
-    }
-    write_report(
-        snakemake.output.page,
-        f"Convergent learning: {params.run}",
-        entries,
-        {atlas: "atlas/index.html"},
-    )
+    atlas = "The atlas, to explore every unit (beside this page in the folder of the run)"
+    title = f"Convergent learning: {params.run}"
+    write_report(snakemake.output.page, title, entries, {atlas: "atlas/index.html"})
 
 
 if __name__ == "__main__":
