@@ -351,6 +351,16 @@ def test_what_is_drawn_is_the_matrix_in_that_order(page, order, pair, permutatio
         assert list(rows % 3) == sorted(rows % 3)
 
 
+def test_the_cross_hair_is_on_a_unit_and_its_best_partner(page, permutations):
+    unit, partner = 9, permutations["fc6"][9]
+    for chosen in (f"net1.{unit}", f"net2.{partner}"):
+        page.open(f"#layer=fc6&a=net1&b=net2&view=matrix&order=clusters&unit={chosen}")
+        page.until("return document.getElementById('loading').hidden")
+        assert page.text("#matrix-readout").startswith(
+            f"Unit {unit} of net1, unit {partner} of net2"
+        )
+
+
 def test_filters_and_sorting_are_in_the_address(page):
     page.open("#layer=fc6&a=net1&b=net2&view=units&filter=unmatched&sort=semi")
     facts = atlas.read(page.folder / "data/fc6/net1-net2.js")
@@ -398,7 +408,7 @@ def test_everything_can_be_reached_by_keys(page, permutations):
     page.keys("ENTER")
     page.heads(f"unit {unit}")
     assert page.run("return document.activeElement.id") == "unit"
-    page.open("#layer=conv1&a=net1&b=net2&view=matrix&order=original&unit=net1.0")
+    page.open("#layer=conv1&a=net1&b=net2&view=matrix&order=original&unit=net1.0&with=net2.0")
     page.run("document.getElementById('cells').focus()")
     page.keys("ARROW_DOWN", "ARROW_DOWN", "ARROW_RIGHT")
     assert page.text("#matrix-readout").startswith("Unit 2 of net1, unit 1 of net2")

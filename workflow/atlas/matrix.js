@@ -67,20 +67,18 @@ async function showMatrix(state) {
   }
   Object.assign(shown, { matrix }, order);
   document.getElementById("loading").hidden = true;
+  // The chosen cell, or the unit's with its best partner.
+  const related = await relation(state.layer, state.a, state.b);
+  if (!current(state)) return;
   const { unit, with: other } = state;
-  if (unit.net === state.a) {
-    const row = shown.rows.indexOf(unit.number);
-    const kept = other && other.net === state.b ? shown.columns.indexOf(other.number) : -1;
-    shown.at = { row, column: kept >= 0 ? kept : (shown.at || { column: row }).column };
-    shown.at.column = Math.min(shown.at.column, matrix.columns - 1);
-  } else if (unit.net === state.b) {
-    const column = shown.columns.indexOf(unit.number);
-    shown.at = { row: Math.min((shown.at || { row: column }).row, matrix.rows - 1), column };
-  }
+  const first = unit.net === state.a;
+  const best = related[first ? "get" : "ofOther"]("correlation", "semi");
+  const facing = other && other.net !== unit.net ? other.number : best[unit.number];
+  const [row, column] = first ? [unit.number, facing] : [facing, unit.number];
+  shown.at = { row: shown.rows.indexOf(row), column: shown.columns.indexOf(column) };
   resize();
   paint();
-  if (shown.at) point(shown.at.row, shown.at.column);
-  else document.getElementById("matrix-readout").textContent = "Point at a cell, or move with the arrow keys.";
+  point(shown.at.row, shown.at.column);
 }
 
 function fit(matrix) {

@@ -18,12 +18,12 @@ function parse(hash) {
   const given = new URLSearchParams(hash.replace(/^#/, ""));
   const among = (name, values) => (values.includes(given.get(name)) ? given.get(name) : values[0]);
   const layer = among("layer", run.layers.map((l) => l.name));
-  const unitFrom = (name) => {
-    const [, net, number] = (given.get(name) || "").match(/^(.+)\.(\d+)$/) || [];
-    return run.nets.includes(net) && Number(number) < unitsOf(layer, net) ? { net, number: Number(number) } : null;
-  };
   const a = among("a", run.nets);
   const b = among("b", run.nets.filter((net) => net !== a));
+  const unitFrom = (name) => {
+    const [, net, number] = (given.get(name) || "").match(/^(.+)\.(\d+)$/) || [];
+    return [a, b].includes(net) && Number(number) < unitsOf(layer, net) ? { net, number: Number(number) } : null;
+  };
   const sorts = ["-semi", ...COLUMNS.flatMap(({ id }) => [id, `-${id}`])];
   return {
     layer, a, b, view: among("view", ["curve", "matrix", "units"]), unit: unitFrom("unit"), with: unitFrom("with"),
