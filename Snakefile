@@ -34,6 +34,8 @@ include: "workflow/rules/figures.smk"
 include: "workflow/rules/mapping_figures.smk"
 include: "workflow/rules/cluster_figures.smk"
 include: "workflow/rules/unit_figures.smk"
+include: "workflow/rules/atlas.smk"
+include: "workflow/rules/report.smk"
 
 
 rule all:
@@ -52,6 +54,13 @@ rule all:
         expand(rules.units.output, net=RUN.nets),
         expand(FIGURE, pair=RUN.pair, name=PAIR_FIGURES, suffix=["png", "pdf"]),
         [getattr(rules, name).output for name in RUN_FIGURES],
+        rules.atlas.output,
 
 
 include: "workflow/rules/targets.smk"
+
+
+onsuccess:
+    from convergent.report import summary
+
+    print(summary(RESULTS))

@@ -105,6 +105,8 @@ def test_results_are_where_the_design_says(project):
     assert list(table.query("solver == 'sgd'")["layer"].unique()) == ["conv1", "fc6"]
     assert table.query("solver == 'exact'")["relative_gap"].max() <= 1e-6
     assert table["loss"].between(0, 0.6).all()
+    assert (run / "atlas/index.html").is_file()
+    assert len(list((run / "atlas/data").glob("*/net1-net2.npz"))) == len(LAYERS)
     for name in ("accuracy", "unmatched", "measure_agreement", "table1", "cluster_stability"):
         assert len(pd.read_csv(run / f"tables/{name}.csv"))
     over_all = [run / "figures" / n for n in (*RUN_FIGURES, "table1")]
@@ -172,6 +174,19 @@ def test_nets_pairs_tables_and_paths_are_targets(project):
     assert planned(project, *targets, f"{RUN}/figures/net1-net2/fig3.pdf") == {}
 
 
+def test_the_report_has_all_figures_and_tables_of_a_pair(project):
+    assert planned(project, "report") == {"report": 1}
+    said = snakemake(project, "report")
+    assert said.count("tiny: 2 nets, top-1 from") == 1
+    page = (project / RUN / "report.html").read_text()
+    for name in [*PAIR_FIGURES, *RUN_FIGURES, "table1"]:
+        assert f'id="{name}-png"' in page
+    for name in ("accuracy", "unmatched", "measure_agreement", "table1", "cluster_stability"):
+        assert f'id="{name}-csv"' in page
+    assert "Clusters of conv1 that are most alike in both nets of net1-net2" in page
+    assert "{{" not in page
+
+
 def test_a_report_is_made(project):
     snakemake(project, "--report", "report.zip")
     with zipfile.ZipFile(project / "report.zip") as report:
@@ -182,21 +197,22 @@ def test_a_report_is_made(project):
     assert "features converge most on conv1" in page
 
 
-DOWNSTREAM = {"match": 1, "fig4": 1, "unmatched": 1}
+ATLAS = {"atlas": 1}
+DOWNSTREAM = {"match": 1, "fig4": 1, "unmatched": 1} | ATLAS
 DOWNSTREAM |= {"fig1": 1, "fig3": 1, "figS1": 1, "figS3": 1, "matched_information": 1}
 DOWNSTREAM |= {"joint_densities": 1, "agreement": 1, "measure_agreement": 1}
 MATCHED_FEATURES = {"fig2": 1, "figS2": 1, "figS4": 1}
 DOWNSTREAM |= MATCHED_FEATURES
 SHARED_CLUSTERS = {"figS6": 1, "figS7": 1}
 CLUSTERS = {"cluster": 1, "cluster_stability": 1, "figS5": 1, "figS8": 1, "figS9": 1}
-CLUSTERS |= {"eigenvalues": 1} | SHARED_CLUSTERS
+CLUSTERS |= {"eigenvalues": 1} | SHARED_CLUSTERS | ATLAS
 STATISTICS = {"statistics": 2, "mutual_information": 1, "mutual_information_within": 2}
 STATISTICS |= {"correlation": 1, "figS10": 1, "figS11": 1, "figS12": 1} | CLUSTERS
-DRAWN_MAPS = {"hac": 1, "fig5": 1, "fig6": 1, "fig7": 1}
+DRAWN_MAPS = {"hac": 1, "fig5": 1, "fig6": 1, "fig7": 1} | ATLAS
 MAPPING = {"fit_maps": 1, "mapping": 1, "table1": 1, "sparse_loss": 1} | DRAWN_MAPS
 STATISTICS |= {"fit_maps_sgd": 1} | MAPPING
 UNITS_SEEN = {"units": 2, "fig6": 1, "fig7": 1, "figS8": 1, "figS11": 1, "figS12": 1}
-UNITS_SEEN |= MATCHED_FEATURES | SHARED_CLUSTERS
+UNITS_SEEN |= MATCHED_FEATURES | SHARED_CLUSTERS | ATLAS
 STATISTICS |= UNITS_SEEN
 
 
@@ -215,14 +231,16 @@ STATISTICS |= UNITS_SEEN
         ("convergent/mapping.py", "PROGRESS = 10", "PROGRESS = 11", MAPPING | {"fit_maps_sgd": 1}),
         ("convergent/clustering.py", 'method="average"', 'method=str("average")',
          {"hac": 1, "fig7": 1}),
+        ("convergent/atlas.py", "PARTNERS = 10", "PARTNERS = 11", ATLAS),
         ("convergent/graphs.py", "THREADED = 2048", "THREADED = 2049", CLUSTERS),
         ("convergent/units.py", "GREY = 128", "GREY = 127", UNITS_SEEN),
         ("convergent/pictures.py", "height // 9", "height // 10",
-         {k: v for k, v in UNITS_SEEN.items() if k != "units"}),
+         {k: v for k, v in UNITS_SEEN.items() if k not in ("units", "atlas")}),
         ("convergent/figures.py", "ax.set_yscale", "ax.semilogy() or ax.set_yscale", {"figS10": 1}),
         ("convergent/models.py", "float = 1e-4", "float = 2e-4",
          {"train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
         ("scripts/fig4.py", "snakemake.params.layers", "[*snakemake.params.layers]", {"fig4": 1}),
+        ("atlas/page.js", "Theme: light", "Theme: bright", ATLAS),
         # What every job does beside its work decides no result.
         ("scripts/_job.py", "at most %s of memory", "at most %s", {}),
         ("rules/train.smk", "rule train:", "# why\nrule train:", {}),

@@ -173,6 +173,12 @@ class Work:
         seconds = self._forward(3 * pictures, threads) + self._decode(pictures, threads)
         return Need.of(self._torch(threads) + 1000 + batch / 10**6, seconds)
 
+    def atlas(self, threads: int) -> Need:
+        """Correlations of all pairs, and pictures of all nets."""
+        entries = len(self.run.pairs) * sum(n**2 for n in self.widths)
+        pictured = len(self.run.nets) * sum(self.run.widths[layer] for layer in self.run.pictures)
+        return self._matrices(1000, 60, entries / 10**5 + pictured / 20)
+
     def figure(self, threads: int) -> Need:
         """A picture that has matrices of a layer in it."""
         return self._matrices(1000, 120, 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,11 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from convergent import ConvergentError
 from convergent.datasets import Images, normalize
 from convergent.devices import compiled, half_precision
+from convergent.progress import bar, time_left
 from convergent.stores import writing
 
 logger = logging.getLogger(__name__)
@@ -132,11 +131,8 @@ def train(
                 labels.to(device, non_blocking=True),
             )
 
-    bar = tqdm(
-        total=epochs * steps, initial=len(history) * steps, desc=name, unit="batch",
-        file=sys.__stderr__, disable=None, dynamic_ncols=True,
-    )  # fmt: skip
-    with bar:
+    resumed, began = len(history), time.perf_counter()
+    with bar(name, "batch", epochs * steps, resumed * steps) as shown:
         for epoch in range(len(history), epochs):
             start = time.perf_counter()
             torch.manual_seed(_mixed(seed, epoch))
@@ -160,8 +156,8 @@ def train(
                     loss_, top1 = (total / seen).tolist()
                     if not math.isfinite(loss_):
                         raise _died(name, f"loss is {loss_} in epoch {epoch + 1}", rate)
-                    bar.set_postfix(epoch=epoch + 1, loss=f"{loss_:.3f}", top1=f"{top1:.1%}")
-                bar.update()
+                    shown.set_postfix(epoch=epoch + 1, loss=f"{loss_:.3f}", top1=f"{top1:.1%}")
+                shown.update()
             train_loss, train_top1 = (total / len(training)).tolist()
             val_loss, val_top1, val_top5 = _evaluate(forward, batches(validation), half, device)
             if not math.isfinite(val_loss):
@@ -178,9 +174,11 @@ def train(
                     "seconds": round(time.perf_counter() - start, 3),
                 }
             )
+            spent = time.perf_counter() - began
             logger.info(
-                "%s: epoch %d/%d  rate %.2g  loss %.4f  top-1 %.4f  validation %.4f  %.4f",
+                "%s: epoch %d/%d  rate %.2g  loss %.4f  top-1 %.4f  validation %.4f  %.4f  %s left",
                 *(name, epoch + 1, epochs, rate, train_loss, train_top1, val_loss, val_top1),
+                time_left(spent, epoch + 1 - resumed, epochs - resumed),
             )
             if checkpoint is not None:
                 state = {part: module.state_dict() for part, module in parts.items()}

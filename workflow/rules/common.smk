@@ -1,6 +1,7 @@
 # Shared by the other files: the checked configuration, paths, code fingerprints.
 import sys
 
+from jinja2 import Environment, StrictUndefined
 from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
@@ -90,6 +91,30 @@ def figure(name, category, pair):
         labels={"figure": name, "pair": pair},
     )
     return [png, f"{path}.pdf"]
+
+
+def reported():
+    """What the rules so far mark for the report, of the configured pair and of all: by file,
+    its section, labels and caption."""
+    captions = Environment(undefined=StrictUndefined)
+    found = {}
+    outputs = ((rule, output) for rule in workflow.rules for output in rule.output)
+    for rule, output in outputs:
+        marked = output.flags.get("report")
+        if not marked or rule.has_wildcards():
+            continue
+        # Those that are functions of wildcards are so of none, too.
+        params = {k: v({}) if callable(v) else v for k, v in rule.params.items()}
+        layers = params.get("layers", [])
+        layer = params.get("layer") or ", ".join(layers)
+        name = marked.labels.get("figure") or marked.labels["table"]
+        text = (Path(workflow.basedir) / f"workflow/report/{name}.rst").read_text()
+        found[str(output)] = {
+            "section": marked.category,
+            "labels": marked.labels | ({"layer": layer} if layer else {}),
+            "caption": captions.from_string(text).render(snakemake={"params": params}),
+        }
+    return found
 
 
 def pair_of(wildcards):

@@ -5,6 +5,7 @@ def main(snakemake):
     import torch
 
     from convergent import datasets, models, observation
+    from convergent.progress import progress
 
     params, outputs = snakemake.params, snakemake.output
     torch.set_num_threads(snakemake.threads)
@@ -29,7 +30,7 @@ def main(snakemake):
             name: models.load(weights, params.model, params.data, classes)
             for name, weights in zip(params.nets, snakemake.input.weights, strict=True)
         },
-        batches,
+        progress(batches, len(index), "all nets"),
         params.layers,
         dict(zip(params.nets, outputs.statistics, strict=True)),
         {

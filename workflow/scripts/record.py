@@ -5,6 +5,7 @@ def main(snakemake):
     import torch
 
     from convergent import activations, datasets, models
+    from convergent.progress import progress
 
     params = snakemake.params
     torch.set_num_threads(snakemake.threads)
@@ -25,7 +26,7 @@ def main(snakemake):
     )
     activations.record(
         models.load(snakemake.input.weights, params.model, params.data, classes),
-        batches,
+        progress(batches, len(index), snakemake.wildcards.net),
         params.layers,
         snakemake.output.store,
         image_index=index,

@@ -1,0 +1,499 @@
+"""The atlas tells of a run what its stores do, and shows it in a browser opened on a file."""
+
+import io
+import json
+import os
+import shutil
+import stat
+import urllib.parse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import planted
+import pytest
+from PIL import Image
+
+from convergent import atlas
+from convergent.stores import open_store
+
+ROOT = Path(__file__).parents[1]
+PAGE = sorted((ROOT / "workflow/atlas").glob("*"))
+LAYERS = {"conv1": 12, "fc6": 130}
+PENALTY = 0.25
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Folder of a run with an atlas of three nets; net2 is net1 permuted."""
+    folder = tmp_path_factory.mktemp("run")
+    planted.write_run(folder, LAYERS, pictures={"fc6": 40})
+    nets, pairs = planted.stores(folder)
+    classes = ["first", "second"] * 100
+    atlas.write_atlas(folder / "atlas", PAGE, "tiny", list(LAYERS), nets, pairs, PENALTY, classes)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def permutations(tmp_path_factory):
+    return planted.write_run(tmp_path_factory.mktemp("again"), LAYERS)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_best_partners_are_those_of_the_matrices(run, layer):
+    facts = atlas.read(run / f"atlas/data/{layer}/net1-net3.js")
+    pair = run / "pairs/net1-net3"
+    for measure in ("correlation", "mutual_information"):
+        matrix = open_store(pair / f"{measure}.zarr")[layer][measure][...]
+        for side, values in (("a", matrix), ("b", matrix.T)):
+            partner, value = (facts[f"{measure}/{side}/{name}"] for name in ("partner", "value"))
+            assert (partner[0] == -1).all()  # unit 0 is dead
+            live = values[1:, 1:]
+            np.testing.assert_array_equal(value[1:], -np.sort(-live, axis=1)[:, : value.shape[1]])
+            np.testing.assert_array_equal(
+                np.take_along_axis(values, partner, axis=1)[1:], value[1:]
+            )
+
+
+@pytest.mark.parametrize(("side", "direction"), [("a", "ba"), ("b", "ab")])
+def test_map_partners_are_the_units_that_predict_a_unit(run, side, direction):
+    facts = atlas.read(run / "atlas/data/fc6/net1-net2.js")
+    group = open_store(run / "pairs/net1-net2/mapping.zarr")[f"fc6/{direction}"]
+    weights = group["weights"][1]  # of the decay whose penalty is 0.25
+    for unit, partners in enumerate(facts[f"map/{side}/partner"]):
+        found = partners[partners >= 0]
+        expected = np.flatnonzero(weights[unit])
+        assert set(found) == set(expected[np.argsort(-np.abs(weights[unit, expected]))][:10])
+        sizes = np.abs(weights[unit, found])
+        assert (np.diff(sizes) <= 0).all()
+        np.testing.assert_allclose(
+            facts[f"map/{side}/value"][unit][: len(found)], weights[unit, found], rtol=1e-6
+        )
+    np.testing.assert_allclose(facts[f"map/{side}/loss"], group["loss"][1], rtol=1e-6)
+    np.testing.assert_array_equal(facts[f"map/{side}/weights"], (weights != 0).sum(axis=1))
+
+
+def test_matches_are_those_of_the_table(run):
+    facts = atlas.read(run / "atlas/data/fc6/net2-net3.js")
+    table = pd.read_csv(run / "pairs/net2-net3/matching.csv").query("layer == 'fc6'")
+    rows = table.query("measure == 'correlation' and method == 'semi' and direction == 'ba'")
+    np.testing.assert_array_equal(facts["correlation/b/semi"], rows["partner"])
+    np.testing.assert_allclose(facts["correlation/b/semi_value"], rows["value"], rtol=1e-5)
+    forth, back = facts["correlation/a/matching"], facts["correlation/b/matching"]
+    np.testing.assert_array_equal(back[forth], np.arange(LAYERS["fc6"]))
+    np.testing.assert_array_equal(
+        facts["correlation/b/matching_value"][forth], facts["correlation/a/matching_value"]
+    )
+
+
+def test_units_left_over_have_no_partner_of_their_own():
+    rows = pd.DataFrame(
+        {"method": "matching", "direction": "ab", "unit": [0, 2], "partner": [1, 0], "value": 0.5}
+    )
+    facts = atlas.assigned(rows, "m", "a", 3)
+    assert list(facts["m/a/matching"]) == [1, -1, 0]
+    assert np.isnan(facts["m/a/matching_value"][1])
+    assert list(atlas.assigned(rows, "m", "b", 2)["m/b/matching"]) == [2, 0]
+
+
+def test_a_planted_permutation_is_in_the_data(run, permutations):
+    for layer, permutation in permutations.items():
+        facts = atlas.read(run / f"atlas/data/{layer}/net1-net2.js")
+        half = slice(1, LAYERS[layer] // 2)  # little noise
+        np.testing.assert_array_equal(facts["correlation/a/semi"][half], permutation[half])
+
+
+def test_ranks_count_from_the_most_active(run):
+    for net in planted.NETS:
+        facts = atlas.read(run / f"atlas/data/conv1/{net}.js")
+        order = np.argsort(facts["rank"])
+        assert sorted(facts["rank"]) == list(range(1, 13))
+        assert (np.diff(facts["mean"][order]) <= 0).all()
+        assert list(np.flatnonzero(facts["dead"])) == [0]
+
+
+def test_matrices_are_the_correlations_to_two_digits(run, monkeypatch, tmp_path):
+    matrix = open_store(run / "pairs/net1-net2/correlation.zarr")["fc6/correlation"][...]
+    kept = atlas.read(run / "atlas/data/fc6/net1-net2-0.js")["correlation"]
+    assert kept.dtype == np.int8
+    assert np.abs(kept / 100 - matrix).max() <= 0.00501
+    # In stripes of rows, where it is large.
+    monkeypatch.setattr(atlas, "STRIPE", 1000)
+    nets, pairs = planted.stores(run)
+    atlas.write_atlas(tmp_path / "atlas", PAGE, "tiny", ["fc6"], nets, pairs, PENALTY)
+    stripes = len(list((tmp_path / "atlas/data/fc6").glob("net1-net2-*.js")))
+    assert stripes == -(-130 // (1000 // 130))
+    paths = [tmp_path / f"atlas/data/fc6/net1-net2-{n}.js" for n in range(stripes)]
+    rows = np.concatenate([atlas.read(path)["correlation"] for path in paths])
+    np.testing.assert_array_equal(rows, kept)
+
+
+def test_other_tools_read_the_same(run):
+    path = run / "atlas/data/fc6/net1.npz"
+    plain, wrapped = np.load(path), atlas.read(path.with_suffix(".js"))
+    assert set(plain) == set(wrapped)
+    for name in plain:
+        np.testing.assert_array_equal(plain[name], wrapped[name])
+    contents = json.loads((run / "atlas/data/run.json").read_text())
+    assert contents["layers"][1]["nets"]["net2"]["units"] == 130
+
+
+def test_sheets_hold_every_picture_in_its_place(run):
+    about = json.loads((run / "atlas/data/run.json").read_text())["layers"]
+    for layer, exact in (("conv1", True), ("fc6", False)):
+        described = next(one for one in about if one["name"] == layer)["nets"]["net2"]["pictures"]
+        assert described["exact"] is exact
+        side, columns, full = (described[key] for key in ("side", "columns", "units"))
+        for unit in (0, 5, LAYERS[layer] - 1):
+            name = f"{layer}-deconv-{unit // full}.{described['suffix']}"
+            with Image.open(run / "atlas/pictures/net2" / name) as image:
+                pixels = np.asarray(image.convert("L")).astype(int)
+            row, column = divmod(unit % full, columns)
+            for rank in range(9):
+                y, x = (3 * row + rank // 3) * side, (3 * column + rank % 3) * side
+                there = pixels[y : y + side, x : x + side]
+                assert np.abs(there - (unit + 10 * rank) % 256).max() <= (0 if exact else 12)
+
+
+def test_large_pictures_are_shrunk_and_units_without_are_skipped(tmp_path, rng, monkeypatch):
+    planted.write_run(tmp_path, {"conv1": 6}, pictures={"conv1": 200})
+    seen = open_store(tmp_path / "units/net1.zarr")["conv1"]
+    monkeypatch.setattr(atlas, "SHEET", 3 * atlas.LARGEST * 2)
+    described = atlas.write_sheets(tmp_path / "pictures", "conv1", seen)
+    assert (described["side"], described["columns"], described["units"]) == (128, 2, 4)
+    with Image.open(tmp_path / "pictures/conv1-patches-1.webp") as image:
+        assert image.size == (768, 384)
+    planted.write_run(tmp_path, {"conv1": 6}, pictures={"conv1": 0})
+    seen = open_store(tmp_path / "units/net1.zarr")["conv1"]
+    assert atlas.write_sheets(tmp_path / "none", "conv1", seen) is None
+    assert not (tmp_path / "none").exists()
+
+
+def test_colours_and_places_of_a_sheet(rng):
+    blocks = rng.integers(0, 255, size=(5, 9, 4, 4, 3), dtype=np.uint8)
+    page = atlas.sheet(blocks, 3)
+    assert page.shape == (24, 36, 3)
+    np.testing.assert_array_equal(page[12 + 4 : 12 + 8, 12 + 8 : 12 + 12], blocks[4, 5])
+    assert not page[12:, 24:].any()
+
+
+def test_a_failed_atlas_leaves_the_old_one(run, tmp_path):
+    nets, pairs = planted.stores(run)
+    arguments = (PAGE, "tiny", ["conv1"], nets, pairs, PENALTY)
+    atlas.write_atlas(tmp_path / "atlas", *arguments)
+    with pytest.raises(KeyError):
+        atlas.write_atlas(tmp_path / "atlas", PAGE, "tiny", ["conv9"], *arguments[3:])
+    assert (tmp_path / "atlas/data/conv1/net1.js").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["atlas"]
+
+
+# The page, in Chromium.
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not binary or not driver:
+        pytest.skip("needs Debian's chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    switches = ["headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-sync"]
+    switches += ["disable-background-networking", "disable-component-update"]
+    switches += [f"user-data-dir={tmp_path_factory.mktemp('profile')}"]
+    for switch in switches:
+        options.add_argument(f"--{switch}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(driver)
+    browser = webdriver.Chrome(options=options, service=service)
+    yield browser
+    browser.quit()
+
+
+class Page:
+    """The atlas in a browser: waits where a person would, and sees what a person would."""
+
+    def __init__(self, browser, folder):
+        self.browser, self.folder = browser, folder
+
+    def size(self, width, height, dark=False):
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        return self
+
+    def open(self, fragment=""):
+        self.browser.get("about:blank")
+        self.browser.get(f"file://{self.folder}/index.html{fragment}")
+        self.until("return 'ready' in document.body.dataset")
+        return self
+
+    def until(self, script, *arguments):
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        return WebDriverWait(self.browser, 20).until(
+            lambda browser: browser.execute_script(script, *arguments)
+        )
+
+    def run(self, script, *arguments):
+        return self.browser.execute_script(script, *arguments)
+
+    def click(self, selector):
+        self.until("return document.querySelector(arguments[0])", selector).click()
+
+    def point(self, selector, offset=0):
+        """Click, as a mouse does, on the middle of an element or as far right and below it."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        target = self.browser.find_element("css selector", selector)
+        chain = ActionChains(self.browser).move_to_element_with_offset(target, offset, offset)
+        chain.click().perform()
+
+    def text(self, selector):
+        return self.run("return document.querySelector(arguments[0]).innerText", selector)
+
+    def keys(self, *keys):
+        from selenium.webdriver.common.keys import Keys
+
+        self.browser.switch_to.active_element.send_keys(*(getattr(Keys, k, k) for k in keys))
+
+    def heads(self, words):
+        """Wait until the panel shows a unit."""
+        shown = "return document.querySelector('#unit h2')?.innerText.endsWith(arguments[0])"
+        self.until(shown, words)
+
+    @property
+    def address(self):
+        fragment = urllib.parse.urlparse(self.browser.current_url).fragment
+        return dict(urllib.parse.parse_qsl(fragment))
+
+
+@pytest.fixture
+def page(chromium, run):
+    page = Page(chromium, run / "atlas").size(1400, 900)
+    chromium.get_log("browser")
+    yield page
+    assert [entry for entry in chromium.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_a_planted_match_is_found_by_clicking_through(page, permutations):
+    """From a point of the curve to the unit, to its partner, and back."""
+    page.open()
+    page.click("#layers a[data-layer=fc6]")
+    unit, partner = 7, permutations["fc6"][7]
+    page.until("return document.querySelectorAll('#plot circle[role=option]').length == 130")
+    page.point(f"#plot circle[data-unit='{unit}']")
+    page.heads(f"unit {unit}")
+    first = "section[data-net=net2] .way[data-measure=%s] a"
+    for measure in ("correlation", "mutual_information", "map"):
+        link = page.until("return document.querySelector(arguments[0])", first % measure)
+        assert link.get_attribute("data-unit") == f"net2.{partner}"
+    page.click(first % "correlation")
+    page.heads(f"unit {partner}")
+    assert page.address["unit"] == f"net2.{partner}"
+    page.click("section[data-net=net1] .way[data-measure=correlation] a")
+    page.heads(f"unit {unit}")
+    page.browser.back()
+    page.heads(f"unit {partner}")
+
+
+def test_a_cell_of_the_matrix_shows_both_units(page, permutations):
+    page.open("#layer=conv1&a=net1&b=net2&view=matrix&order=matched")
+    page.until("return document.getElementById('loading').hidden")
+    side = page.browser.find_element("id", "cells").size["width"] / 12
+    # On the diagonal is each unit's partner, here unit 3's.
+    page.point("#cells", round((3.5 - 6) * side))
+    page.heads("unit 3")
+    partner = permutations["conv1"][3]
+    assert page.address["with"] == f"net2.{partner}"
+    value = open_store(page.folder.parent / "pairs/net1-net2/correlation.zarr")
+    expected = f"{value['conv1/correlation'][3, partner]:.2f}"
+    assert f"Unit 3 of net1, unit {partner} of net2: correlation {expected}" == page.text(
+        "#matrix-readout"
+    )
+    page.until("return document.querySelector('.compared')")
+    assert expected in page.text(".compared")
+
+
+@pytest.mark.parametrize("order", ["original", "matched", "best", "clusters"])
+@pytest.mark.parametrize("pair", [("net1", "net2"), ("net2", "net1")])
+def test_what_is_drawn_is_the_matrix_in_that_order(page, order, pair, permutations):
+    a, b = pair
+    page.open(f"#layer=conv1&a={a}&b={b}&view=matrix&order={order}")
+    page.until("return document.getElementById('loading').hidden")
+    drawn = page.run(
+        """
+        const canvas = document.getElementById("pixels"), side = canvas.width / 12;
+        const at = canvas.getContext("2d"), cells = [];
+        for (let i = 0; i < 12; i++) for (let j = 0; j < 12; j++)
+          cells.push([...at.getImageData((j + 0.5) * side, (i + 0.5) * side, 1, 1).data]);
+        return [cells, shown.rows, shown.columns, [...palette()]];"""
+    )
+    cells, rows, columns, colors = (np.array(part) for part in drawn)
+    matrix = open_store(page.folder.parent / "pairs/net1-net2/correlation.zarr")
+    matrix = matrix["conv1/correlation"][...]
+    matrix = matrix if a == "net1" else matrix.T
+    expected = colors[np.round(100 * matrix[np.ix_(rows, columns)]).astype(int) + 100]
+    red, green, blue = (cells[:, n].reshape(12, 12) for n in range(3))
+    np.testing.assert_array_equal(red + 256 * green + 65536 * blue, expected % 2**24)
+    assert sorted(rows) == sorted(columns) == list(range(12))
+    if order == "original":
+        assert list(rows) == list(columns) == list(range(12))
+    elif order == "matched":
+        forth = permutations["conv1"]
+        back = np.argsort(forth)
+        assert list(rows) == list(range(12))
+        assert list(columns[:6]) == list((forth if a == "net1" else back)[:6])
+    elif order == "best":
+        assert (np.diff(matrix[rows, columns][:-1]) <= 0.006).all()
+    else:
+        assert list(rows % 3) == sorted(rows % 3)
+
+
+def test_the_cross_hair_is_on_a_unit_and_its_best_partner(page, permutations):
+    unit, partner = 9, permutations["fc6"][9]
+    for chosen in (f"net1.{unit}", f"net2.{partner}"):
+        page.open(f"#layer=fc6&a=net1&b=net2&view=matrix&order=clusters&unit={chosen}")
+        page.until("return document.getElementById('loading').hidden")
+        assert page.text("#matrix-readout").startswith(
+            f"Unit {unit} of net1, unit {partner} of net2"
+        )
+
+
+def test_filters_and_sorting_are_in_the_address(page):
+    page.open("#layer=fc6&a=net1&b=net2&view=units&filter=unmatched&sort=semi")
+    facts = atlas.read(page.folder / "data/fc6/net1-net2.js")
+    values = facts["correlation/a/semi_value"]
+    unmatched = np.flatnonzero(values < 0.5)
+    assert 50 > len(unmatched) > 5
+    assert page.text("#count") == f"{len(unmatched)} of 130 units"
+    rows = "return [...document.querySelectorAll('#units tbody tr')].map(r => +r.dataset.unit)"
+    assert page.run(rows) == list(unmatched[np.argsort(values[unmatched], kind="stable")])
+    page.click("#units th.c-mean button")
+    page.until("return location.hash.includes('sort=-mean')")
+    page.until("return document.querySelector('th.c-mean').ariaSort == 'descending'")
+    means = atlas.read(page.folder / "data/fc6/net1.js")["mean"]
+    assert page.run(rows) == list(unmatched[np.argsort(-means[unmatched], kind="stable")])
+    page.click("#filter option[value=all]")
+    page.until("return document.getElementById('count').innerText == '130 of 130 units'")
+    assert len(page.run(rows)) == 50
+    page.click("#pages button:last-child")
+    page.until("return document.getElementById('pages').innerText.includes('51 to 100')")
+    page.browser.find_element("id", "find").send_keys("77")
+    page.until("return document.getElementById('count').innerText == '1 of 130 units'")
+    assert page.run(rows) == [77]
+    assert page.address["find"] == "77"
+    page.open(page.browser.current_url[page.browser.current_url.index("#") :])
+    assert page.run(rows) == [77]
+
+
+def test_an_address_that_says_nonsense_is_read_as_the_first_page(page):
+    page.open("#layer=conv9&a=net7&b=net1&unit=net1.4000&order=up&sort=%3Cb%3E&view=matrix")
+    page.until("return document.getElementById('loading').hidden")
+    best = atlas.read(page.folder / "data/conv1/net1-net2.js")["correlation/a/semi_value"].argmax()
+    assert page.run("return [state.layer, state.a, state.b, state.order]") == [
+        "conv1", "net1", "net2", "matched",
+    ]  # fmt: skip
+    assert page.address["unit"] == f"net1.{best}"
+
+
+def test_everything_can_be_reached_by_keys(page, permutations):
+    page.open("#layer=conv1&a=net1&b=net2")
+    page.run("document.querySelector('#plot circle[tabindex=\"0\"]').focus()")
+    page.keys("HOME", "ARROW_RIGHT", "ARROW_RIGHT")
+    said = page.run("return document.activeElement.getAttribute('aria-label')")
+    unit = int(page.run("return document.activeElement.dataset.unit"))
+    assert said.startswith(f"Unit {unit}, rank 2: best partner {permutations['conv1'][unit]}")
+    page.keys("ENTER")
+    page.heads(f"unit {unit}")
+    assert page.run("return document.activeElement.id") == "unit"
+    page.open("#layer=conv1&a=net1&b=net2&view=matrix&order=original&unit=net1.0&with=net2.0")
+    page.run("document.getElementById('cells').focus()")
+    page.keys("ARROW_DOWN", "ARROW_DOWN", "ARROW_RIGHT")
+    assert page.text("#matrix-readout").startswith("Unit 2 of net1, unit 1 of net2")
+    page.keys("+", "+", "ENTER")
+    page.heads("unit 2")
+    assert page.address["with"] == "net2.1"
+    names = page.run(
+        """
+        return [...document.querySelectorAll("button, a, select, input, [role=img]")]
+          .filter((e) => e.checkVisibility())
+          .filter((e) => !(e.innerText.trim() || e.ariaLabel || e.labels?.length || e.title))
+          .map((e) => e.outerHTML.slice(0, 80));"""
+    )
+    assert names == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("view", ["curve", "matrix", "units"])
+@pytest.mark.parametrize("size", [(1400, 900), (390, 844)])
+def test_it_fits_the_screen_in_light_and_dark(page, size, view, dark):
+    address = f"#layer=fc6&a=net1&b=net2&view={view}&unit=net1.5&with=net2.7"
+    page.size(*size, dark=dark).open(address)
+    assert page.run("return document.documentElement.scrollWidth") <= size[0]
+    page.run("document.getElementById('unit').scrollIntoView()")
+    page.until("return document.querySelector('#unit .large canvas')")  # drawn once it is seen
+    # Text stands out from what it stands on, as the guidelines for accessible pages ask.
+    ratio = page.run(
+        """
+        const light = (color) => {
+          const canvas = document.createElement("canvas").getContext("2d");
+          canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
+          return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).reduce((sum, c, n) => {
+            c /= 255;
+            c = c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+            return sum + [0.2126, 0.7152, 0.0722][n] * c;
+          }, 0);
+        };
+        const of = (s, key) => light(getComputedStyle(document.querySelector(s))[key]);
+        const layer = "#layers a[aria-current]";
+        const pairs = [[".summary", "body"], ["dt", "aside"], ["dd", "aside"], [layer, layer],
+                       [".small-print", "aside"], ["footer", "body"]];
+        return pairs.map(([text, ground]) => [of(text, "color"), of(ground, "backgroundColor")])
+          .map((p) => (Math.max(...p) + 0.05) / (Math.min(...p) + 0.05));"""
+    )
+    assert min(ratio) >= 4.5
+    screenshot = Image.open(io.BytesIO(page.browser.get_screenshot_as_png())).convert("L")
+    corner = np.asarray(screenshot)[-3:, :3].mean()
+    assert (corner < 60) == dark
+
+
+def test_the_theme_can_be_chosen(page):
+    page.open()
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    light = page.run(ground)
+    page.click("#theme")
+    assert page.run(ground) == light
+    page.click("#theme")
+    assert page.run(ground) != light
+    page.open()  # remembered
+    assert page.run(ground) != light
+    page.click("#theme")
+    assert page.run(ground) == light
+
+
+def test_a_unit_that_is_dead_says_so(page):
+    page.open("#layer=conv1&a=net1&b=net2&view=units&filter=dead&unit=net1.0")
+    assert page.text("#count") == "1 of 12 units"
+    assert "never fires" not in page.text("#units tbody")
+    assert "dead" in page.text("#units tbody")
+    assert "correlates with nothing" in page.text("#unit")
+
+
+def test_a_missing_file_is_named(chromium, run, tmp_path):
+    shutil.copytree(run / "atlas", tmp_path / "atlas")
+    os.remove(tmp_path / "atlas/data/fc6/net1-net2.js")
+    page = Page(chromium, tmp_path / "atlas").size(1400, 900)
+    page.open("#layer=fc6&a=net1&b=net2")
+    page.until("return !document.getElementById('fault').hidden")
+    assert "data/fc6/net1-net2.js cannot be read" in page.text("#fault")
+    chromium.get_log("browser")  # which holds the failure
+
+
+def test_the_page_asks_nothing_of_the_network():
+    for path in PAGE:
+        text = path.read_text()
+        for word in ("fetch(", "import ", 'src="http', "url(http", "XMLHttpRequest"):
+            assert word not in text, path
+        assert not path.stat().st_mode & stat.S_IXUSR

@@ -1,0 +1,181 @@
+// The state of the page is its address: #layer=conv1&a=net1&b=net2&view=curve&unit=net1.5 ...
+"use strict";
+
+let state = null;
+
+const current = (asked) => asked === state;
+const darkNow = () => getComputedStyle(document.documentElement).getPropertyValue("--dark").trim() === "1";
+
+function fault(error) {
+  const box = document.getElementById("fault");
+  box.hidden = false;
+  box.textContent = error.message;
+  console.error(error);
+}
+
+/** State from an address: what it does not say, or says wrongly, is as at first. */
+function parse(hash) {
+  const given = new URLSearchParams(hash.replace(/^#/, ""));
+  const among = (name, values) => (values.includes(given.get(name)) ? given.get(name) : values[0]);
+  const layer = among("layer", run.layers.map((l) => l.name));
+  const a = among("a", run.nets);
+  const b = among("b", run.nets.filter((net) => net !== a));
+  const unitFrom = (name) => {
+    const [, net, number] = (given.get(name) || "").match(/^(.+)\.(\d+)$/) || [];
+    return [a, b].includes(net) && Number(number) < unitsOf(layer, net) ? { net, number: Number(number) } : null;
+  };
+  const sorts = ["-semi", ...COLUMNS.flatMap(({ id }) => [id, `-${id}`])];
+  return {
+    layer, a, b, view: among("view", ["curve", "matrix", "units"]), unit: unitFrom("unit"), with: unitFrom("with"),
+    order: among("order", ["matched", ...Object.keys(ORDERS)]), filter: among("filter", Object.keys(FILTERS)),
+    sort: among("sort", sorts), find: given.get("find") || "",
+  };
+}
+
+const DEFAULTS = { view: "curve", order: "matched", filter: "all", sort: "-semi", find: "" };
+
+function hashOf(next) {
+  const parts = Object.entries(next).filter(([name, value]) => value !== null && value !== DEFAULTS[name]);
+  const text = parts.map(([name, value]) => `${name}=${encodeURIComponent(value.net ? `${value.net}.${value.number}` : value)}`);
+  return `#${text.join("&")}`;
+}
+
+/** Change the state; its address goes into the history unless `replace`. */
+function go(changes, { replace = false, show = false, keep = null, refocus = false } = {}) {
+  const next = hashOf({ ...state, ...changes });
+  if (replace) history.replaceState(null, "", next);
+  else if (next !== location.hash) history.pushState(null, "", next);
+  render().then(() => {
+    if (show && window.matchMedia("(max-width: 60rem)").matches) document.getElementById("unit").scrollIntoView();
+    if (keep) document.querySelector(keep).focus();
+    if (refocus) document.getElementById("unit").focus();
+  });
+}
+
+async function render() {
+  const asked = parse(location.hash);
+  state = asked;
+  document.getElementById("fault").hidden = true;
+  try {
+    await choose(asked);
+    if (current(asked)) await show();
+  } catch (error) {
+    fault(error);
+  }
+}
+
+/** Where no unit is asked for, the best matched one. */
+async function choose(asked) {
+  if (asked.unit) return;
+  const related = await relation(asked.layer, asked.a, asked.b);
+  asked.unit = { net: asked.a, number: ranked(related.get("correlation", "semi_value"))[0] };
+  if (current(asked)) history.replaceState(null, "", hashOf(asked));
+}
+
+function mark(link, chosen) {
+  if (chosen) link.setAttribute("aria-current", "page");
+  else link.removeAttribute("aria-current");
+}
+
+async function show() {
+  document.title = `Unit ${state.unit.number} of ${state.unit.net}, ${state.layer}: atlas of ${run.run}`;
+  document.getElementById("a").value = state.a;
+  document.getElementById("b").value = state.b;
+  document.querySelectorAll(".net-a").forEach((e) => e.replaceChildren(netName(state.a)));
+  document.querySelectorAll(".net-b").forEach((e) => e.replaceChildren(netName(state.b)));
+  for (const link of document.querySelectorAll("#layers a")) {
+    const layer = link.dataset.layer;
+    link.href = hashOf({ ...state, layer, unit: null, with: null });
+    mark(link, layer === state.layer);
+    // On a phone not all layers fit.
+    if (layer === state.layer) link.parentNode.scrollLeft = link.offsetLeft - link.parentNode.offsetLeft - 60;
+  }
+  for (const link of document.querySelectorAll("[data-view]")) {
+    link.href = hashOf({ ...state, view: link.dataset.view });
+    mark(link, link.dataset.view === state.view);
+    document.getElementById(link.dataset.view).hidden = link.dataset.view !== state.view;
+  }
+  const views = { curve: showCurve, matrix: showMatrix, units: showTable };
+  await Promise.all([summarise(state), views[state.view](state), showUnit(state)]);
+}
+
+async function summarise(state) {
+  const related = await relation(state.layer, state.a, state.b);
+  const facts = await load(`${state.layer}/${state.a}`);
+  if (!current(state)) return;
+  const semi = related.get("correlation", "semi_value");
+  const mean = semi.reduce((sum, value) => sum + value, 0) / semi.length;
+  const unmatched = semi.filter((value) => value < UNMATCHED).length / semi.length;
+  const dead = facts.dead.data.reduce((sum, value) => sum + value, 0);
+  const paper = layerOf(state.layer).paper_unmatched;
+  const percent = (share) => `${Math.round(100 * share)}%`;
+  document.getElementById("summary").replaceChildren(
+    element("b", {}, state.layer), `: ${semi.length} units of ${state.a}${dead ? ` (${dead} dead)` : ""}; their best partners in ${state.b} correlate `,
+    element("b", {}, digits(mean, 2)), " on average, and ", element("b", {}, percent(unmatched)), ` have none above 0.5${paper ? ` (in the paper's nets ${percent(paper)})` : ""}.`);
+}
+
+/** Follow the system, or not. */
+function theme(choice) {
+  const root = document.documentElement;
+  if (choice === "auto") delete root.dataset.theme;
+  else root.dataset.theme = choice;
+  const words = { auto: "Theme: as the system", light: "Theme: light", dark: "Theme: dark" };
+  document.getElementById("theme").textContent = words[choice];
+  try {
+    localStorage.setItem("theme", choice);
+  } catch {
+    // Kept for this visit only, where files may store nothing.
+  }
+  if (shown.matrix) paint();
+}
+
+function storedTheme() {
+  try {
+    return localStorage.getItem("theme");
+  } catch {
+    return null;
+  }
+}
+
+async function start() {
+  run = await load("run");
+  document.getElementById("run").textContent = run.run;
+  for (const id of ["a", "b"]) {
+    document.getElementById(id).append(...run.nets.map((net) => element("option", { value: net }, net)));
+    document.getElementById(id).onchange = (event) => {
+      const other = id === "a" ? "b" : "a";
+      const net = event.target.value;
+      go({ [id]: net, ...(state[other] === net ? { [other]: state[id] } : {}), with: null });
+    };
+  }
+  document.getElementById("swap").onclick = () => go({ a: state.b, b: state.a });
+  document.getElementById("layers").append(...run.layers.map(({ name }) => element("a", { "data-layer": name }, name)));
+  const themes = ["auto", "light", "dark"];
+  let choice = themes.includes(storedTheme()) ? storedTheme() : "auto";
+  document.getElementById("theme").onclick = () => {
+    choice = themes[(themes.indexOf(choice) + 1) % 3];
+    theme(choice);
+  };
+  theme(choice);
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => theme(choice));
+  for (const link of document.querySelectorAll("[data-skip]")) {
+    link.onclick = (event) => {
+      event.preventDefault();
+      document.getElementById(link.dataset.skip).focus();
+    };
+  }
+  wireMatrix();
+  wireTable();
+  window.addEventListener("hashchange", render);
+  let width = window.innerWidth;
+  window.addEventListener("resize", () => {
+    if (window.innerWidth !== width) {
+      width = window.innerWidth;
+      render();
+    }
+  });
+  await render();
+  document.body.dataset.ready = "";
+}
+
+start().catch(fault);

@@ -1,0 +1,107 @@
+// All units of the first net: sorted, filtered, found by number, a page at a time.
+"use strict";
+
+const PAGE = 50;
+const COLUMNS = [
+  { id: "unit", label: "Unit", rising: true },
+  { id: "semi", label: "Best partner", title: "Correlation of the best partner (semi-matching)" },
+  { id: "matching", label: "One-to-one", title: "Correlation of its partner when no two units may share (matching)" },
+  { id: "information", label: "Information", title: "Mutual information with its best partner by that measure, nats" },
+  { id: "loss", label: "Map loss", title: "Loss of the sparse map that predicts it from the other net: 0 is perfect, 0.5 no better than its mean", rising: true },
+  { id: "weights", label: "Weights", title: "Units of the other net that the sparse map predicts it from" },
+  { id: "cluster", label: "Cluster", title: "Spectral cluster of both nets' units", rising: true },
+  { id: "mean", label: "Activation", title: "Mean activation and its rank" },
+];
+let page = 0;
+let pageOf = "";
+
+async function rowsOf(state) {
+  const related = await relation(state.layer, state.a, state.b);
+  const facts = await load(`${state.layer}/${state.a}`);
+  const best = related.get("correlation", "semi");
+  const sharing = new Map();
+  best.forEach((unit) => sharing.set(unit, (sharing.get(unit) || 0) + 1));
+  const of = (...names) => related.get(...names);
+  return Array.from(best, (partner, unit) => ({
+    unit, partner, shared: sharing.get(partner) > 1,
+    semi: of("correlation", "semi_value")[unit],
+    own: of("correlation", "matching")[unit],
+    matching: of("correlation", "matching_value")[unit],
+    informed: of("mutual_information", "semi")[unit],
+    information: of("mutual_information", "semi_value")[unit],
+    loss: of("map", "loss")[unit], weights: of("map", "weights")[unit],
+    cluster: of("cluster")[unit], dead: facts.dead.data[unit] === 1,
+    mean: facts.mean.data[unit], rank: facts.rank.data[unit],
+  }));
+}
+
+const FILTERS = {
+  all: () => true,
+  unmatched: (row) => row.semi < UNMATCHED,
+  matched: (row) => row.semi >= UNMATCHED,
+  shared: (row) => row.shared && !row.dead,
+  dead: (row) => row.dead,
+};
+
+async function showTable(state) {
+  const all = await rowsOf(state);
+  if (!current(state)) return;
+  const key = [state.layer, state.a, state.b, state.filter, state.sort, state.find].join();
+  if (key !== pageOf) page = 0;
+  pageOf = key;
+  document.getElementById("filter").value = state.filter;
+  const find = document.getElementById("find");
+  if (document.activeElement !== find) find.value = state.find;
+  const [id, way] = [state.sort.replace("-", ""), state.sort.startsWith("-") ? -1 : 1];
+  const value = (row) => (Number.isNaN(row[id]) ? Infinity * way : row[id]);
+  const rows = all.filter(FILTERS[state.filter])
+    .filter((row) => !state.find || String(row.unit) === state.find)
+    .sort((p, q) => (value(p) === value(q) ? p.unit - q.unit : way * (value(p) - value(q))));
+  document.getElementById("count").textContent = `${rows.length} of ${all.length} units`;
+
+  const head = element("tr", {}, ...COLUMNS.map((column) => {
+    const sorted = id === column.id;
+    const next = sorted ? (way > 0 ? "-" : "") : column.rising ? "" : "-";
+    const button = element("button", {
+      type: "button", title: column.title, onclick: () => go({ sort: next + column.id }, { keep: `[data-sort="${column.id}"]` }), "data-sort": column.id,
+    }, column.label, element("span", { "aria-hidden": "true" }, sorted ? (way > 0 ? " ▲" : " ▼") : ""));
+    return element("th", { scope: "col", class: `c-${column.id}`, "aria-sort": sorted ? (way > 0 ? "ascending" : "descending") : null }, button);
+  }));
+  document.querySelector("#units thead").replaceChildren(head);
+
+  const partner = (number, value, text) => number < 0 ? "none" : element("span", { class: "partner" },
+    unitLink({ net: state.b, number }, { with: null }, String(number)),
+    element("span", { class: "value" }, text),
+    element("span", { class: "bar", style: `--part:${Math.max(0, value)}`, "aria-hidden": "true" }));
+  const most = Math.max(...all.map((row) => row.information), 1e-9);
+  const lines = rows.slice(page * PAGE, (page + 1) * PAGE).map((row) => {
+    const mine = { net: state.a, number: row.unit };
+    const marks = row.dead ? " dead" : row.semi < UNMATCHED ? " unmatched" : "";
+    const cells = {
+      unit: [picture(state.layer, state.a, row.unit, "patches", 36), element("span", { class: "named" }, unitLink(mine, { with: null }, String(row.unit)), element("span", { class: "mark" }, marks))],
+      semi: [row.dead ? "none" : partner(row.partner, row.semi, digits(row.semi)), row.shared && !row.dead ? element("span", { class: "mark shared", title: "other units have the same best partner" }, "shared") : ""],
+      matching: [row.dead ? "none" : partner(row.own, row.matching, digits(row.matching))],
+      information: [row.dead ? "none" : partner(row.informed, row.information / most, digits(row.information))],
+      loss: [digits(row.loss)], weights: [String(row.weights)], cluster: [String(row.cluster)],
+      mean: [row.mean.toPrecision(3), element("span", { class: "mark" }, ` ${row.rank}.`)],
+    };
+    const chosen = state.unit.net === state.a && state.unit.number === row.unit;
+    return element("tr", { class: `${chosen ? "chosen" : ""}${marks}`, "data-unit": row.unit },
+      ...COLUMNS.map((column, n) => element(n ? "td" : "th", { class: `c-${column.id}`, scope: n ? null : "row" }, ...cells[column.id].filter((c) => c !== ""))));
+  });
+  document.querySelector("#units tbody").replaceChildren(...lines);
+
+  const last = Math.ceil(rows.length / PAGE) - 1;
+  const turn = (step, label) => element("button", {
+    type: "button", onclick: () => { page += step; showTable(state); document.querySelector(".table-box").scrollTop = 0; },
+    ...(page + step < 0 || page + step > last ? { disabled: "" } : {}),
+  }, label);
+  const pages = last > 0 ? [turn(-1, "← Before"), `${page * PAGE + 1} to ${Math.min(rows.length, (page + 1) * PAGE)} of ${rows.length}`, turn(1, "Next →")] : [];
+  document.getElementById("pages").replaceChildren(...pages);
+}
+
+function wireTable() {
+  document.getElementById("filters").onsubmit = (event) => event.preventDefault();
+  document.getElementById("filter").onchange = (event) => go({ filter: event.target.value });
+  document.getElementById("find").oninput = (event) => go({ find: event.target.value.trim() }, { replace: true });
+}

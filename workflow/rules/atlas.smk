@@ -1,0 +1,36 @@
+# A page to explore the results with.
+
+
+rule atlas:
+    input:
+        page=sorted(Path(workflow.basedir).glob("workflow/atlas/*")),
+        listing=IMAGES["listing"],
+        statistics=expand(STATISTICS, net=RUN.nets),
+        units=expand(rules.units.output.store, net=RUN.nets),
+        correlation=expand(CORRELATION, pair=RUN.pairs),
+        mutual_information=expand(rules.mutual_information.output.store, pair=RUN.pairs),
+        mapping=expand(rules.fit_maps.output.store, pair=RUN.pairs),
+        matching=expand(rules.match.output.matching, pair=RUN.pairs),
+        clusters=expand(rules.cluster.output.clusters, pair=RUN.pairs),
+    output:
+        folder=directory(f"{RESULTS}/atlas"),
+    log:
+        f"{LOGS}/atlas.log",
+    benchmark:
+        f"{TIMES}/atlas.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        **asks("atlas"),
+    params:
+        run=RUN.run,
+        layers=RUN.layers,
+        nets=list(RUN.nets),
+        pairs=RUN.pairs,
+        penalty=RUN.mapping.penalty,
+        code=code("atlas.py"),
+    message:
+        "The atlas of {params.run}"
+    script:
+        "../scripts/atlas.py"

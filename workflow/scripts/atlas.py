@@ -1,0 +1,33 @@
+from _job import run
+
+
+def main(snakemake):
+    import pandas as pd
+
+    from convergent.atlas import write_atlas
+
+    params, inputs = snakemake.params, snakemake.input
+    images = pd.read_csv(inputs.listing, dtype=str).query("split == 'validation'")
+    nets = [
+        {"statistics": statistics, "units": units}
+        for statistics, units in zip(inputs.statistics, inputs.units, strict=True)
+    ]
+    kinds = ("correlation", "mutual_information", "mapping", "matching", "clusters")
+    pairs = [
+        dict(zip(kinds, paths, strict=True))
+        for paths in zip(*(inputs[kind] for kind in kinds), strict=True)
+    ]
+    write_atlas(
+        snakemake.output.folder,
+        inputs.page,
+        params.run,
+        params.layers,
+        dict(zip(params.nets, nets, strict=True)),
+        dict(zip(params.pairs, pairs, strict=True)),
+        params.penalty,
+        images.sort_values("image", key=pd.to_numeric)["class"],
+    )
+
+
+if __name__ == "__main__":
+    run(main, snakemake)
