@@ -15,7 +15,7 @@ import pytest
 import slurm
 import torch
 import zarr
-from running import LAYERS, RUN, copy_project, snakemake
+from running import LAYERS, RUN, copy_project, planned, snakemake
 
 from convergent import scheduling
 
@@ -38,6 +38,23 @@ def copy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cluster")
     copy_project(folder)
     return folder
+
+
+def test_arrays_are_of_rules_that_exist_and_are_submitted(copy):
+    """Needs no cluster, but a dry run."""
+    profile = (copy / "profiles/slurm/config.yaml").read_text()
+    rules = set(re.search(r'slurm-array-jobs: "(.*)"', profile)[1].split(","))
+    rules |= set(re.findall(r"(?m)^  ([a-z_]+): \{", profile)) - {"observe"}
+    everything = planned(copy)
+    assert rules <= set(everything)
+    texts = [path.read_text() for path in (copy / "workflow/rules").glob("*.smk")]
+    local = [
+        re.match(r"\w+", t)[0]
+        for text in texts
+        for t in re.split(r"(?m)^rule ", text)
+        if "localrule" in t
+    ]
+    assert not rules & set(local)
 
 
 def cancel_once(rule, cancelled):

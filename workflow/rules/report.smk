@@ -12,6 +12,7 @@ rule report:
     conda:
         "../../envs/analysis.yaml"
     threads: 1
+    localrule: True
     resources:
         mem_mb=1000,
         runtime=10,
