@@ -9,10 +9,10 @@ rule report:
         page=f"{RESULTS}/report.html",
     log:
         f"{LOGS}/report.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     threads: 1
-    localrule: True
     resources:
         mem_mb=1000,
         runtime=10,
