@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from convergent import atlas
-from convergent.stores import open_store
+from convergent.stores import StoreError, open_store
 
 ROOT = Path(__file__).parents[1]
 PAGE = sorted((ROOT / "workflow/atlas").glob("*"))
@@ -181,7 +181,7 @@ def test_a_failed_atlas_leaves_the_old_one(run, tmp_path):
     nets, pairs = planted.stores(run)
     arguments = (PAGE, "tiny", ["conv1"], nets, pairs, PENALTY)
     atlas.write_atlas(tmp_path / "atlas", *arguments)
-    with pytest.raises(KeyError):
+    with pytest.raises(StoreError, match="conv9 is missing"):
         atlas.write_atlas(tmp_path / "atlas", PAGE, "tiny", ["conv9"], *arguments[3:])
     assert (tmp_path / "atlas/data/conv1/net1.js").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["atlas"]

@@ -165,12 +165,20 @@ def test_a_job_that_fails_is_reported_with_its_log(cluster, copy):
     ("options", "message"),
     [
         (["--default-resources", "slurm_partition=nowhere"], "invalid partition"),
-        (["--set-resources", "train:gpu_model=a100"], "(?i)invalid generic resource|gres|gpu"),
-        (["--config", "device=cuda"], "device: cuda is asked for, and torch sees no CUDA device"),
+        (
+            ["--set-resources", "train:gpu_model=a100", "--config", "device=auto"],
+            "(?i)generic resource|node configuration is not available",
+        ),
+        (
+            # Looked for after 5, 20 and 45 seconds: such a job fails when it has begun.
+            ["--slurm-init-seconds-before-status-checks", "5", "--config", "device=cuda"],
+            "device: cuda is asked for, and torch sees no CUDA device",
+        ),
     ],
 )
 def test_what_the_cluster_does_not_have_is_told_within_a_minute(cluster, copy, options, message):
     start = time.monotonic()
-    output = snakemake(copy, f"{RUN}/nets/net1/weights.pt", "-f", *PROFILE, *options, fails=True)
+    target = f"{RUN}/nets/net1/weights.pt"
+    output = snakemake(copy, target, "-f", *PROFILE, *ONCE, *options, fails=True)
     assert re.search(message, output), output
     assert time.monotonic() - start < 60

@@ -314,7 +314,7 @@ def write_arrays(
 def read(path: str | Path) -> dict[str, NDArray]:
     """The arrays in a script that :func:`write_arrays` wrote."""
     text = Path(path).read_text().split('"')[3]
-    with np.load(io.BytesIO(base64.b64decode(text))) as arrays:
+    with np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) as arrays:
         return dict(arrays)
 
 
