@@ -33,7 +33,7 @@ def contents(run):
         content = path.read_bytes()
         if path.name == "history.csv":
             content = pd.read_csv(path).drop(columns="seconds").to_csv().encode()
-        if path.suffix == ".npz":
+        if path.name == "images.npz":
             content = np.load(path)["pixels"].tobytes()
         found[name] = hashlib.sha256(content).hexdigest()
     return found

@@ -363,6 +363,12 @@ def _refusal(path: Path, error: Exception) -> WritingError | None:
 
 def _remove(path: Path) -> None:
     if path.is_dir():
+        # After an error threads of zarrs may write on for a moment.
+        for _ in range(100):
+            shutil.rmtree(path, ignore_errors=True)
+            if not path.exists():
+                return
+            time.sleep(0.02)
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
