@@ -50,17 +50,8 @@ def fingerprint(script: str | Path, package: Path = PACKAGE) -> str:
         file = package / f"{name}.py"
         if place in reached or not file.is_file():
             continue
-        module = _module(file, file.stat().st_mtime_ns)
-        if definition in module.definitions:
-            nodes = module.definitions[definition]
-        elif definition in module.imports:  # a name that the module passes on
-            pending |= _targets([ast.Name(definition)], module.imports, {}, package, name)
-            nodes = []
-        else:  # "" is what a module does when it is imported
-            nodes = module.rest
-        reached[place] = "\n".join(ast.unparse(node) for node in nodes)
-        pending.add((name, ""))
-        pending |= _targets(nodes, module.imports, module.definitions, package, name)
+        reached[place], targets = _definition(file, file.stat().st_mtime_ns, definition)
+        pending |= {(name, ""), *targets}
     text = [ast.unparse(tree), *(f"{place}\n{code}" for place, code in sorted(reached.items()))]
     return hashlib.sha256("\n".join(text).encode()).hexdigest()[:16]
 
@@ -90,6 +81,22 @@ def _targets(
             local = _imports(node, package)
             found |= {(source, "") for source, _ in local.values()}
     return found
+
+
+@cache
+def _definition(file: Path, changed: int, definition: str) -> tuple[str, set[tuple[str, str]]]:
+    """Code of a definition of a module, and what it refers to; "" is what importing it does."""
+    module, package, name = _module(file, changed), file.parent, file.stem
+    targets = set()
+    if definition in module.definitions:
+        nodes = module.definitions[definition]
+    elif definition in module.imports:  # a name that the module passes on
+        targets = _targets([ast.Name(definition)], module.imports, {}, package, name)
+        nodes = []
+    else:
+        nodes = module.rest
+    targets |= _targets(nodes, module.imports, module.definitions, package, name)
+    return "\n".join(ast.unparse(node) for node in nodes), targets
 
 
 @cache

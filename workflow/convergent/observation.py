@@ -25,8 +25,8 @@ from convergent.activations import Places, outputs, random_samples, taken
 from convergent.config import BINS
 from convergent.moments import Moments
 from convergent.statistics import (
+    block_edges,
     cut_at_blocks,
-    number_of_blocks,
     save_correlation,
     save_statistics,
 )
@@ -211,8 +211,7 @@ class _Reduction:
             (0, slice(end - width, end)) if together else (n, slice(None))
             for n, end, width in zip(nets, ends, units, strict=True)
         ]
-        blocks = number_of_blocks(blocks, len(index), units[0], max(units))
-        self.edges = np.linspace(0, len(index), blocks + 1).astype(int)
+        self.edges = block_edges(blocks, len(index), units[0], max(units))
         self.block = 0
         self.found: dict[tuple[int, int, int], Moments] = {}
         self.waiting: list[list[NDArray]] = []

@@ -262,8 +262,8 @@ def half_correlations(group: zarr.Group) -> tuple[NDArray[np.float64], NDArray[n
     return first, second
 
 
-def number_of_blocks(blocks: int, images: int, units_a: int, units_b: int) -> int:
-    """Of a layer: fewer than asked for where they would take more than 256 MB.
+def block_edges(blocks: int, images: int, units_a: int, units_b: int) -> NDArray[np.int64]:
+    """Ends of a layer's blocks: fewer than asked for where they would take more than 256 MB.
 
     Raises
     ------
@@ -273,7 +273,7 @@ def number_of_blocks(blocks: int, images: int, units_a: int, units_b: int) -> in
     blocks = min(blocks, max(2, BLOCKS_BYTES // (4 * units_a * units_b)))
     if images < blocks:
         raise StoreError(f"{images} images cannot make {blocks} blocks")
-    return blocks
+    return np.linspace(0, images, blocks + 1).astype(int)
 
 
 def cut_at_blocks(start: int, stop: int, edges: NDArray[np.int64]) -> tuple[int, list[int]]:
@@ -301,10 +301,10 @@ def _reduce(
     x, y = arrays[0], arrays[-1]
     images = x.shape[0]
     try:
-        blocks = number_of_blocks(blocks, images, x.shape[-1], y.shape[-1])
+        edges = block_edges(blocks, images, x.shape[-1], y.shape[-1])
     except StoreError as error:
         raise StoreError(f"{x.store_path}: {error}") from None
-    edges = np.linspace(0, images, blocks + 1).astype(int)
+    blocks = len(edges) - 1
 
     def leaf(cuts: list[int]) -> list:
         start, stop = cuts[0], cuts[-1]
