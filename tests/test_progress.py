@@ -2,10 +2,12 @@
 
 import logging
 import re
+from pathlib import Path
 
+import dask
 import pytest
 
-from convergent import progress
+from convergent import progress, scheduling
 
 
 def test_batches_pass_unchanged_and_tenths_are_told(caplog, monkeypatch):
@@ -13,28 +15,58 @@ def test_batches_pass_unchanged_and_tenths_are_told(caplog, monkeypatch):
     monkeypatch.setattr(progress.time, "perf_counter", lambda: next(now))
     batches = [[0] * 3] * 10
     with caplog.at_level(logging.INFO):
-        assert list(progress.progress(iter(batches), 30, "net1")) == batches
+        assert list(progress.progress(iter(batches), "net1", "image", total=30)) == batches
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 10
-    assert said[0] == "net1: 3 of 30 images, about 00:09 left"
-    assert said[4] == "net1: 15 of 30 images, about 00:05 left"
-    assert said[-1] == "net1: 30 of 30 images, about 00:00 left"
+    assert said[0] == "net1: 10% of 30 images, about 00:09 left"
+    assert said[4] == "net1: 50% of 30 images, about 00:05 left"
+    assert said[-1] == "net1: 100% of 30 images, about 00:00 left"
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_a_log_gets_at_most_a_line_a_tenth(caplog, size):
     sizes = [min(size, 1000 - start) for start in range(0, 1000, size)]
     with caplog.at_level(logging.INFO):
-        list(progress.progress([range(s) for s in sizes], 1000, "net1"))
+        list(progress.progress([range(s) for s in sizes], "net1", "image"))
     assert len(caplog.records) == min(10, len(sizes))
-    assert re.fullmatch(r"net1: 1000 of 1000 .*", caplog.records[-1].getMessage())
+    assert re.fullmatch(r"net1: 100% of 1000 images, .*", caplog.records[-1].getMessage())
 
 
 def test_a_stage_may_end_early():
-    stage = progress.progress([[1]] * 10, 10, "net1")
+    stage = progress.progress([[1]] * 10, "net1", "image")
     next(stage)
     stage.close()
 
 
 def test_hours_are_told_as_hours():
     assert progress.time_left(60, 1, 121) == "2:00:00"
+
+
+def test_a_stage_of_a_file_is_named_after_it_and_counts_in_large_units(caplog):
+    with (
+        caplog.at_level(logging.INFO),
+        progress.stage(Path("results/r/pairs/a-b/correlation.zarr"), "byte", 3e9) as step,
+    ):
+        for _ in range(3):
+            step(1e9)
+    assert caplog.records[-1].getMessage().startswith("a-b/correlation: 100% of 3.00G bytes, ")
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+def test_tasks_tell_shares_that_add_up(scheduler):
+    shares = []
+    leaves = [scheduling.task(abs, 1)(n) for n in range(5)]
+    tasks = [dask.delayed(max)(leaves[0], leaves[1]), *leaves[2:]]
+    scheduling.compute(tasks, scheduler=scheduler, workers=2, step=shares.append)
+    assert len(shares) >= 4
+    assert sum(shares) == pytest.approx(1)
+
+
+def test_every_long_stage_tells_how_far_it_is(project):
+    long = (
+        "record statistics correlation mutual_information match fit_maps fit_maps_sgd hac cluster"
+    )
+    for rule in [*long.split(), "cluster", "units", "atlas"]:
+        logs = [*project.glob(f"results/tiny/logs/{rule}/*.log")]
+        for log in logs or [project / f"results/tiny/logs/{rule}.log"]:
+            assert re.search(r": 100% of \S+ \w+s, about 00:00 left\n", log.read_text()), log

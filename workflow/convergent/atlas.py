@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from PIL import Image
 
 from convergent.clustering import drawn_map
 from convergent.figures import MATCHING, NETS, SEMI
+from convergent.progress import progress
 from convergent.stores import open_store, writing
 from convergent.tables import PAPER_UNMATCHED
 
@@ -36,11 +36,9 @@ STRIPE = 2**20
 # Correlations are shown to two digits: whole numbers from -100 to 100.
 STEPS = 100
 # Pixels: of a sheet of pictures, of a picture in it, and up to which pictures are kept exactly.
-SHEET, LARGEST, EXACT = 1536, 128, 32
+SHEET, LARGEST, EXACT = 1536, 128, 16
 KINDS = ("patches", "deconv")
 MEASURES = ("correlation", "mutual_information")
-
-log = logging.getLogger(__name__)
 
 
 def write_atlas(
@@ -72,12 +70,17 @@ def write_atlas(
     classes : sequence of str
         Class of each recorded image, for captions.
     """
+    stores = [open_store(paths["correlation"]) for paths in pairs.values()]
+
+    def cells(layer: str) -> int:
+        return sum(store[f"{layer}/correlation"].size for store in stores)
+
     with writing(folder) as scratch:
         scratch.mkdir()
         for file in page:
             shutil.copyfile(file, scratch / Path(file).name)
         described = []
-        for layer in layers:
+        for layer in progress(layers, Path(folder), "pair", cells):
             described.append({"name": layer, "nets": {}, "pairs": {}})
             described[-1]["paper_unmatched"] = PAPER_UNMATCHED.get(layer)
             for net, paths in nets.items():
@@ -96,7 +99,6 @@ def write_atlas(
                     stripe = {"correlation": hundredths(matrix[start : start + rows])}
                     write_arrays(scratch, f"{layer}/{pair}-{n}", stripe, plain=False)
                 described[-1]["pairs"][pair] = {"decay": decay, "rows": rows}
-            log.info("%s", layer)
         contents: dict[str, Any] = {"run": run, "nets": list(nets), "pairs": list(pairs)}
         labels, names = pd.factorize(np.asarray(classes, object))
         contents |= {"layers": described, "classes": list(names), "labels": labels.tolist()}
@@ -258,7 +260,7 @@ def write_sheets(folder: Path, layer: str, seen: zarr.Group) -> dict[str, Any] |
     columns = min(max(1, SHEET // (3 * side)), math.ceil(math.sqrt(len(units))))
     capacity = columns**2
     folder.mkdir(parents=True, exist_ok=True)
-    suffix, options = ("png", {}) if exact else ("webp", {"quality": 80})
+    suffix, options = ("png", {}) if exact else ("webp", {"quality": 90 if side < LARGEST else 80})
     for kind in KINDS:
         for number, start in enumerate(range(0, len(units), capacity)):
             chosen = units[start : start + capacity]

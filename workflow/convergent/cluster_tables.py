@@ -24,6 +24,7 @@ from convergent.clustering import (
     with_dead,
 )
 from convergent.graphs import eigengap, embedding, spectrum
+from convergent.progress import progress
 from convergent.statistics import half_correlations
 from convergent.stores import open_store
 
@@ -152,7 +153,12 @@ def cluster_tables(
     stores = [open_store(path) for path in (statistics_a, correlation, statistics_b)]
     nets = pair.split("-")
     tables: tuple[list, ...] = ([], [], [], [])
-    for layer, k in clusters.items():
+
+    def pairs(layer: str) -> int:
+        return stores[1][f"{layer}/correlation"].size
+
+    for layer in progress(clusters, f"{pair}/clusters", "pair", pairs):
+        k = clusters[layer]
         groups = [store[layer] for store in stores]
         options = (None if k == "auto" else k, threshold, alpha)
         try:

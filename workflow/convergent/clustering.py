@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from scipy.spatial.distance import squareform
 from threadpoolctl import ThreadpoolController
 
 from convergent.graphs import by_size, combined, combined_graph, embedding, spectrum
+from convergent.progress import progress
 from convergent.stores import new_store, open_store, save
 
 
@@ -342,8 +344,12 @@ def write_hac(
     come first; the map is that of :func:`drawn_map`, its decay the attribute of this name.
     """
     source = open_store(mapping)
+
+    def weights_of(layer: str) -> int:
+        return math.prod(source[f"{layer}/ab/weights"].shape[1:])
+
     with new_store(store) as target:
-        for layer in layers:
+        for layer in progress(layers, Path(store), "weight", weights_of):
             decay, weights, _ = drawn_map(source[f"{layer}/ab"], penalty)
             tree = hac(weights.T)
             group = target.create_group(layer)

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from convergent import ConvergentError
 from convergent.config import validation_folder
+from convergent.progress import progress, stage
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 
@@ -72,10 +73,12 @@ def list_folder(root: str | Path, threads: int = 1) -> pd.DataFrame:
     if empty:
         raise DataError(f"{folders['train']}: classes without images: {_first(empty, ', ')}")
     checked: list[int | str] = []
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads) as pool, stage(str(root), "image", len(frame)) as step:
         for start in range(0, len(frame), 10_000):  # a million pending results take gigabytes
             paths = frame["path"].iloc[start : start + 10_000]
-            checked += pool.map(_checksum, [root / path for path in paths])
+            for found in pool.map(_checksum, [root / path for path in paths]):
+                checked.append(found)
+                step(1)
     bad = [error for error in checked if isinstance(error, str)]
     if bad:
         raise DataError("images that cannot be decoded:\n" + _first(bad, "\n"))
@@ -329,6 +332,32 @@ def recorded(
     rows = pd.read_csv(files["listing"], dtype={"class": str, "path": str})
     source = files.get("pixels") or options["root"]
     return *load_recorded(rows, source, options, **draw), rows["label"].nunique()
+
+
+def recorded_batches(
+    files: Mapping[str, str],
+    options: Mapping[str, Any],
+    name: str | Path,
+    batch_size: int,
+    *,
+    workers: int = 0,
+    device: str = "cpu",
+    **draw: Any,
+) -> tuple[Iterator[torch.Tensor], NDArray[np.int64], int]:
+    """As :func:`recorded`, with batches that tell their progress in place of the images.
+
+    Parameters
+    ----------
+    name : str or path
+        For :func:`convergent.progress.progress`.
+    batch_size, workers, device
+        For :meth:`Images.batches`.
+    """
+    images, index, classes = recorded(files, options, **draw)
+    batches = images.batches(
+        batch_size, options["mean"], options["std"], workers=workers, device=device
+    )
+    return progress(batches, name, "image", total=len(index)), index, classes
 
 
 def normalize(

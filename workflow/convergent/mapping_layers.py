@@ -15,6 +15,7 @@ from convergent.activations import samples
 from convergent.config import SIGNIFICANT
 from convergent.mapping import lasso_path, loss, relative_gap, sgd
 from convergent.moments import Moments
+from convergent.progress import progress, stage
 from convergent.statistics import half_correlations
 from convergent.stores import new_store, open_store, save
 
@@ -43,8 +44,12 @@ def write_mapping(
     other block of images, on the other blocks, each half normalised by itself.
     """
     stores = [open_store(path) for path in (statistics_a, statistics_b, correlation)]
+
+    def weights_of(layer: str) -> int:
+        return stores[2][f"{layer}/correlation"].size
+
     with new_store(store) as target, threadpool_limits(threads, user_api="blas"):
-        for layer in layers:
+        for layer in progress(layers, Path(store), "weight", weights_of):
             groups = [store[layer] for store in stores]
             everywhere = [group["correlation"][...] for group in groups]
             # Of net a, net b and between them: over all images, one half, the other half.
@@ -82,13 +87,23 @@ def write_sgd_mapping(
     a, b = map(open_store, activations)
     stats_a, stats_b = map(open_store, statistics)
     between = open_store(correlation)
-    with new_store(store) as target, threadpool_limits(threads, user_api="blas"):
+
+    def told(batches: Iterator) -> Iterator:
+        for batch in batches:
+            yield batch
+            step(1)
+
+    with (
+        new_store(store) as target,
+        threadpool_limits(threads, user_api="blas"),
+        stage(Path(store), "step", len(layers) * iterations) as step,
+    ):
         for layer in layers:
             scales = [(g[f"{layer}/mean"][...], g[f"{layer}/std"][...]) for g in (stats_a, stats_b)]
             batches = (
                 _second_moments(x, y, *scales) for x, y in _batches(a[layer], b[layer], seed)
             )
-            weights = sgd(itertools.islice(batches, iterations), decays, seed)
+            weights = sgd(told(itertools.islice(batches, iterations)), decays, seed)
             gram = stats_a[f"{layer}/correlation"][...]
             cross = between[f"{layer}/correlation"][...]
             gaps = relative_gap(

@@ -8,13 +8,14 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask
+from dask.callbacks import Callback
 from threadpoolctl import threadpool_limits
 
 from convergent import ConvergentError
@@ -133,7 +134,11 @@ def _interface(name: str | None) -> str:
 
 
 def compute(
-    tasks: Sequence, *, scheduler: str | SLURMCluster = "threads", workers: int = 1
+    tasks: Sequence,
+    *,
+    scheduler: str | SLURMCluster = "threads",
+    workers: int = 1,
+    step: Callable[[float], None] = lambda share: None,
 ) -> list[Any]:
     """Results of Dask tasks, each made on one BLAS thread.
 
@@ -146,6 +151,9 @@ def compute(
         ``tcp://10.0.0.1:8786``, or what :func:`scheduler_for` gives.
     workers : int
         Threads or processes, at most one per core; a running cluster has its own.
+    step : callable
+        Called with each further share of the work that is done, from 0 to 1; for
+        :func:`convergent.progress.stage`.
 
     Raises
     ------
@@ -155,7 +163,7 @@ def compute(
     if scheduler in ("threads", "processes"):
         # In this process the limit holds around all tasks: set and lifted inside of them it would
         # be lifted by the first to end.
-        with threadpool_limits(1, user_api="blas"):
+        with threadpool_limits(1, user_api="blas"), _Steps(step):
             return list(
                 dask.compute(*tasks, scheduler=scheduler, num_workers=min(workers, cores()))
             )
@@ -177,6 +185,8 @@ def compute(
                 f"them in an environment like this, with {Path(__file__).parents[1]} on PYTHONPATH"
             ) from error
         futures = client.compute(list(tasks))
+        for future in futures:
+            future.add_done_callback(lambda _: step(1 / len(futures)))
         while not _done(futures):
             if not isinstance(scheduler, str) and not _in_queue(scheduler):
                 raise SchedulerError(
@@ -184,6 +194,17 @@ def compute(
                     "their logs are in the folder .workers beside this one"
                 )
         return client.gather(futures)
+
+
+class _Steps(Callback):
+    """Tell of every task in this process as one share of all."""
+
+    def __init__(self, step: Callable[[float], None]) -> None:
+        super().__init__()
+        self.step = step
+
+    def _posttask(self, key, result, tasks, state, worker) -> None:
+        self.step(1 / len(tasks))
 
 
 def _done(futures: list) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial, reduce
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from convergent.activations import Places, random_samples, taken
 from convergent.moments import Moments
 from convergent.mutual_information import correction, discretize, mutual_information
+from convergent.progress import progress, stage
 from convergent.scheduling import compute, task
 from convergent.stores import StoreError, new_store, open_store, save
 from convergent.strongest import Strongest
@@ -48,8 +49,8 @@ def block_moments(
         Number of blocks of consecutive images; wide layers get fewer, so that their blocks
         stay under 256 MB, but at least two.
     **options
-        `device` for :meth:`convergent.moments.Moments.of`, `scheduler` and `workers` for
-        :func:`convergent.scheduling.compute`.
+        `device` for :meth:`convergent.moments.Moments.of`, `scheduler`, `workers` and `step`
+        for :func:`convergent.scheduling.compute`.
 
     Raises
     ------
@@ -102,10 +103,11 @@ def write_statistics(
     index = source["image_index"][...]
     with new_store(store) as target:
         save(target, "image_index", index, ("image",))
-        for layer in layers:
+        for layer, step in _reading(store, layers, source):
             array = source[layer]
             drawn = random_samples(seed, len(index), math.prod(array.shape[1:-1]), samples)
-            moments, more = _reduce([array], blocks, partial(_unit_by_unit, drawn), **options)
+            each = partial(_unit_by_unit, drawn)
+            moments, more = _reduce([array], blocks, each, step=step, **options)
             strongest, values = zip(*more, strict=True)
             places = Places.of(source, layer)
             try:
@@ -184,10 +186,9 @@ def write_correlation(
     if not np.array_equal(a["image_index"][...], b["image_index"][...]):
         raise StoreError(f"{activations_a} and {activations_b} were recorded on different images")
     with new_store(store) as target:
-        for layer in layers:
-            save_correlation(
-                target.create_group(layer), block_moments(a[layer], b[layer], **options)
-            )
+        for layer, step in _reading(store, layers, a, b):
+            moments = block_moments(a[layer], b[layer], step=step, **options)
+            save_correlation(target.create_group(layer), moments)
 
 
 def save_correlation(group: zarr.Group, blocks: Sequence[Moments]) -> None:
@@ -217,8 +218,12 @@ def write_mutual_information(
     """
     a = open_store(statistics_a)
     b = None if statistics_b is None else open_store(statistics_b)
+
+    def pairs(layer: str) -> int:
+        return a[f"{layer}/mean"].size * (b or a)[f"{layer}/mean"].size
+
     with new_store(store) as target:
-        for layer in layers:
+        for layer in progress(layers, Path(store), "pair", pairs):
             codes = [g[f"{layer}/codes"][...] for g in (a, b) if g is not None]
             for name in ("sample_image", "sample_position"):
                 sampled = [g[f"{layer}/{name}"][...] for g in (a, b) if g is not None]
@@ -294,8 +299,7 @@ def _reduce(
     more: Callable[[NDArray, int], tuple] | None = None,
     *,
     device: str = "cpu",
-    scheduler: str = "threads",
-    workers: int = 1,
+    **options,
 ) -> tuple[list[Moments], list[tuple]]:
     """Moments of each block of images, and of each leaf what `more` makes of it and its start."""
     x, y = arrays[0], arrays[-1]
@@ -331,8 +335,18 @@ def _reduce(
             parts[block].append(part)
         rest.append(others)
     tasks = [*map(_tree, parts), *rest]
-    results = compute(tasks, scheduler=scheduler, workers=workers)
+    results = compute(tasks, **options)
     return results[:blocks], results[blocks:]
+
+
+def _reading(
+    store: str | Path, layers: Sequence[str], *sources: zarr.Group
+) -> Iterator[tuple[str, Callable[[float], None]]]:
+    """Layers as a stage of what is read of them, each with the `step` of its reduction."""
+    sizes = [sum(source[layer].nbytes for source in sources) for layer in layers]
+    with stage(Path(store), "byte", sum(sizes)) as step:
+        for layer, size in zip(layers, sizes, strict=True):
+            yield layer, lambda share, size=size: step(share * size)
 
 
 def _unit_by_unit(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from convergent.progress import stage
 from convergent.stores import create, new_store, open_store, save
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 GREY = 128
 # Images deconvolved at once.
 BATCH = 72
-
-log = logging.getLogger(__name__)
 
 
 class Top(NamedTuple):
@@ -110,20 +108,23 @@ def write_units(
     example = normalize(images.__getitems__([0])[0].to(device), data["mean"], data["std"])
     check_relus(net, example)
     fields = receptive_fields(net, layers, example)
-    with new_store(store) as target:
-        for layer in layers:
-            top = Top.read(source[layer])
+    tops = {layer: Top.read(source[layer]) for layer in layers}
+    pictured = {layer: np.zeros(len(top.value), bool) for layer, top in tops.items()}
+    for layer, mask in pictured.items():
+        chosen = pictures.get(layer, ())
+        mask[slice(None) if chosen is None else list(chosen)] = True
+    total = sum((top.value[pictured[layer]] > 0).sum() for layer, top in tops.items())
+    with new_store(store) as target, stage(Path(store), "picture", total) as step:
+        for layer, top in tops.items():
             group = target.create_group(layer)
             for name, values in top._asdict().items():
                 save(group, name, values, ("unit", "rank"))
             save(group, "receptive_field", np.array(fields[layer]), ("size_stride_offset",))
-            chosen = pictures.get(layer, ())
-            pictured = np.zeros(len(top.value), bool)
-            pictured[slice(None) if chosen is None else list(chosen)] = True
-            save(group, "pictured", pictured, ("unit",))
+            save(group, "pictured", pictured[layer], ("unit",))
             rows = top._replace(image=order[np.searchsorted(index, top.image, sorter=order)])
-            _write_pictures(group, layer, rows, pictured, fields[layer], net, images, data, device)
-            log.info("%s: %d units, %d with pictures", layer, len(pictured), pictured.sum())
+            _write_pictures(
+                group, layer, rows, pictured[layer], fields[layer], net, images, data, device, step
+            )
         weights = _first_filters(net, fields[layers[0]])
         if weights is not None:
             names = ("unit", "height", "width", "channel")
@@ -153,18 +154,19 @@ def _write_pictures(
     images: Images,
     data: Mapping,
     device: str,
+    step: Callable[[float], None],
 ) -> None:
     """Patches and deconvolutions of the units of a layer that are asked for, shard by shard."""
     side, channels = min(field.size, images.size), images.channels
     shape = (*top.value.shape, side, side, channels)
     names = ("unit", "rank", "height", "width", "channel")
     arrays = [create(group, name, shape, np.uint8, names) for name in ("patches", "deconv")]
-    step = arrays[0].shards[0]
-    for start in range(0, len(pictured), step):
-        units = start + np.flatnonzero(pictured[start : start + step])
+    shard = arrays[0].shards[0]
+    for start in range(0, len(pictured), shard):
+        units = start + np.flatnonzero(pictured[start : start + shard])
         if not len(units):
             continue
-        size = min(step, len(pictured) - start)
+        size = min(shard, len(pictured) - start)
         pages = np.full((2, size, *shape[1:]), GREY, np.uint8)
         unit, rank = np.nonzero(top.value[units] > 0)  # nothing excites the others
         unit = units[unit]
@@ -175,6 +177,7 @@ def _write_pictures(
             for page, pictures in zip(pages, (views, signals), strict=True):
                 for n in range(len(u)):
                     page[u[n] - start, r[n]] = cut(pictures[n], field, y[n], x[n])
+            step(len(u))
         for array, page in zip(arrays, pages, strict=True):
             array[start : start + size] = page
 

@@ -26,24 +26,24 @@ def main(snakemake):
 
 
 def observed(snakemake, weights, units):
+    from pathlib import Path
+
     from convergent import datasets, models, observation
 
     params = snakemake.params
     device = device_of(snakemake)
-    images, index, classes = datasets.recorded(
+    batches, index, classes = datasets.recorded_batches(
         dict(snakemake.input.items()),
         params.data,
+        Path(weights),
+        params.activations["batch_size"],
         number=params.activations["images"],
         seed=params.seed,
+        device=device,
     )
     return observation.observed_values(
         models.load(weights, params.model, params.data, classes),
-        images.batches(
-            params.activations["batch_size"],
-            params.data["mean"],
-            params.data["std"],
-            device=device,
-        ),
+        batches,
         units,
         image_index=index,
         positions=params.activations["positions"],

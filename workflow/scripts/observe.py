@@ -5,23 +5,19 @@ def main(snakemake):
     import torch
 
     from convergent import datasets, models, observation
-    from convergent.progress import progress
 
     params, outputs = snakemake.params, snakemake.output
     torch.set_num_threads(snakemake.threads)
     device = device_of(snakemake)
     options = dict(params.activations)
-    images, index, classes = datasets.recorded(
+    batches, index, classes = datasets.recorded_batches(
         dict(snakemake.input.items()),
         params.data,
+        "all nets",
+        # Of all nets together as many at a time as recording takes of one.
+        max(1, options.pop("batch_size") // len(params.nets)),
         number=options.pop("images"),
         seed=params.statistics["seed"],
-    )
-    # Of all nets together as many at a time as recording takes of one.
-    batches = images.batches(
-        max(1, options.pop("batch_size") // len(params.nets)),
-        params.data["mean"],
-        params.data["std"],
         workers=snakemake.threads - 1,
         device=device,
     )
@@ -30,7 +26,7 @@ def main(snakemake):
             name: models.load(weights, params.model, params.data, classes)
             for name, weights in zip(params.nets, snakemake.input.weights, strict=True)
         },
-        progress(batches, len(index), "all nets"),
+        batches,
         params.layers,
         dict(zip(params.nets, outputs.statistics, strict=True)),
         {

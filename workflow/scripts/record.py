@@ -2,31 +2,29 @@ from _job import device_of, run
 
 
 def main(snakemake):
+    from pathlib import Path
+
     import torch
 
     from convergent import activations, datasets, models
-    from convergent.progress import progress
 
     params = snakemake.params
     torch.set_num_threads(snakemake.threads)
     device = device_of(snakemake)
     options = dict(params.activations)
-    images, index, classes = datasets.recorded(
+    batches, index, classes = datasets.recorded_batches(
         dict(snakemake.input.items()),
         params.data,
+        Path(snakemake.output.store),
+        options.pop("batch_size"),
         number=options.pop("images"),
         seed=params.seed,
-    )
-    batches = images.batches(
-        options.pop("batch_size"),
-        params.data["mean"],
-        params.data["std"],
         workers=snakemake.threads - 1,
         device=device,
     )
     activations.record(
         models.load(snakemake.input.weights, params.model, params.data, classes),
-        progress(batches, len(index), snakemake.wildcards.net),
+        batches,
         params.layers,
         snakemake.output.store,
         image_index=index,
