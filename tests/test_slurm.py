@@ -20,7 +20,7 @@ from running import LAYERS, RUN, copy_project, planned, snakemake
 from convergent import scheduling
 
 pytestmark = pytest.mark.skipif(bool(slurm.missing()), reason=slurm.missing() or "there is Slurm")
-PROFILE = ["--profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "1"]
+PROFILE = ["--profile", "profiles/slurm"]
 ONCE = ["--retries", "0"]
 
 
@@ -169,11 +169,7 @@ def test_a_job_that_fails_is_reported_with_its_log(cluster, copy):
             ["--set-resources", "train:gpu_model=a100", "--config", "device=auto"],
             "(?i)generic resource|node configuration is not available",
         ),
-        (
-            # Looked for after 5, 20 and 45 seconds: such a job fails when it has begun.
-            ["--slurm-init-seconds-before-status-checks", "5", "--config", "device=cuda"],
-            "device: cuda is asked for, and torch sees no CUDA device",
-        ),
+        (["--config", "device=cuda"], "device: cuda is asked for, and torch sees no CUDA device"),
     ],
 )
 def test_what_the_cluster_does_not_have_is_told_within_a_minute(cluster, copy, options, message):

@@ -18,10 +18,13 @@ log = logging.getLogger(__name__)
 
 
 def bar(name: str, unit: str, total: float, initial: int = 0) -> tqdm[Any]:
-    """A bar on the terminal, whatever the log is; none where there is no terminal."""
+    """A bar on the terminal, whatever the log is; none where there is no terminal.
+
+    Nor in the first second, which is all that a small stage takes.
+    """
     return tqdm(
         desc=name, unit=unit, total=total, initial=initial, unit_scale=total > 1e6,
-        file=sys.__stderr__, disable=None, dynamic_ncols=True,
+        file=sys.__stderr__, disable=None, dynamic_ncols=True, delay=1,
     )  # fmt: skip
 
 
