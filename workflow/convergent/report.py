@@ -27,7 +27,8 @@ figure { margin: 2rem 0 3rem; } figure img { max-width: 100%; display: block; ma
 figcaption { max-width: 75ch; margin: 0 auto 1rem; }
 .labels span { font-size: .8rem; background: #eef0ec; border-radius: 1em; padding: .15em .7em; }
 .table { overflow: auto; max-height: 34rem; }
-table { margin: auto; border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+table { margin: auto; border-collapse: collapse; font-size: .85rem; }
+table { font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .7rem; border-bottom: 1px solid #dcdfd8; text-align: right; }
 th { position: sticky; top: 0; background: #eef0ec; border: 0; }
 @media print { .table { max-height: none; overflow: visible; } figure { break-inside: avoid; } }
