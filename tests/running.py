@@ -1,9 +1,10 @@
 """The repository, copied so that its library can be edited, and run as its user would."""
 
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -39,22 +40,37 @@ def copy_repository(folder):
     (folder / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
 
 
+# Processes that have Snakemake imported, which takes longer than most of what they are for.
+PREPARED = multiprocessing.get_context("forkserver")
+PREPARED.set_forkserver_preload(["snakemake.cli"])
+
+
 def snakemake(folder, *arguments, fails=False, env=None):
     """What a run prints; it must succeed, or fail where that is expected."""
-    if "--profile" in arguments:
-        command = [str(ROOT / "tests/impatient.py")]
-    else:
-        command = ["-m", "snakemake", "--cores", "2"]
-    run = subprocess.run(
-        [sys.executable, *command, *arguments],
-        cwd=folder,
-        env=ENVIRONMENT | (env or {}),
-        capture_output=True,
-        text=True,
-    )
-    output = run.stdout + run.stderr
-    assert (run.returncode != 0) == fails, output
-    return output
+    with tempfile.NamedTemporaryFile("r") as output:
+        run = PREPARED.Process(
+            target=_snakemake, args=(folder, arguments, ENVIRONMENT | (env or {}), output.name)
+        )
+        run.start()
+        run.join()
+        printed = output.read()
+    assert (run.exitcode != 0) == fails, printed
+    return printed
+
+
+def _snakemake(folder, arguments, environment, output):
+    """The command, in a process of its own."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(os.open(output, os.O_WRONLY | os.O_APPEND), stream.fileno())
+    from snakemake.cli import main
+    from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+
+    # A cluster is asked every second how its jobs fare, and not ever more rarely.
+    RemoteExecutor.next_seconds_between_status_checks = property(lambda _: 1, lambda *_: None)
+    main([*([] if "--profile" in arguments else ["--cores", "2"]), *arguments])
 
 
 def jobs(output):

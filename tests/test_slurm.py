@@ -65,6 +65,7 @@ def cancel_once(rule, cancelled):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_run_through_the_profile_gives_what_a_local_one_gives(cluster, copy, project):
     """Although one of its jobs is cancelled from outside."""
     cancelled = []

@@ -68,6 +68,7 @@ def kill(process, what, rng):
     return jobs
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_a_run_ends_as_if_never_disturbed(project, tmp_path):
     """Jobs whose Snakemake is killed go on writing while the next one runs them again."""
     rng = np.random.default_rng(0)
@@ -75,11 +76,13 @@ def test_killed_at_any_moment_a_run_ends_as_if_never_disturbed(project, tmp_path
         shutil.copy(project / name, tmp_path)
     arguments = [*TARGETS, "--directory", str(tmp_path)]
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    compiled = project / ".snakemake/cache/NUMBA_CACHE_DIR"
+    environment = ENVIRONMENT | {"NUMBA_CACHE_DIR": str(compiled)}
     run, seen, jobs, orphans = tmp_path / RUN, [], [], 0
     for number, what in zip(range(KILLS), itertools.cycle(["snakemake", "job", "all"])):
         with open(tmp_path / "output", "w+") as output:
             process = subprocess.Popen(
-                command, cwd=project, env=ENVIRONMENT, stdout=output, stderr=output
+                command, cwd=project, env=environment, stdout=output, stderr=output
             )
             checkpoint = run / "nets/net1/checkpoints"
             while process.poll() is None and "Job stats" not in (tmp_path / "output").read_text():
@@ -97,7 +100,7 @@ def test_killed_at_any_moment_a_run_ends_as_if_never_disturbed(project, tmp_path
         seen.append(histories(run))
         if what != "job":
             snakemake(project, "--unlock", "--directory", str(tmp_path))
-    snakemake(project, *arguments)
+    snakemake(project, *arguments, env=environment)
     assert len(seen) >= KILLS // 2
     assert orphans
     assert 0 < len(seen[0]["net1"]) < 10

@@ -134,9 +134,11 @@ def test_a_second_run_has_nothing_to_do(project):
 
 def test_figures_redraw_alone(project):
     """Asked for by name, each is one job, and the picture the same to the last byte."""
-    names, figures = [*PAIR_FIGURES, *RUN_FIGURES], project / RUN / "figures"
-    paths = [figures / f"net1-net2/{name}.png" for name in PAIR_FIGURES]
-    paths += [figures / f"{name}.png" for name in RUN_FIGURES]
+    everything = [*PAIR_FIGURES, *RUN_FIGURES]
+    assert planned(project, *everything, "-f") == dict.fromkeys(everything, 1)
+    names = ["fig1", "fig2", "fig7", "figS10"]
+    figures = project / RUN / "figures"
+    paths = [next(figures.rglob(f"{name}.png")) for name in names]
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
     assert jobs(snakemake(project, *names, "-f")) == dict.fromkeys(names, 1)
     for path, (content, time) in before.items():
@@ -321,6 +323,7 @@ def test_faults_are_told_before_anything_runs(project, arguments, message):
     assert sorted(p for p in (project / RUN).rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_an_image_folder_is_checked_then_used(project, tmp_path):
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
@@ -337,11 +340,10 @@ def test_an_image_folder_is_checked_then_used(project, tmp_path):
     assert f"{bad}: " in output
     assert not (project / "results/folder/nets").exists()
     bad.write_bytes(whole)
-    snakemake(project, "net1", "--config", "run=folder", data)
+    options = ["net1", "--config", "run=folder", data]
+    snakemake(project, *options)
     store = zarr.open_group(project / "results/folder/activations/net1.zarr", mode="r")
     assert store["conv1"].shape == (22, 16, 16, 4)
-    options = ["net1", "--config", "run=folder", data]
-    assert planned(project, *options) == {}
     (tmp_path / "notes.txt").touch()
     assert planned(project, *options) == {}
     # Changed where it is, which no folder tells: found by whatever reads it.
@@ -357,6 +359,7 @@ def test_an_image_folder_is_checked_then_used(project, tmp_path):
     assert planned(project, *options) == expected
 
 
+@pytest.mark.slow
 def test_without_a_store_the_numbers_are_the_same(project):
     """All of a pair and its nets, from one job that reads no store."""
     options = ["--config", "run=live", "activations={store: false}"]
@@ -381,6 +384,7 @@ def test_without_a_store_the_numbers_are_the_same(project):
     assert planned(project, *targets, *options) == {}
 
 
+@pytest.mark.slow
 def test_positions_processes_and_float32_are_a_matter_of_configuration(project):
     options = ["run=part", "activations={positions: 4, dtype: float32}"]
     options = ["--config", *options, "dask={scheduler: processes}"]
@@ -395,6 +399,7 @@ def test_positions_processes_and_float32_are_a_matter_of_configuration(project):
     np.testing.assert_allclose(store["conv2/correlation"][...], np.nan_to_num(expected), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_results_go_where_they_are_wanted_stores_go_and_nothing_is_written_elsewhere(
     project, tmp_path
 ):
