@@ -222,3 +222,24 @@ def test_recording_takes_any_net_with_relu_modules(tmp_path):
     activations.record(net, x, ["1"], tmp_path / "a.zarr", dtype="float32")
     expected = net[:2](x).detach().numpy()
     np.testing.assert_allclose(activations.open_store(tmp_path / "a.zarr")["1"][...], expected)
+
+
+def test_of_a_relu_that_runs_twice_the_last_counts(tmp_path, images):
+    """As in the bottlenecks of ResNets, where it is wider then."""
+
+    class Twice(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.narrow, self.wide = torch.nn.Conv2d(1, 3, 3), torch.nn.Conv2d(3, 5, 3, 2)
+            self.relu = torch.nn.ReLU()
+
+        def forward(self, x):
+            return self.relu(self.wide(self.relu(self.narrow(x))))
+
+    net = Twice()
+    (layer,) = models.layers(net, images[:1])
+    activations.record(net, images, [layer], tmp_path / "a.zarr", batch_size=20)
+    with torch.inference_mode():
+        expected = net(images).permute(0, 2, 3, 1).numpy()
+    found = activations.open_store(tmp_path / "a.zarr")[layer][...]
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-6)

@@ -473,6 +473,90 @@ def test_the_theme_can_be_chosen(page):
     assert page.run(ground) == light
 
 
+def test_a_row_shows_its_unit_and_the_keyboard_stays_where_it_was(page):
+    page.open("#layer=fc6&a=net1&b=net2&view=units&sort=unit")
+    page.click("#units tr[data-unit='3'] .c-loss")
+    page.heads("unit 3")
+    assert page.run("return document.activeElement.dataset.unit") == "net1.3"
+    assert page.text("#chosen") == "Unit 3 of net1, fc6"
+    page.run("document.querySelector('#unit [data-step=\"1\"]').focus()")
+    page.keys("ENTER")
+    page.heads("unit 4")
+    page.until("return document.activeElement.dataset.step == '1'")
+    page.keys("ENTER")
+    page.heads("unit 5")
+    page.run("document.querySelector('#pages [data-turn=\"1\"]').focus()")
+    page.keys("ENTER")
+    page.until("return document.getElementById('pages').innerText.includes('51 to 100')")
+    page.until("return document.activeElement.dataset.turn == '1'")
+    page.keys("ENTER")
+    page.until("return document.getElementById('pages').innerText.includes('101 to 130')")
+    page.until("return document.activeElement.dataset.turn == '-1'")
+    assert page.address["page"] == "2"
+    page.click("#units tr[data-unit='120'] .c-loss")
+    page.heads("unit 120")
+    page.open(page.browser.current_url[page.browser.current_url.index("#") :])
+    assert page.run("return document.querySelectorAll('#units tr.chosen').length") == 1
+    page.click("#layers a[data-layer=conv1]")
+    page.until("return !location.hash.includes('page')")
+
+
+def test_on_a_phone_a_unit_that_is_chosen_comes_into_view(page):
+    page.size(390, 844).open("#layer=fc6&a=net1&b=net2&view=units&sort=unit")
+    top = "return document.getElementById('unit').getBoundingClientRect().top"
+    assert page.run(top) > 844
+    page.run("document.querySelector('#units tr[data-unit=\"2\"] a').click()")
+    page.heads("unit 2")
+    page.until(f"{top} < 10")
+    page.run("document.querySelector('section[data-net=net2] .way[data-measure=map] a').click()")
+    page.until("return location.hash.includes('unit=net2.')")
+    page.until(f"{top} > -10")
+
+
+def test_what_belongs_to_another_matrix_is_not_clicked(page):
+    page.open("#layer=fc6&a=net1&b=net2&view=matrix&unit=net1.7")
+    page.until("return document.getElementById('loading').hidden")
+    page.run(
+        """
+        document.getElementById("swap").click();
+        const box = document.getElementById("cells").getBoundingClientRect();
+        for (const type of ["pointerdown", "pointerup"]) {
+          const [clientX, clientY] = [box.left + 9, box.top + 200];
+          const options = { clientX, clientY, pointerId: 1, bubbles: true };
+          const event = new PointerEvent(type, options);
+          HTMLElement.prototype.setPointerCapture = () => {};
+          document.getElementById("cells").dispatchEvent(event);
+        }"""
+    )
+    page.until("return document.getElementById('loading').hidden")
+    assert "with" not in page.address
+    assert page.address["unit"] == "net1.7"
+
+
+def test_the_browser_keeps_its_own_keys_and_its_scrolling(page):
+    page.open("#layer=fc6&a=net1&b=net2&view=matrix")
+    page.until("return document.getElementById('loading').hidden")
+    prevented = """
+        const event = new arguments[0](arguments[1], {cancelable: true, ...arguments[2]});
+        return !document.getElementById("cells").dispatchEvent(event)"""
+    for keys, taken in (({}, True), ({"altKey": True}, False), ({"ctrlKey": True}, False)):
+        script = prevented.replace("arguments[0]", "KeyboardEvent")
+        assert page.run(script, None, "keydown", {"key": "ArrowLeft"} | keys) == taken
+    script = prevented.replace("arguments[0]", "WheelEvent")
+    assert not page.run(script, None, "wheel", {"deltaY": 100})
+    assert page.run(script, None, "wheel", {"deltaY": -100})
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_dead_units_share_no_partner(page, layer):
+    page.open(f"#layer={layer}&a=net1&b=net2&view=units&filter=shared")
+    facts = atlas.read(page.folder / f"data/{layer}/net1-net2.js")
+    live = atlas.read(page.folder / f"data/{layer}/net1.js")["dead"] == 0
+    partners = facts["correlation/a/semi"][live]
+    shared = np.isin(partners, np.flatnonzero(np.bincount(partners) > 1)).sum()
+    assert page.text("#count") == f"{shared} of {len(live)} units"
+
+
 def test_a_unit_that_is_dead_says_so(page):
     page.open("#layer=conv1&a=net1&b=net2&view=units&filter=dead&unit=net1.0")
     assert page.text("#count") == "1 of 12 units"
@@ -481,9 +565,14 @@ def test_a_unit_that_is_dead_says_so(page):
     assert "correlates with nothing" in page.text("#unit")
 
 
-def test_a_missing_file_is_named(chromium, run, tmp_path):
+@pytest.mark.parametrize("part", [0, 0.5])
+def test_a_missing_or_damaged_file_is_named(chromium, run, tmp_path, part):
     shutil.copytree(run / "atlas", tmp_path / "atlas")
-    os.remove(tmp_path / "atlas/data/fc6/net1-net2.js")
+    file = tmp_path / "atlas/data/fc6/net1-net2.js"
+    if part:
+        os.truncate(file, int(part * file.stat().st_size))
+    else:
+        file.unlink()
     page = Page(chromium, tmp_path / "atlas").size(1400, 900)
     page.open("#layer=fc6&a=net1&b=net2")
     page.until("return !document.getElementById('fault').hidden")

@@ -17,6 +17,7 @@ function ranked(semi) {
 
 async function showCurve(state) {
   const related = await relation(state.layer, state.a, state.b);
+  const { dead } = await load(`${state.layer}/${state.a}`);
   if (!current(state)) return;
   const [semi, matching] = ["semi", "matching"].map((m) => related.get("correlation", `${m}_value`));
   const [best, alone] = ["semi", "matching"].map((m) => related.get("correlation", m));
@@ -53,12 +54,13 @@ async function showCurve(state) {
   }
   const say = (rank) => {
     const unit = order[rank];
+    if (dead.data[unit]) return `Unit ${unit}, rank ${rank}: dead, it correlates with nothing`;
     const one = alone[unit] < 0 ? "no partner of its own"
       : `partner of its own ${alone[unit]}, ${digits(matching[unit])}`;
     return `Unit ${unit}, rank ${rank}: best partner ${best[unit]}, ${digits(semi[unit])}; ${one}`;
   };
   const points = svg("g", { role: "listbox", "aria-label": "Units from best to worst matched", "aria-orientation": "horizontal" });
-  const dark = svg("g", { class: "matching", "aria-hidden": "true" });
+  const alones = svg("g", { class: "matching", "aria-hidden": "true" });
   const light = svg("g", { class: "semi", role: "presentation" });
   order.forEach((unit, rank) => {
     light.append(svg("circle", {
@@ -66,10 +68,10 @@ async function showCurve(state) {
       "data-unit": unit, "aria-label": say(rank), "aria-selected": false,
     }));
     if (!Number.isNaN(matching[unit])) {
-      dark.append(svg("circle", { cx: x(rank), cy: y(matching[unit]), r: 0.8 + 2 * size }));
+      alones.append(svg("circle", { cx: x(rank), cy: y(matching[unit]), r: 0.8 + 2 * size }));
     }
   });
-  points.append(light, dark);
+  points.append(light, alones);
   const ring = svg("g", { class: "ring", "aria-hidden": "true" });
   plot.append(ring, points);
   box.replaceChildren(plot);
@@ -118,10 +120,11 @@ async function showCurve(state) {
   });
   points.addEventListener("focusin", (event) => choose(Number(event.target.dataset.rank), false));
   points.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
     const moves = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, PageDown: 20, PageUp: -20, Home: -Infinity, End: Infinity };
     if (event.key in moves) choose(chosen + moves[event.key], true);
     else if (event.key === "Enter" || event.key === " ") {
-      go({ unit: { net: state.a, number: order[chosen] }, with: null }, { refocus: true });
+      go({ unit: { net: state.a, number: order[chosen] }, with: null }, { keep: ["#unit"] });
     } else return;
     event.preventDefault();
   });

@@ -6,8 +6,12 @@ const UNMATCHED = 0.5; // as in section 4 of the paper
 const waiting = new Map();
 let run = null;
 
+const broken = (name) => new Error(`data/${name}.js cannot be read: is the atlas's folder whole? ` +
+  "Run its rule again, or copy all of the folder.");
+
 function receive(name, content) {
-  waiting.get(name).resolve(typeof content === "string" ? readNpz(fromBase64(content)) : content);
+  const arrays = typeof content === "string" ? readNpz(fromBase64(content)) : content;
+  waiting.get(name).resolve(arrays);
 }
 
 /** Arrays of data/<name>.js by their names, each {shape, data}; read once. */
@@ -18,12 +22,12 @@ function load(name) {
       entry.resolve = resolve;
       const script = document.createElement("script");
       script.src = `data/${name}.js`;
-      script.onerror = () => {
-        waiting.delete(name);
-        reject(new Error(`data/${name}.js cannot be read: is the atlas's folder whole? ` +
-          "Run its rule again, or copy all of the folder."));
-      };
+      // Once it has called receive(), this does nothing.
+      script.onload = script.onerror = () => reject(broken(name));
       document.head.append(script);
+    }).catch(() => {
+      waiting.delete(name);
+      throw broken(name);
     });
     waiting.set(name, entry);
   }
@@ -110,7 +114,9 @@ function matrixOf(layer, a, b) {
   if (!matrices.has(key)) {
     // One at a time: those of large layers are large.
     matrices.clear();
-    matrices.set(key, readMatrix(layer, a, b));
+    const read = readMatrix(layer, a, b);
+    matrices.set(key, read);
+    read.catch(() => matrices.delete(key));
   }
   return matrices.get(key);
 }

@@ -97,6 +97,8 @@ function paint() {
   const { matrix, rows, columns, x, y, cells, cuts } = shown;
   const size = canvas.width;
   if (!size || !matrix) return;
+  // A finger scrolls the page past what is seen as a whole, and moves what is not.
+  canvas.parentNode.style.touchAction = fitted() ? "pan-y" : "none";
   const context = canvas.getContext("2d");
   const image = context.createImageData(size, size);
   const pixels = new Uint32Array(image.data.buffer);
@@ -174,6 +176,9 @@ function paintCross() {
   }
 }
 
+/** Whether what is drawn is what the address asks for; another matrix may be on its way. */
+const settled = () => shown.matrix !== null && shown.key === [state.layer, state.a, state.b, state.order].join();
+
 /** Put the cross-hair on a cell and say what is there. */
 function point(row, column) {
   const { matrix, rows, columns } = shown;
@@ -187,6 +192,8 @@ function point(row, column) {
     `Unit ${i} of ${state.a}, unit ${j} of ${state.b}: correlation ${digits(value, 2)}`;
   paintCross();
 }
+
+const fitted = () => shown.cells >= Math.max(shown.rows.length, shown.columns.length);
 
 function zoom(factor, at = [0.5, 0.5]) {
   const most = Math.max(shown.rows.length, shown.columns.length);
@@ -202,7 +209,7 @@ function place(x, y, cells = shown.cells) {
 
 function openCell() {
   const { at, rows, columns } = shown;
-  if (!at) return;
+  if (!at || !settled()) return;
   go({ unit: { net: state.a, number: rows[at.row] }, with: { net: state.b, number: columns[at.column] } }, { show: true });
 }
 
@@ -218,8 +225,9 @@ function wireMatrix() {
     const [right, down] = share(event);
     const [row, column] = [Math.floor(shown.y + down * shown.cells), Math.floor(shown.x + right * shown.cells)];
     const inside = row < shown.rows.length && column < shown.columns.length;
-    if (shown.matrix && inside) point(row, column);
-    return inside;
+    if (!settled() || !inside) return false;
+    point(row, column);
+    return true;
   };
   const spread = () => {
     const [p, q] = fingers.values();
@@ -250,10 +258,12 @@ function wireMatrix() {
     });
   }
   box.addEventListener("wheel", (event) => {
+    if (event.deltaY > 0 && fitted()) return; // scrolls the page
     event.preventDefault();
     zoom(event.deltaY > 0 ? 1.25 : 0.8, share(event));
   }, { passive: false });
   box.addEventListener("keydown", (event) => {
+    if (!settled() || event.ctrlKey || event.metaKey || event.altKey) return;
     const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     if (event.key in moves) {
       const at = shown.at || { row: Math.floor(shown.y), column: Math.floor(shown.x) };

@@ -28,11 +28,11 @@ function parse(hash) {
   return {
     layer, a, b, view: among("view", ["curve", "matrix", "units"]), unit: unitFrom("unit"), with: unitFrom("with"),
     order: among("order", ["matched", ...Object.keys(ORDERS)]), filter: among("filter", Object.keys(FILTERS)),
-    sort: among("sort", sorts), find: given.get("find") || "",
+    sort: among("sort", sorts), find: given.get("find") || "", page: Number(given.get("page")?.match(/^\d{1,6}$/)) || 0,
   };
 }
 
-const DEFAULTS = { view: "curve", order: "matched", filter: "all", sort: "-semi", find: "" };
+const DEFAULTS = { view: "curve", order: "matched", filter: "all", sort: "-semi", find: "", page: 0 };
 
 function hashOf(next) {
   const parts = Object.entries(next).filter(([name, value]) => value !== null && value !== DEFAULTS[name]);
@@ -40,16 +40,33 @@ function hashOf(next) {
   return `#${text.join("&")}`;
 }
 
-/** Change the state; its address goes into the history unless `replace`. */
-function go(changes, { replace = false, show = false, keep = null, refocus = false } = {}) {
-  const next = hashOf({ ...state, ...changes });
+/** Change the state; another choice of units begins at its first page. */
+function go(changes, options) {
+  visit(hashOf({ ...state, page: changes.unit ? state.page : 0, ...changes }), options);
+}
+
+/** Go to an address, which goes into the history unless `replace`; the first of `keep` to be found gets the focus. */
+function visit(next, { replace = false, show = false, keep = [] } = {}) {
   if (replace) history.replaceState(null, "", next);
   else if (next !== location.hash) history.pushState(null, "", next);
-  render().then(() => {
-    if (show && window.matchMedia("(max-width: 60rem)").matches) document.getElementById("unit").scrollIntoView();
-    if (keep) document.querySelector(keep).focus();
-    if (refocus) document.getElementById("unit").focus();
+  const done = render();
+  const asked = state;
+  done.then(() => {
+    if (!current(asked)) return;
+    const panel = document.getElementById("unit");
+    if (show) panel.scrollTop = 0;
+    if (show && window.matchMedia("(max-width: 60rem)").matches) panel.scrollIntoView();
+    keep.map((selector) => document.querySelector(selector)).find(Boolean)?.focus({ preventScroll: true });
   });
+}
+
+/** Follow a link to a unit: on a phone it comes into view, and the keyboard goes on from there. */
+function follow(link) {
+  const row = link.closest("tr");
+  const { unit, step } = link.dataset;
+  const keep = row ? `#units tr[data-unit="${row.dataset.unit}"] a[data-unit="${unit}"]`
+    : step ? `#unit [data-step="${step}"]` : "#unit";
+  visit(link.hash, { show: !step, keep: [keep] });
 }
 
 async function render() {
@@ -78,14 +95,17 @@ function mark(link, chosen) {
 }
 
 async function show() {
-  document.title = `Unit ${state.unit.number} of ${state.unit.net}, ${state.layer}: atlas of ${run.run}`;
+  const chosen = `Unit ${state.unit.number} of ${state.unit.net}, ${state.layer}`;
+  document.title = `${chosen}: atlas of ${run.run}`;
+  document.getElementById("unit").setAttribute("aria-label", chosen);
+  document.getElementById("chosen").textContent = chosen;
   document.getElementById("a").value = state.a;
   document.getElementById("b").value = state.b;
   document.querySelectorAll(".net-a").forEach((e) => e.replaceChildren(netName(state.a)));
   document.querySelectorAll(".net-b").forEach((e) => e.replaceChildren(netName(state.b)));
   for (const link of document.querySelectorAll("#layers a")) {
     const layer = link.dataset.layer;
-    link.href = hashOf({ ...state, layer, unit: null, with: null });
+    link.href = hashOf({ ...state, layer, unit: null, with: null, page: 0 });
     mark(link, layer === state.layer);
     // On a phone not all layers fit.
     if (layer === state.layer) link.parentNode.scrollLeft = link.offsetLeft - link.parentNode.offsetLeft - 60;
@@ -164,6 +184,12 @@ async function start() {
       document.getElementById(link.dataset.skip).focus();
     };
   }
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[data-unit]") || event.target.closest("#units tbody tr")?.querySelector("a[data-unit]");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    event.preventDefault();
+    follow(link);
+  });
   wireMatrix();
   wireTable();
   window.addEventListener("hashchange", render);

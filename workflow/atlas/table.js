@@ -12,18 +12,16 @@ const COLUMNS = [
   { id: "cluster", label: "Cluster", title: "Spectral cluster of both nets' units", rising: true },
   { id: "mean", label: "Activation", title: "Mean activation and its rank" },
 ];
-let page = 0;
-let pageOf = "";
-
 async function rowsOf(state) {
   const related = await relation(state.layer, state.a, state.b);
   const facts = await load(`${state.layer}/${state.a}`);
   const best = related.get("correlation", "semi");
   const sharing = new Map();
-  best.forEach((unit) => sharing.set(unit, (sharing.get(unit) || 0) + 1));
+  // The partners of dead units mean nothing.
+  best.forEach((partner, unit) => facts.dead.data[unit] || sharing.set(partner, (sharing.get(partner) || 0) + 1));
   const of = (...names) => related.get(...names);
   return Array.from(best, (partner, unit) => ({
-    unit, partner, shared: sharing.get(partner) > 1,
+    unit, partner, shared: !facts.dead.data[unit] && sharing.get(partner) > 1,
     semi: of("correlation", "semi_value")[unit],
     own: of("correlation", "matching")[unit],
     matching: of("correlation", "matching_value")[unit],
@@ -39,16 +37,13 @@ const FILTERS = {
   all: () => true,
   unmatched: (row) => row.semi < UNMATCHED,
   matched: (row) => row.semi >= UNMATCHED,
-  shared: (row) => row.shared && !row.dead,
+  shared: (row) => row.shared,
   dead: (row) => row.dead,
 };
 
 async function showTable(state) {
   const all = await rowsOf(state);
   if (!current(state)) return;
-  const key = [state.layer, state.a, state.b, state.filter, state.sort, state.find].join();
-  if (key !== pageOf) page = 0;
-  pageOf = key;
   document.getElementById("filter").value = state.filter;
   const find = document.getElementById("find");
   if (document.activeElement !== find) find.value = state.find;
@@ -63,7 +58,7 @@ async function showTable(state) {
     const sorted = id === column.id;
     const next = sorted ? (way > 0 ? "-" : "") : column.rising ? "" : "-";
     const button = element("button", {
-      type: "button", title: column.title, onclick: () => go({ sort: next + column.id }, { keep: `[data-sort="${column.id}"]` }), "data-sort": column.id,
+      type: "button", title: column.title, onclick: () => go({ sort: next + column.id }, { keep: [`[data-sort="${column.id}"]`] }), "data-sort": column.id,
     }, column.label, element("span", { "aria-hidden": "true" }, sorted ? (way > 0 ? " ▲" : " ▼") : ""));
     return element("th", { scope: "col", class: `c-${column.id}`, "aria-sort": sorted ? (way > 0 ? "ascending" : "descending") : null }, button);
   }));
@@ -74,12 +69,14 @@ async function showTable(state) {
     element("span", { class: "value" }, text),
     element("span", { class: "bar", style: `--part:${Math.max(0, value)}`, "aria-hidden": "true" }));
   const most = Math.max(...all.map((row) => row.information), 1e-9);
+  const last = Math.max(0, Math.ceil(rows.length / PAGE) - 1);
+  const page = Math.min(state.page, last);
   const lines = rows.slice(page * PAGE, (page + 1) * PAGE).map((row) => {
     const mine = { net: state.a, number: row.unit };
     const marks = row.dead ? " dead" : row.semi < UNMATCHED ? " unmatched" : "";
     const cells = {
       unit: [picture(state.layer, state.a, row.unit, "patches", 36), element("span", { class: "named" }, unitLink(mine, { with: null }, String(row.unit)), element("span", { class: "mark" }, marks))],
-      semi: [row.dead ? "none" : partner(row.partner, row.semi, digits(row.semi)), row.shared && !row.dead ? element("span", { class: "mark shared", title: "other units have the same best partner" }, "shared") : ""],
+      semi: [row.dead ? "none" : partner(row.partner, row.semi, digits(row.semi)), row.shared ? element("span", { class: "mark shared", title: "other units have the same best partner" }, "shared") : ""],
       matching: [row.dead ? "none" : partner(row.own, row.matching, digits(row.matching))],
       information: [row.dead ? "none" : partner(row.informed, row.information / most, digits(row.information))],
       loss: [digits(row.loss)], weights: [String(row.weights)], cluster: [String(row.cluster)],
@@ -91,9 +88,12 @@ async function showTable(state) {
   });
   document.querySelector("#units tbody").replaceChildren(...lines);
 
-  const last = Math.ceil(rows.length / PAGE) - 1;
   const turn = (step, label) => element("button", {
-    type: "button", onclick: () => { page += step; showTable(state); document.querySelector(".table-box").scrollTop = 0; },
+    type: "button", "data-turn": step,
+    onclick: () => {
+      document.querySelector(".table-box").scrollTop = 0;
+      go({ page: page + step }, { keep: [`#pages [data-turn="${step}"]:enabled`, "#pages button:enabled"] });
+    },
     ...(page + step < 0 || page + step > last ? { disabled: "" } : {}),
   }, label);
   const pages = last > 0 ? [turn(-1, "← Before"), `${page * PAGE + 1} to ${Math.min(rows.length, (page + 1) * PAGE)} of ${rows.length}`, turn(1, "Next →")] : [];

@@ -15,7 +15,7 @@ const netAndUnit = ({ net, number }) => `unit ${number} of ${net}`;
 /** A link that shows a unit; its nets become the pair if they are not. */
 function unitLink(unit, changes, ...content) {
   const next = { ...state, ...changes, unit };
-  if (unit.net !== next.a && unit.net !== next.b) Object.assign(next, { a: unit.net, b: state.unit.net });
+  if (unit.net !== next.a && unit.net !== next.b) Object.assign(next, { a: unit.net, b: state.unit.net, page: 0 });
   return element("a", { href: hashOf(next), "data-unit": `${unit.net}.${unit.number}` }, ...content);
 }
 
@@ -47,7 +47,12 @@ async function showUnit(state) {
   const values = facts.value.data.subarray(9 * number, 9 * number + 9);
   const [field] = facts.receptive_field.data;
   const best = related[0].get("correlation", "semi_value")[number];
-  const step = (by) => ({ net, number: (number + by + units) % units });
+  const step = (by, arrow, words) => {
+    const link = unitLink({ net, number: (number + by + units) % units }, { with: null },
+      element("span", { "aria-hidden": "true" }, arrow), element("span", { class: "hidden" }, words));
+    link.dataset.step = by;
+    return link;
+  };
   // Large pictures large; those of few pixels need no room.
   const pictures = layerOf(layer).nets[net].pictures;
   const side = Math.min(Math.floor((panel.clientWidth - 62) / 2), 290, Math.max(190, pictures ? 18 * pictures.side : 0));
@@ -61,13 +66,10 @@ async function showUnit(state) {
   const shows = Array.from(facts.image.data.subarray(9 * number, 9 * number + 9)).filter((_, rank) => values[rank] > 0);
   if (run.classes.length && shows.length) described.push(["Classes of its images", tally(shows.map((image) => run.classes[run.labels[image]]))]);
 
-  const kept = document.activeElement && document.activeElement.id;
   panel.replaceChildren(
     element("div", { class: "unit-head" },
       element("h2", {}, netName(net), ` ${layer}, unit ${number}`),
-      element("span", { class: "steps" },
-        unitLink(step(-1), { with: null }, element("span", { "aria-hidden": "true" }, "←"), element("span", { class: "hidden" }, "Unit before")),
-        unitLink(step(1), { with: null }, element("span", { "aria-hidden": "true" }, "→"), element("span", { class: "hidden" }, "Next unit")))),
+      element("span", { class: "steps" }, step(-1, "←", "Unit before"), step(1, "→", "Next unit"))),
     compared || "",
     element("div", { class: "large" }, ...Object.entries({ patches: "What excites it most", deconv: "What in them does (deconvolution)" }).map(
       ([kind, caption]) => element("figure", { style: `width: ${side}px` }, picture(layer, net, number, kind, side), element("figcaption", {}, caption)))),
@@ -76,7 +78,6 @@ async function showUnit(state) {
       : others.map((other, n) => partnersIn(state, other, related[n]))),
     dead ? "" : clusterOf(state, others[0], related[0]),
   );
-  if (kept && document.getElementById(kept)) document.getElementById(kept).focus({ preventScroll: true });
 }
 
 /** "7 (6), 9 (3)": the most frequent first. */

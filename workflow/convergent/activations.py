@@ -181,7 +181,8 @@ def outputs(
                 # A copy at once, as what follows the ReLU may work in place.
                 values = output.permute(0, 2, 3, 1) if output.ndim == 4 else output
                 slot = slots[0].get(layer)
-                if slot is None or len(slot) < len(values):
+                # Of a ReLU that runs more than once the last counts, whatever its shape.
+                if slot is None or len(slot) < len(values) or slot.shape[1:] != values.shape[1:]:
                     slot = torch.empty(values.shape, dtype=kind, device=values.device)
                     slots[0][layer] = slot
                 _check(slot[: len(values)].copy_(values), output, layer)

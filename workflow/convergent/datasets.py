@@ -7,6 +7,8 @@ through that list afterwards: what is trained on and recorded is on paper.
 from __future__ import annotations
 
 import io
+import itertools
+import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -340,6 +342,7 @@ def recorded_batches(
     name: str | Path,
     batch_size: int,
     *,
+    first: int | None = None,
     workers: int = 0,
     device: str = "cpu",
     **draw: Any,
@@ -350,6 +353,8 @@ def recorded_batches(
     ----------
     name : str or path
         For :func:`convergent.progress.progress`.
+    first : int, optional
+        Batches end when they have so many of the images.
     batch_size, workers, device
         For :meth:`Images.batches`.
     """
@@ -357,7 +362,10 @@ def recorded_batches(
     batches = images.batches(
         batch_size, options["mean"], options["std"], workers=workers, device=device
     )
-    return progress(batches, name, "image", total=len(index)), index, classes
+    number = math.ceil(min(first or len(index), len(index)) / batch_size)
+    total = min(number * batch_size, len(index))
+    batches = progress(itertools.islice(batches, number), name, "image", total=total)
+    return batches, index, classes
 
 
 def normalize(

@@ -157,14 +157,14 @@ def observed_values(
     places: dict[str, Places] = {}
     start = 0
     for batch in batches:
+        if start >= len(index):
+            break
         for layer, block in run(batch[: len(index) - start]).items():
             if layer not in places:
                 places[layer] = Places.drawn_for(block.shape, index, positions, seed)
             kept = places[layer].kept(block, start).cpu().numpy()
             values[layer].append(kept.reshape(-1, kept.shape[-1])[:, units[layer]])
         start += len(batch)
-        if start >= len(index):
-            break
     return {layer: np.concatenate(parts).astype(np.float32) for layer, parts in values.items()}
 
 

@@ -7,7 +7,8 @@ def main(snakemake):
     from convergent.atlas import write_atlas
 
     params, inputs = snakemake.params, snakemake.input
-    images = pd.read_csv(inputs.listing, dtype=str).query("split == 'validation'")
+    images = pd.read_csv(inputs.listing, dtype=str, keep_default_na=False)
+    images = images.query("split == 'validation'")
     nets = [
         {"statistics": statistics, "units": units}
         for statistics, units in zip(inputs.statistics, inputs.units, strict=True)

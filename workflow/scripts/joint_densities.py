@@ -28,7 +28,7 @@ def main(snakemake):
 def observed(snakemake, weights, units):
     from pathlib import Path
 
-    from convergent import datasets, models, observation
+    from convergent import datasets, joint_densities, models, observation
 
     params = snakemake.params
     device = device_of(snakemake)
@@ -37,6 +37,7 @@ def observed(snakemake, weights, units):
         params.data,
         Path(weights),
         params.activations["batch_size"],
+        first=joint_densities.IMAGES,
         number=params.activations["images"],
         seed=params.seed,
         device=device,
