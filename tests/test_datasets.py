@@ -255,6 +255,23 @@ def test_recorded_images_are_drawn_once_for_all_nets(tmp_path, rng):
         datasets.load_recorded(rows, source, options, number=31)
 
 
+@pytest.mark.parametrize(("first", "seen"), [(None, 10), (5, 8), (50, 10)])
+def test_batches_of_the_first_images_end_at_their_total(tmp_path, caplog, first, seen):
+    pixels = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((8, 8, 1), np.uint8)
+    np.savez(tmp_path / "p.npz", pixels=pixels)
+    rows = pd.DataFrame({"image": range(10), "label": 0, "class": "x", "path": range(10)})
+    rows["crc32"] = [zlib.crc32(p) for p in pixels]
+    rows.assign(split="validation").to_csv(tmp_path / "l.csv", index=False)
+    options = {"size": 8, "mean": [0], "std": [1], "validation_transform": {"resize": 8}}
+    files = {"listing": tmp_path / "l.csv", "pixels": tmp_path / "p.npz"}
+    with caplog.at_level("INFO"):
+        batches, index, classes = datasets.recorded_batches(files, options, "net", 4, first=first)
+        values = torch.cat(list(batches))[:, 0, 0, 0] * 255
+    assert values.round().tolist() == list(range(seen))
+    assert (len(index), classes) == (10, 1)
+    assert f"net: 100% of {seen} images" in caplog.records[-1].getMessage()
+
+
 @pytest.mark.skipif(not CIFAR10.is_dir(), reason="CONVERGENT_CIFAR10 names no image folder")
 def test_real_photographs_are_read():
     listing = datasets.list_folder(CIFAR10, threads=2)
