@@ -4,10 +4,9 @@ import logging
 import re
 from pathlib import Path
 
-import dask
 import pytest
 
-from convergent import progress, scheduling
+from convergent import progress
 
 
 def test_batches_pass_unchanged_and_tenths_are_told(caplog, monkeypatch):
@@ -50,16 +49,6 @@ def test_a_stage_of_a_file_is_named_after_it_and_counts_in_large_units(caplog):
         for _ in range(3):
             step(1e9)
     assert caplog.records[-1].getMessage().startswith("a-b/correlation: 100% of 3.00G bytes, ")
-
-
-@pytest.mark.parametrize("scheduler", ["threads", "processes"])
-def test_tasks_tell_shares_that_add_up(scheduler):
-    shares = []
-    leaves = [scheduling.task(abs, 1)(n) for n in range(5)]
-    tasks = [dask.delayed(max)(leaves[0], leaves[1]), *leaves[2:]]
-    scheduling.compute(tasks, scheduler=scheduler, workers=2, step=shares.append)
-    assert len(shares) >= 4
-    assert sum(shares) == pytest.approx(1)
 
 
 def test_every_long_stage_tells_how_far_it_is(project):

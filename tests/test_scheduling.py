@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 
+import dask
 import numpy as np
 import pytest
 import threadpoolctl
@@ -61,6 +62,19 @@ def test_tasks_have_one_blas_thread(request, where):
     tasks = [scheduling.task(blas_threads, nout=1)() for _ in range(4)]
     assert scheduling.compute(tasks, scheduler=scheduler, workers=2) == [[1]] * 4
     assert blas_threads() == before
+
+
+@pytest.mark.parametrize("where", ["threads", "processes", "cluster"])
+def test_tasks_tell_shares_that_add_up(request, where):
+    scheduler = request.getfixturevalue("cluster") if where == "cluster" else where
+    shares = []
+    leaves = [scheduling.task(abs, 1)(n) for n in range(5)]
+    tasks = [dask.delayed(max)(leaves[0], leaves[1]), *leaves[2:]]
+    tasks.append(scheduling.task(time.sleep, 1)(0.5))
+    scheduling.compute(tasks, scheduler=scheduler, workers=2, step=shares.append)
+    # A cluster is asked now and then, not told of every task.
+    assert np.count_nonzero(shares) >= (2 if where == "cluster" else 5)
+    assert sum(shares) == pytest.approx(1)
 
 
 def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):

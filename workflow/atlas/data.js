@@ -23,7 +23,7 @@ function load(name) {
       const script = document.createElement("script");
       script.src = `data/${name}.js`;
       // Once it has called receive(), this does nothing.
-      script.onload = script.onerror = () => reject(broken(name));
+      script.onload = script.onerror = reject;
       document.head.append(script);
     }).catch(() => {
       waiting.delete(name);

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -185,14 +186,19 @@ def compute(
                 f"them in an environment like this, with {Path(__file__).parents[1]} on PYTHONPATH"
             ) from error
         futures = client.compute(list(tasks))
-        for future in futures:
-            future.add_done_callback(lambda _: step(1 / len(futures)))
-        while not _done(futures):
-            if not isinstance(scheduler, str) and not _in_queue(scheduler):
+        done, looked = 0, time.monotonic()
+        while done < len(futures):
+            time.sleep(0.02)
+            before, done = done, sum(future.done() for future in futures)
+            step((done - before) / len(futures))
+            if isinstance(scheduler, str) or time.monotonic() < looked + PATIENCE:
+                continue
+            if not _in_queue(scheduler):
                 raise SchedulerError(
                     "dask.scheduler: all jobs of workers have ended before the work was done; "
                     "their logs are in the folder .workers beside this one"
                 )
+            looked = time.monotonic()
         return client.gather(futures)
 
 
@@ -205,16 +211,6 @@ class _Steps(Callback):
 
     def _posttask(self, key, result, tasks, state, worker) -> None:
         self.step(1 / len(tasks))
-
-
-def _done(futures: list) -> bool:
-    from distributed import TimeoutError, wait
-
-    try:
-        wait(futures, timeout=PATIENCE)
-    except TimeoutError:
-        return False
-    return True
 
 
 def _in_queue(cluster: SLURMCluster) -> bool:

@@ -11,16 +11,10 @@ def main(snakemake):
     tables = []
     for measure in ("correlation", "mutual_information"):
         store = open_store(snakemake.input[measure])
-        similarities = [store[f"{layer}/{measure}"] for layer in snakemake.params.layers]
+        arrays = {layer: store[f"{layer}/{measure}"] for layer in snakemake.params.layers}
         name = f"{snakemake.wildcards.pair} by {measure}"
-        tables += [
-            match_table(similarity[...], layer, measure)
-            for layer, similarity in zip(
-                snakemake.params.layers,
-                progress(similarities, name, "pair", lambda similarity: similarity.size),
-                strict=True,
-            )
-        ]
+        for layer in progress(arrays, name, "pair", lambda layer, of=arrays: of[layer].size):
+            tables.append(match_table(arrays[layer][...], layer, measure))
     with writing(snakemake.output.matching) as path:
         pd.concat(tables).to_csv(path, index=False)
 
