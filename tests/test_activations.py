@@ -100,6 +100,75 @@ def test_activations_too_large_for_float16_name_layer_and_remedy(tmp_path, small
     activations.record(small_net, 1e6 * images, LAYERS, tmp_path / "a.zarr", dtype="float32")
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_values_beyond_float16_are_refused_on_either_side(tmp_path, sign):
+    """A layer that is no ReLU's, in the place of one."""
+
+    class Passing(torch.nn.ReLU):
+        def forward(self, x):
+            return x
+
+    net = torch.nn.Sequential(torch.nn.Flatten(), Passing())
+    x = torch.rand(10, 1, 2, 2) + 1
+    x[7, 0, 1, 1] = sign * 1e6
+    with pytest.raises(activations.RecordingError, match=r"layer 1: activations from .* float16"):
+        activations.record(net, x, ["1"], tmp_path / "a.zarr")
+    activations.record(net, x, ["1"], tmp_path / "a.zarr", dtype="float32")
+    x[7, 0, 1, 1] = -torch.inf
+    with pytest.raises(activations.RecordingError, match="layer 1: activations are NaN or inf"):
+        activations.record(net, x, ["1"], tmp_path / "b.zarr", dtype="float32")
+
+
+@pytest.mark.parametrize("units", [slice(None), slice(3, 4)])
+def test_units_too_small_for_float16_are_kept_in_float32(tmp_path, caplog, units):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(),
+        torch.nn.Linear(1568, 16), torch.nn.ReLU(),
+    )  # fmt: skip
+    with torch.no_grad():
+        net[3].weight[units] *= 1e-6
+        net[3].bias[units] = 0
+    x = torch.randn(100, 1, 16, 16)
+    activations.record(net, x, ["1", "4"], tmp_path / "a.zarr")
+    store = activations.open_store(tmp_path / "a.zarr")
+    assert (store["1"].dtype, store["4"].dtype) == (np.float16, np.float32)
+    number = len(range(16)[units])
+    assert f"layer 4: kept as float32, as {number} of its 16 units" in caplog.text
+    with torch.inference_mode():
+        expected = net(x).numpy()
+    # float32 sums of 1568 products, each unit on its own scale.
+    scale = expected.max(axis=0)
+    np.testing.assert_allclose(store["4"][...] / scale, expected / scale, atol=1e-5)
+
+
+def test_a_net_is_given_back_as_it_was_found(tmp_path, small_net, images):
+    small_net.train()
+    small_net.drop6.eval()
+    modes = [module.training for module in small_net.modules()]
+    strides = [p.stride() for p in small_net.parameters()]
+    places = [p.data_ptr() for p in small_net.parameters()]
+    activations.record(small_net, images, ["conv1"], tmp_path / "a.zarr")
+    models.layers(small_net, images[:1])
+    with pytest.raises(activations.RecordingError):
+        activations.record(small_net, images * 1e6, ["conv1"], tmp_path / "a.zarr")
+    assert [module.training for module in small_net.modules()] == modes
+    assert [p.stride() for p in small_net.parameters()] == strides
+    assert [p.data_ptr() for p in small_net.parameters()] == places
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+def test_nets_of_other_precision_are_given_images_of_it(tmp_path, small_net, images, kind):
+    activations.record(small_net, images, LAYERS, tmp_path / "a.zarr", dtype="float32")
+    activations.record(small_net.to(kind), images, LAYERS, tmp_path / "b.zarr", dtype="float32")
+    assert all(p.dtype == kind for p in small_net.parameters())
+    a, b = (activations.open_store(tmp_path / f"{name}.zarr") for name in "ab")
+    for layer in LAYERS:
+        # Weights and every sum in between are rounded to the net's own type.
+        atol = 30 * max(torch.finfo(kind).eps, 1e-7) * a[layer][...].max()
+        np.testing.assert_allclose(b[layer][...], a[layer][...], atol=atol)
+
+
 def test_a_full_disk_stops_the_recording(small_disk, caplog, monkeypatch):
     monkeypatch.setattr(stores, "SHARD_BYTES", 10**6)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU())

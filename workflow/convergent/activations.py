@@ -1,15 +1,18 @@
 """Activation stores: what every unit does on the same images (section 2 of the paper).
 
 A store is a Zarr v3 group with one array per layer, (image, y, x, unit) for convolutional
-layers and (image, unit) for fully connected ones, taken after the ReLU.
+layers, (image, position, unit) for tokens and times, and (image, unit) for fully connected ones,
+taken after the ReLU.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +21,7 @@ import zarr
 from numpy.typing import NDArray
 
 from convergent import ConvergentError
+from convergent.marks import Marks, batches, save_marks
 from convergent.stores import DiskFullError, as_json, create, new_store, open_store, save
 
 if TYPE_CHECKING:
@@ -35,6 +39,8 @@ __all__ = [
     "taken",
 ]
 
+logger = logging.getLogger(__name__)
+
 
 class RecordingError(ConvergentError, OverflowError):
     """An activation that the store cannot hold; the message names the layer."""
@@ -47,6 +53,8 @@ def record(
     store: str | Path,
     *,
     image_index: NDArray[np.integer] | None = None,
+    identity: NDArray[np.integer] | None = None,
+    unit_axis: Mapping[str, int] | None = None,
     positions: int | None = None,
     seed: int = 0,
     dtype: str = "float16",
@@ -57,14 +65,17 @@ def record(
     """Write the post-ReLU activations of all `layers` in one pass over the images.
 
     Shards are written while the net runs on. At most two batches and two shards per layer are
-    held, however many images there are.
+    held, however many images there are. The net is run in evaluation mode and given back as it
+    was found.
 
     Parameters
     ----------
     net : torch.nn.Module
-        Put in evaluation mode on `device`, its kernels channels last.
-    images : array of shape (image, channel, y, x), or iterable of batches
-        What the net takes, float32. A batch may be a pair whose first entry is the images.
+        Of any floating-point type.
+    images : array of shape (image, ...), or iterable of batches
+        What the net takes. Floats and 8-bit pixels are converted to the net's own type, other
+        integers (such as tokens) are given as they are. A batch may be a pair whose first entry
+        is the images, or a dictionary with an entry of :data:`convergent.marks.ENTRIES`.
     layers : sequence of str
         Names as given by :func:`convergent.models.layers`.
     store : path
@@ -72,12 +83,19 @@ def record(
     image_index : ndarray of shape (image,), optional
         The images' places in their data set, kept as ``image_index``. They count from 0 when
         it is left out, as it may be for an array or a `torch.utils.data.DataLoader`.
+    identity : ndarray of shape (image,), optional
+        A number for each image, by which stores of several nets are known to hold the same images
+        in the same order. Left out, it is made from what the net is given: state it where
+        nets are given the same images in different forms.
+    unit_axis : mapping of layer to int, optional
+        Axis of the units, where it cannot be told from the net.
     positions : int, optional
         Keep so many random positions of each image in convolutional layers, drawn with `seed` as
         :func:`random_positions` does; all if left out. Arrays are then (image, position, unit),
         their flat places in (y, x) lie under ``positions``.
     dtype : {"float16", "float32"}
-        Of the stored activations; the net itself computes in float32.
+        Of the stored activations. Layers with units that are too small for float16, by the first
+        batch, are kept in float32.
     device : str
         For torch, such as ``cpu`` or ``cuda``.
     batch_size : int
@@ -91,9 +109,12 @@ def record(
     KeyError
         If the net has not one of the layers.
     ValueError
-        If there are no images, or `image_index` does not fit them.
+        If there are no images, or `image_index` or `identity` do not fit them.
+    ProbingError
+        If a layer's output is not one row an image, its units cannot be told, or it changes
+        when an image is run again among others.
     RecordingError
-        If an activation is NaN or infinite, or too large for `dtype` (above 65504 in float16).
+        If an activation is NaN or infinite, or too large for `dtype` (beyond 65504 in float16).
     DiskFullError
         If the disk fills.
     """
@@ -107,20 +128,30 @@ def record(
     index = np.asarray(image_index)
     if index.ndim != 1 or len(index) == 0:
         raise ValueError(f"{store}: image_index must name at least one image, got {index.shape}")
-    run = outputs(net, layers, dtype=dtype, device=device)
+    if identity is not None and np.shape(identity) != index.shape:
+        raise ValueError(
+            f"{store}: identity must hold a number for each of {len(index)} images, got shape "
+            f"{np.shape(identity)}"
+        )
     writers: dict[str, _Writer] = {}
+    marks: list[Marks] = []
     count = 0
     # One more than cores, so that none waits when the net's threads meet.
     threads = torch.get_num_threads() + 1
     try:
-        with new_store(store) as group, ThreadPoolExecutor(threads) as pool:
+        with (
+            new_store(store) as group,
+            ThreadPoolExecutor(threads) as pool,
+            outputs(net, layers, dtype=dtype, device=device, unit_axis=unit_axis) as run,
+        ):
             if made_by is not None:
                 group.attrs["made_by"] = as_json(made_by)
-            for batch in _batches(images, batch_size):
-                start, count = count, count + len(batch)
+            for batch in batches(images, batch_size):
+                start, count = count, count + len(batch.images)
                 if count > len(index):
                     raise ValueError(f"{store}: more images than image_index names ({len(index)})")
-                blocks = run(batch)
+                blocks = run(batch.images)
+                marks.append(batch.marks(index[start:count]))
                 if not writers:
                     for layer, block in blocks.items():
                         places = Places.drawn_for(block.shape, index, positions, seed)
@@ -135,7 +166,10 @@ def record(
                 writer.flush()
             for writer in writers.values():
                 writer.wait()
-            save(group, "image_index", index.astype(np.int64), ("image",))
+            known = Marks.joined(marks)
+            if identity is not None:
+                known = Marks(index, np.asarray(identity).astype(np.uint64))
+            save_marks(group, known)
     except DiskFullError as error:
         left = sum(w.array.nbytes * (1 - w.written / len(index)) for w in writers.values())
         raise DiskFullError(
@@ -144,32 +178,46 @@ def record(
         ) from error
 
 
+@contextmanager
 def outputs(
-    net: torch.nn.Module, layers: Sequence[str], *, dtype: str = "float16", device: str = "cpu"
-) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
-    """Function from a batch of images to the activations of `layers`.
+    net: torch.nn.Module,
+    layers: Sequence[str],
+    *,
+    dtype: str = "float16",
+    device: str = "cpu",
+    unit_axis: Mapping[str, int] | None = None,
+) -> Iterator[Callable[[torch.Tensor], dict[str, torch.Tensor]]]:
+    """Yield a function from a batch of images to the activations of `layers`.
 
     They are on `device`, of `dtype`, and have the unit as their last axis; they hold until the
-    next call but one. Parameters and errors are those of :func:`record`.
+    next call but one. Parameters and errors are those of :func:`record`; the net is held in
+    evaluation mode on `device` until the block ends. The first images are run twice, to see what
+    the layers' outputs are (:mod:`convergent.probing`).
     """
     import torch
 
     from convergent.devices import exact
-    from convergent.models import activation, run_once
+    from convergent.models import activation, evaluating, run_once
+    from convergent.probing import unit_axes
 
     exact()
-    # Channels last, the unit is the last axis without a transpose, and convolutions are faster.
-    net = net.to(device, memory_format=torch.channels_last).eval()
-    modules = [activation(net, layer) for layer in layers]
-
-    kind = getattr(torch, dtype)
+    modules = {layer: activation(net, layer) for layer in layers}
+    types = [p.dtype for p in net.parameters() if p.is_floating_point()]
     # Two of each layer, used in turn: to get fresh memory costs many times the copy.
     slots: list[dict[str, torch.Tensor]] = [{}, {}]
+    kinds: dict[str, torch.dtype] = {}
+    axes: dict[str, int] = {}
     most = 0
 
     def run(batch: torch.Tensor) -> dict[str, torch.Tensor]:
         nonlocal most
         slots.reverse()
+        if batch.is_floating_point() or batch.dtype == torch.uint8:
+            batch = batch.to(device, dtype=(types or [torch.float32])[0], non_blocking=True)
+        else:
+            batch = batch.to(device, non_blocking=True)
+        if not axes:
+            axes.update(unit_axes(net, modules, batch, unit_axis))
         # The size of a batch decides how sums are rounded: the last, which may be smaller, is
         # filled up, else units that are the same on all images would seem to vary.
         images, most = len(batch), max(most, len(batch))
@@ -179,21 +227,23 @@ def outputs(
         def keep(layer: str):
             def hook(module, args, output: torch.Tensor) -> None:
                 # A copy at once, as what follows the ReLU may work in place.
-                values = output.permute(0, 2, 3, 1) if output.ndim == 4 else output
+                values = output.movedim(axes[layer], -1)
+                if layer not in kinds:
+                    kinds[layer] = _kind(values, getattr(torch, dtype), layer)
                 slot = slots[0].get(layer)
                 # Of a ReLU that runs more than once the last counts, whatever its shape.
                 if slot is None or len(slot) < len(values) or slot.shape[1:] != values.shape[1:]:
-                    slot = torch.empty(values.shape, dtype=kind, device=values.device)
+                    slot = torch.empty(values.shape, dtype=kinds[layer], device=values.device)
                     slots[0][layer] = slot
                 _check(slot[: len(values)].copy_(values), output, layer)
 
             return hook
 
-        hooks = [m.register_forward_hook(keep(n)) for n, m in zip(layers, modules, strict=True)]
-        run_once(net, batch.to(device, dtype=torch.float32, non_blocking=True), hooks)
+        run_once(net, batch, [m.register_forward_hook(keep(n)) for n, m in modules.items()])
         return {layer: slots[0][layer][:images] for layer in layers}
 
-    return run
+    with evaluating(net, device):
+        yield run
 
 
 class Places(NamedTuple):
@@ -202,7 +252,7 @@ class Places(NamedTuple):
     Attributes
     ----------
     width : int
-        Of the map; 1 in fully connected layers.
+        Of the map, or the number of tokens; 1 in fully connected layers.
     drawn : ndarray of shape (image, position), or None where all positions are recorded
         Flat places in (y, x).
     """
@@ -212,11 +262,11 @@ class Places(NamedTuple):
 
     @classmethod
     def of(cls, store: zarr.Group, layer: str) -> Places:
-        """Of a layer of an activation store."""
+        """Read the places of a layer of an activation store."""
         array = store[layer]
-        if array.ndim == 3:
-            return cls(array.attrs["map"][1], store[f"positions/{layer}"][...])
-        return cls(array.shape[2] if array.ndim == 4 else 1)
+        if "map" in array.attrs:
+            return cls(array.attrs["map"][-1], store[f"positions/{layer}"][...])
+        return cls(array.shape[-2] if array.ndim > 2 else 1)
 
     @classmethod
     def drawn_for(
@@ -226,14 +276,14 @@ class Places(NamedTuple):
         positions: int | None,
         seed: int,
     ) -> Places:
-        """Of activations of this shape, (image, y, x, unit) or (image, unit).
+        """Draw the places of activations of this shape, (image, y, x, unit) or (image, unit).
 
         Places of :func:`random_positions` where `positions` asks for fewer than there are.
         """
-        height, width = shape[1:3] if len(shape) == 4 else (1, 1)
-        if positions is None or positions >= height * width:
+        total, width = math.prod(shape[1:-1]), shape[-2] if len(shape) > 2 else 1
+        if positions is None or positions >= total:
             return cls(width)
-        return cls(width, random_positions(seed, image_index, height * width, positions))
+        return cls(width, random_positions(seed, image_index, total, positions))
 
     def kept(self, block: NDArray | torch.Tensor, start: int) -> NDArray | torch.Tensor:
         """What is recorded of a block (image, y, x, unit) of all positions.
@@ -375,7 +425,8 @@ def _create(
     group: zarr.Group, layer: str, block: torch.Tensor, images: int, places: Places
 ) -> zarr.Array:
     shape = (images, *places.kept(block[:1], 0).shape[1:])
-    names = ("image", *{4: ("y", "x"), 3: ("position",), 2: ()}[len(shape)], "unit")
+    names = {2: (), 3: ("position",), 4: ("y", "x"), 5: ("z", "y", "x")}[len(shape)]
+    names = ("image", *names, "unit")
     # Small stores get smaller chunks, so that a block of their images is not all of them.
     rows = max(1, images // 64)
     array = create(group, layer, shape, str(block.dtype).split(".")[1], names, chunk_rows=rows)
@@ -397,28 +448,38 @@ def _warn_if_small(store: str | Path, size: int) -> None:
         )
 
 
-def _batches(images: torch.Tensor | NDArray | Iterable, size: int) -> Iterator[torch.Tensor]:
+def _kind(values: torch.Tensor, kind: torch.dtype, layer: str) -> torch.dtype:
+    """Choose the type to keep a layer in, by its first batch (image, ..., unit).
+
+    Below 2**-14 float16 loses a bit with every halving, until it is 0: where all that a unit does
+    lies there, its correlations would be those of rounding.
+    """
     import torch
 
-    if isinstance(images, np.ndarray):
-        images = torch.from_numpy(images)
-    if isinstance(images, torch.Tensor):
-        images = images.split(size)
-    for batch in images:
-        yield batch[0] if isinstance(batch, tuple | list) else batch
+    if kind != torch.float16:
+        return kind
+    largest = values.abs().amax(dim=tuple(range(values.ndim - 1)))
+    lost = (largest > 0) & (largest < torch.finfo(kind).smallest_normal)
+    if not lost.any():
+        return kind
+    logger.warning(
+        "layer %s: kept as float32, as %d of its %d units stay below %.2g, where float16 has few "
+        "digits",
+        *(layer, lost.sum(), len(lost), torch.finfo(kind).smallest_normal),
+    )
+    return torch.float32
 
 
 def _check(kept: torch.Tensor, output: torch.Tensor, layer: str) -> None:
-    """That what is kept of an output is finite."""
-    import torch
-
-    # Nothing is below zero, so the largest tells; NaN counts as larger than any.
-    if not torch.isfinite(kept.amax()):
-        largest, dtype = output.amax().item(), str(kept.dtype).split(".")[1]
-        raise RecordingError(
-            f"layer {layer}: activations up to {largest:g} do not fit into {dtype}; set "
-            "activations.dtype: float32"
-            if np.isfinite(largest)
-            else f"layer {layer}: activations are NaN or infinite; train the net again, with a "
-            "lower training.learning_rate"
-        )
+    """Raise an error unless all that is kept of an output is finite."""
+    if all(math.isfinite(value) for value in kept.aminmax()):  # NaN is both
+        return
+    smallest, largest = (value.item() for value in output.aminmax())
+    dtype = str(kept.dtype).split(".")[1]
+    raise RecordingError(
+        f"layer {layer}: activations from {smallest:g} to {largest:g} do not fit into {dtype}; "
+        + ("set activations.dtype: float32" if dtype == "float16" else "scale the net's output")
+        if math.isfinite(smallest) and math.isfinite(largest)
+        else f"layer {layer}: activations are NaN or infinite; train the net again, with a "
+        "lower training.learning_rate"
+    )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 
 from convergent import ConvergentError
+from convergent.blocks import check_halves, half_correlations
 from convergent.clustering import (
     branch,
     checked_graph,
@@ -24,8 +25,8 @@ from convergent.clustering import (
     with_dead,
 )
 from convergent.graphs import eigengap, embedding, spectrum
+from convergent.marks import check_same_images
 from convergent.progress import progress
-from convergent.statistics import half_correlations
 from convergent.stores import open_store
 
 # Section S.3.5: leaves of Net1 and Net2.
@@ -141,8 +142,8 @@ def cluster_tables(
         more than k where there are dead units) and leaves, and the paper's leaves; how many
         leaves have live units of both nets (of_both), of the first only (of_a), of the second
         only (of_b); the adjusted Rand index, over live units, of the clusters of two seeds of
-        k-means, mean over all pairs of seeds, and of the clusters found on every other block of
-        images and on the blocks between, NaN if there are none (seeds, halves); both for the
+        k-means, mean over all pairs of seeds, and of the clusters found on the first and
+        on the last half of the images, NaN if there are none (seeds, halves); both for the
         leaves (leaf_seeds, leaf_halves).
 
     Raises
@@ -150,7 +151,9 @@ def cluster_tables(
     ClusteringError
         If a layer's graph has no edge at this threshold.
     """
-    stores = [open_store(path) for path in (statistics_a, correlation, statistics_b)]
+    paths = (statistics_a, correlation, statistics_b)
+    stores = [open_store(path) for path in paths]
+    check_same_images(dict(zip(paths, stores, strict=True)), other_views=True)
     nets = pair.split("-")
     tables: tuple[list, ...] = ([], [], [], [])
 
@@ -201,7 +204,8 @@ def cluster_tables(
 
 
 def _halves(groups: Sequence[zarr.Group], options: tuple, seed: int) -> list[Clusters]:
-    """Clusters of a layer on every other block of images and on the others; none without edges."""
+    """Cluster a layer on the first and on the last half of the images; none without edges."""
+    check_halves(groups)
     try:
         return [
             cluster_units(half, *options, [seed])[0][0]

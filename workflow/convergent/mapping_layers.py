@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from convergent.activations import samples
+from convergent.blocks import check_halves, half_correlations
 from convergent.config import SIGNIFICANT
 from convergent.mapping import lasso_path, loss, relative_gap, sgd
+from convergent.marks import check_same_images
 from convergent.moments import Moments
 from convergent.progress import progress, stage
-from convergent.statistics import half_correlations
 from convergent.stores import new_store, open_store, save
 
 # Images of one step of SGD, as in the authors' published solver files.
@@ -40,10 +41,17 @@ def write_mapping(
     Per layer and direction (``ab`` predicts b from a) a group with `decay`,
     `weights` (decay, target, source; float64, for which the gap holds), `loss` and
     `relative_gap` (decay, target) and the number of `nonzero` weights of each target, fitted on
-    all images from the stored correlations, and `held_out_loss`: that of maps fitted on every
-    other block of images, on the other blocks, each half normalised by itself.
+    all images from the stored correlations, and `held_out_loss`: that of maps fitted on the first
+    half of the images, on the last half, each half normalised by itself.
+
+    Raises
+    ------
+    StoreError
+        If the stores are of other images, or cut into other halves.
     """
-    stores = [open_store(path) for path in (statistics_a, statistics_b, correlation)]
+    paths = (statistics_a, statistics_b, correlation)
+    stores = [open_store(path) for path in paths]
+    check_same_images(dict(zip(paths, stores, strict=True)), other_views=True)
 
     def weights_of(layer: str) -> int:
         return stores[2][f"{layer}/correlation"].size
@@ -51,6 +59,7 @@ def write_mapping(
     with new_store(store) as target, threadpool_limits(threads, user_api="blas"):
         for layer in progress(layers, Path(store), "weight", weights_of):
             groups = [store[layer] for store in stores]
+            check_halves(groups)
             everywhere = [group["correlation"][...] for group in groups]
             # Of net a, net b and between them: over all images, one half, the other half.
             over = [(c, *half_correlations(g)) for c, g in zip(everywhere, groups, strict=True)]
@@ -85,6 +94,7 @@ def write_sgd_mapping(
     `held_out_loss`; the loss is that over all images after the last step.
     """
     a, b = map(open_store, activations)
+    check_same_images(dict(zip(activations, (a, b), strict=True)), other_views=True)
     stats_a, stats_b = map(open_store, statistics)
     between = open_store(correlation)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -182,16 +183,41 @@ def layers(net: nn.Module, example: torch.Tensor) -> list[str]:
 
 
 def run_once(net: nn.Module, example: torch.Tensor, hooks: Sequence[RemovableHandle]) -> None:
-    """Run a net on an example in evaluation mode, then remove hooks and restore its mode."""
-    training = net.training
-    net.eval()
+    """Run a net on an example in evaluation mode, then remove hooks and restore its modes."""
     try:
-        with torch.inference_mode():
+        with evaluating(net), torch.inference_mode():
             net(example)
     finally:
-        net.train(training)
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def evaluating(net: nn.Module, device: str | None = None) -> Iterator[nn.Module]:
+    """Hold a net in evaluation mode, and give it back as it was found.
+
+    Parameters
+    ----------
+    net : nn.Module
+    device : str, optional
+        Where the net is meanwhile, its kernels channels last: the unit is then the last axis of
+        its maps without a transpose, and convolutions are faster.
+    """
+    modes = {module: module.training for module in net.modules()}
+    tensors = [*net.parameters(), *net.buffers()] if device else []
+    found = [tensor.data for tensor in tensors]
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    try:
+        net.eval()
+        for tensor in tensors:
+            memory_format = formats.get(tensor.ndim, torch.preserve_format)
+            tensor.data = tensor.data.to(device, memory_format=memory_format)
+        yield net
+    finally:
+        for tensor, data in zip(tensors, found, strict=True):
+            tensor.data = data
+        for module, training in modes.items():
+            module.training = training
 
 
 def activation(net: nn.Module, layer: str) -> nn.ReLU:

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,17 +21,13 @@ import zarr
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from convergent import joint_densities
+from convergent import joint_densities, marks
 from convergent.activations import Places, outputs, random_samples, taken
+from convergent.blocks import Blocks, Cut
 from convergent.config import BINS
 from convergent.moments import Moments
-from convergent.statistics import (
-    block_edges,
-    cut_at_blocks,
-    save_correlation,
-    save_statistics,
-)
-from convergent.stores import StoreError, new_store, save
+from convergent.statistics import save_correlation, save_statistics
+from convergent.stores import StoreError, new_store
 from convergent.strongest import Strongest
 
 if TYPE_CHECKING:
@@ -70,7 +67,7 @@ def observe(
     ----------
     nets : mapping of name to nn.Module
     batches : iterable of torch.Tensor of shape (image, channel, y, x)
-        What the nets take, float32.
+        What the nets take, as :func:`convergent.activations.record` takes it.
     layers : sequence of str
     statistics : mapping of name to path
         ``statistics/<net>.zarr`` of each net.
@@ -98,7 +95,7 @@ def observe(
     """
     names, index = list(nets), np.asarray(image_index)
     pairs = [(names.index(a), names.index(b)) for a, b in correlations]
-    watched = [outputs(net, layers, dtype=dtype, device=device) for net in nets.values()]
+    known: list[marks.Marks] = []
     reductions: dict[str, _Reduction] = {}
     running: list[Future] = []
     start = 0
@@ -107,12 +104,21 @@ def observe(
         for finished in [future.result() for future in futures]:
             finished()
 
-    with ThreadPoolExecutor(threads) as pool, threadpool_limits(1, user_api="blas"):
-        for batch in batches:
-            stop = start + len(batch)
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        threadpool_limits(1, user_api="blas"),
+        ExitStack() as held,
+    ):
+        watched = [
+            held.enter_context(outputs(net, layers, dtype=dtype, device=device))
+            for net in nets.values()
+        ]
+        for batch in marks.batches(batches):
+            stop = start + len(batch.images)
             if stop > len(index):
                 raise ValueError(f"more images than image_index names ({len(index)})")
-            seen = [run(batch) for run in watched]
+            seen = [run(batch.images) for run in watched]
+            known.append(batch.marks(index[start:stop]))
             finish(running)
             running = []
             for layer in layers:
@@ -120,7 +126,7 @@ def observe(
                 if layer not in reductions:
                     reductions[layer] = _Reduction(
                         layer, arrays, index, pairs, positions=positions, samples=samples,
-                        blocks=blocks, seed=seed, dtype=dtype, device=device,
+                        blocks=blocks, seed=seed, device=device,
                     )  # fmt: skip
                 running += [pool.submit(t) for t in reductions[layer].tasks(arrays, start)]
             start = stop
@@ -128,13 +134,16 @@ def observe(
             raise ValueError(f"{start} images where image_index names {len(index)}")
         finish(running)
         finish([pool.submit(t) for r in reductions.values() for t in r.last_tasks()])
+    images = marks.Marks.joined(known)
     for n, name in enumerate(names):
         with new_store(statistics[name]) as target:
-            save(target, "image_index", index.astype(np.int64), ("image",))
+            marks.save_marks(target, images)
             for layer, reduction in reductions.items():
                 reduction.save_net(target.create_group(layer), n, binning)
     for pair, path in zip(pairs, correlations.values(), strict=True):
         with new_store(path) as target:
+            marks.save_marks(target, images)
+            target.attrs["same_views"] = None if images.view is None else True
             for layer, reduction in reductions.items():
                 save_correlation(target.create_group(layer), reduction.moments(*pair))
 
@@ -150,21 +159,21 @@ def observed_values(
     dtype: str = "float16",
     device: str = "cpu",
 ) -> dict[str, NDArray[np.float32]]:
-    """What :func:`convergent.joint_densities.stored_values` reads back, straight from the net."""
+    """Compute what :func:`convergent.joint_densities.stored_values` reads, from the net itself."""
     index = np.asarray(image_index)[: joint_densities.IMAGES]
-    run = outputs(net, list(units), dtype=dtype, device=device)
     values: dict[str, list[NDArray]] = {layer: [] for layer in units}
     places: dict[str, Places] = {}
     start = 0
-    for batch in batches:
-        if start >= len(index):
-            break
-        for layer, block in run(batch[: len(index) - start]).items():
-            if layer not in places:
-                places[layer] = Places.drawn_for(block.shape, index, positions, seed)
-            kept = places[layer].kept(block, start).cpu().numpy()
-            values[layer].append(kept.reshape(-1, kept.shape[-1])[:, units[layer]])
-        start += len(batch)
+    with outputs(net, list(units), dtype=dtype, device=device) as run:
+        for batch in marks.batches(batches):
+            if start >= len(index):
+                break
+            for layer, block in run(batch.images[: len(index) - start]).items():
+                if layer not in places:
+                    places[layer] = Places.drawn_for(block.shape, index, positions, seed)
+                kept = places[layer].kept(block, start).cpu().numpy()
+                values[layer].append(kept.reshape(-1, kept.shape[-1])[:, units[layer]])
+            start += len(batch.images)
     return {layer: np.concatenate(parts).astype(np.float32) for layer, parts in values.items()}
 
 
@@ -186,7 +195,6 @@ class _Reduction:
         samples: int,
         blocks: int,
         seed: int,
-        dtype: str,
         device: str,
     ):
         shape, units = first[0].shape, [array.shape[-1] for array in first]
@@ -199,7 +207,11 @@ class _Reduction:
                 f"layer {layer}: {len(self.drawn[0])} samples are fewer than the {BINS} bins of "
                 "mutual information"
             )
-        self.values = [np.empty((len(self.drawn[0]), u), dtype) for u in units]
+        # Of numbers as they are kept, which may be wider in some nets.
+        kinds = [str(array.dtype).split(".")[1] for array in first]
+        self.values = [
+            np.empty((len(self.drawn[0]), u), kind) for u, kind in zip(units, kinds, strict=True)
+        ]
         self.strongest: list[Strongest | None] = [None for _ in nets]
         together = sum(units) <= SIDE_BY_SIDE
         self.groups = [list(nets)] if together else [[n] for n in nets]
@@ -211,7 +223,10 @@ class _Reduction:
             (0, slice(end - width, end)) if together else (n, slice(None))
             for n, end, width in zip(nets, ends, units, strict=True)
         ]
-        self.edges = block_edges(blocks, len(index), units[0], max(units))
+        try:
+            self.cut = Cut.of(len(index), blocks).kept(max(units), max(units))
+        except ValueError as error:
+            raise StoreError(f"layer {layer}: {error}") from None
         self.block = 0
         self.found: dict[tuple[int, int, int], Moments] = {}
         self.waiting: list[list[NDArray]] = []
@@ -221,7 +236,7 @@ class _Reduction:
         arrays = [self.places.kept(block, start).cpu().numpy() for block in batch]
         for n, array in enumerate(arrays):
             yield partial(self._unit_by_unit, n, array, start)
-        first, cuts = cut_at_blocks(start, start + len(arrays[0]), self.edges)
+        first, cuts = self.cut.across(start, start + len(arrays[0]))
         for block, (i, j) in enumerate(itertools.pairwise(cuts), first):
             if block != self.block:
                 yield from self._multiply(block)
@@ -242,13 +257,14 @@ class _Reduction:
             self.index, self.places, binning,
         )  # fmt: skip
 
-    def moments(self, a: int, b: int) -> list[Moments]:
-        """Of each block, between two nets or within one."""
+    def moments(self, a: int, b: int) -> Blocks:
+        """Read out the moments of each block, between two nets or within one."""
         (group_a, rows), (group_b, columns) = self.columns[a], self.columns[b]
-        return [
+        moments = [
             self.found[block, group_a, group_b].part(rows, columns)
-            for block in range(len(self.edges) - 1)
+            for block in range(len(self.cut.edges) - 1)
         ]
+        return Blocks(self.cut, moments)
 
     def _unit_by_unit(self, net: int, array: NDArray, start: int) -> Callable[[], None]:
         strongest, values = Strongest.of(array, start), taken(array, start, *self.drawn)

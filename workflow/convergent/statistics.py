@@ -1,13 +1,13 @@
 """Statistics of units within a net and between two nets, streamed from activation stores.
 
 Section 2 of the paper: mean, standard deviation, within-net and between-net correlation.
-A layer's images are cut into blocks whose moments are kept beside their sum, so that split
-halves, intervals and held-out scores later need no second pass over the activations.
+Moments of blocks of images (:mod:`convergent.blocks`) are kept beside their sum.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial, reduce
@@ -19,6 +19,8 @@ import zarr
 from numpy.typing import NDArray
 
 from convergent.activations import Places, random_samples, taken
+from convergent.blocks import Blocks, Cut, save_blocks
+from convergent.marks import check_same_images, load_marks, save_marks
 from convergent.moments import Moments
 from convergent.mutual_information import correction, discretize, mutual_information
 from convergent.progress import progress, stage
@@ -26,15 +28,15 @@ from convergent.scheduling import compute, task
 from convergent.stores import StoreError, new_store, open_store, save
 from convergent.strongest import Strongest
 
+logger = logging.getLogger(__name__)
+
 # Bytes of activations that one leaf of the reduction reads from each store.
 LEAF_BYTES = 24 * 2**20
-# Most bytes that the blocks of a layer take, as float32.
-BLOCKS_BYTES = 256 * 10**6
 
 
 def block_moments(
     x: zarr.Array, y: zarr.Array | None = None, *, blocks: int = 20, **options
-) -> list[Moments]:
+) -> Blocks:
     """Moments of a layer for each block of images, in one pass over the stores.
 
     A tree of Dask tasks: each leaf reads a run of images and reduces it on one BLAS thread,
@@ -46,8 +48,8 @@ def block_moments(
     x, y : zarr.Array of shape (image, y, x, unit), (image, position, unit) or (image, unit)
         The same layer of two nets, or of one net for moments within it.
     blocks : int
-        Number of blocks of consecutive images; wide layers get fewer, so that their blocks
-        stay under 256 MB, but at least two.
+        Number of blocks of images; those of wide layers are merged, see
+        :meth:`convergent.blocks.Cut.kept`.
     **options
         `device` for :meth:`convergent.moments.Moments.of`, `scheduler`, `workers` and `step`
         for :func:`convergent.scheduling.compute`.
@@ -82,8 +84,8 @@ def write_statistics(
     unit by unit), under ``blocks`` the moments of each block, for mutual information
     `codes` (sample, unit) and `edges` of that many `samples`, whose images and positions are
     `sample_image` and `sample_position`, and under ``strongest`` the images that excite each
-    unit most, as :class:`convergent.units.Top` has them; and `image_index`. One pass over the
-    store.
+    unit most, as :class:`convergent.units.Top` has them; and the marks of the images. One pass
+    over the store.
 
     Parameters
     ----------
@@ -100,19 +102,20 @@ def write_statistics(
         If activations are not finite or too few; names the store and layer.
     """
     source = open_store(activations)
-    index = source["image_index"][...]
+    marks = load_marks(source)
+    index = marks.index
     with new_store(store) as target:
-        save(target, "image_index", index, ("image",))
+        save_marks(target, marks)
         for layer, step in _reading(store, layers, source):
             array = source[layer]
             drawn = random_samples(seed, len(index), math.prod(array.shape[1:-1]), samples)
             each = partial(_unit_by_unit, drawn)
-            moments, more = _reduce([array], blocks, each, step=step, **options)
+            found, more = _reduce([array], blocks, each, step=step, **options)
             strongest, values = zip(*more, strict=True)
             places = Places.of(source, layer)
             try:
                 save_statistics(
-                    target.create_group(layer), moments, reduce(Strongest.merge, strongest),
+                    target.create_group(layer), found, reduce(Strongest.merge, strongest),
                     np.concatenate(values), drawn, index, places, binning,
                 )  # fmt: skip
             except (FloatingPointError, ValueError) as error:
@@ -121,7 +124,7 @@ def write_statistics(
 
 def save_statistics(
     group: zarr.Group,
-    blocks: Sequence[Moments],
+    blocks: Blocks,
     strongest: Strongest,
     values: NDArray,
     drawn: tuple[NDArray[np.int64], NDArray[np.int64]],
@@ -133,7 +136,7 @@ def save_statistics(
 
     Parameters
     ----------
-    blocks : sequence of Moments
+    blocks : Blocks
         Within the net.
     values : ndarray of shape (sample, unit)
         Activations of the samples `drawn`: row of the image and recorded position.
@@ -145,13 +148,28 @@ def save_statistics(
     ValueError, FloatingPointError
         If the samples cannot be binned.
     """
-    total = reduce(Moments.merge, blocks)
+    total = blocks.total()
+    std = np.sqrt(total.var_x)
     save(group, "mean", total.mean_x, ("unit",))
-    save(group, "std", np.sqrt(total.var_x), ("unit",))
+    save(group, "std", std, ("unit",))
     save(group, "dead", total.var_x == 0, ("unit",))
     save(group, "correlation", _float32(total.correlation()), ("unit", "unit_b"))
-    save_blocks(group, blocks)
+    save_blocks(group, blocks, within=True)
     codes, edges = discretize(values, binning)
+    rough = (std > 0) & (std < 2.0**-20)
+    if values.dtype == np.float16 and rough.any():
+        logger.warning(
+            "%s: %d units vary by less than 1e-6, of which float16 keeps few digits; "
+            "activations.dtype: float32 keeps them",
+            *(group.store_path, rough.sum()),
+        )
+    silent = (std > 0) & (codes.max(axis=0) == codes.min(axis=0))
+    if silent.any():
+        logger.warning(
+            "%s: %d units that vary have one value in all samples of mutual information, which "
+            "is 0 for them (what is at most 1e-6 counts as 0)",
+            *(group.store_path, silent.sum()),
+        )
     save(group, "codes", codes, ("sample", "unit"))
     save(group, "edges", edges, ("unit", "edge"))
     save(group, "sample_image", image_index[drawn[0]], ("sample",))
@@ -170,32 +188,43 @@ def write_correlation(
     activations_b: str | Path,
     store: str | Path,
     layers: Sequence[str],
+    *,
+    other_views: bool = False,
     **options,
 ) -> None:
-    """Between-net correlations of a pair: ``pairs/<a>-<b>/correlation.zarr``.
+    """Write between-net correlations of a pair: ``pairs/<a>-<b>/correlation.zarr``.
 
     Per layer a group with `correlation` (float32; unit_a, unit_b) and, under ``blocks``, the
-    moments of each block. `options` are those of :func:`block_moments`.
+    moments of each block; and the marks of the first net's images.
+
+    Parameters
+    ----------
+    other_views : bool
+        Whether the nets may have seen the images in other sizes or crops. The attribute
+        ``same_views`` of the result says whether they have not.
+    **options
+        Of :func:`block_moments`.
 
     Raises
     ------
     StoreError
-        If the two nets were recorded on different images.
+        If the nets were recorded on other images, in another order or, unless `other_views`
+        is set, through other views.
     """
     a, b = map(open_store, (activations_a, activations_b))
-    if not np.array_equal(a["image_index"][...], b["image_index"][...]):
-        raise StoreError(f"{activations_a} and {activations_b} were recorded on different images")
+    same = check_same_images({activations_a: a, activations_b: b}, other_views=other_views)
     with new_store(store) as target:
+        save_marks(target, load_marks(a))
+        target.attrs["same_views"] = same
         for layer, step in _reading(store, layers, a, b):
             moments = block_moments(a[layer], b[layer], step=step, **options)
             save_correlation(target.create_group(layer), moments)
 
 
-def save_correlation(group: zarr.Group, blocks: Sequence[Moments]) -> None:
+def save_correlation(group: zarr.Group, blocks: Blocks) -> None:
     """Write a layer's group of :func:`write_correlation`."""
-    correlation = reduce(Moments.merge, blocks).correlation()
-    save(group, "correlation", _float32(correlation), ("unit_a", "unit_b"))
-    save_blocks(group, blocks)
+    save(group, "correlation", _float32(blocks.total().correlation()), ("unit_a", "unit_b"))
+    save_blocks(group, blocks, within=False)
 
 
 def write_mutual_information(
@@ -203,26 +232,38 @@ def write_mutual_information(
     layers: Sequence[str],
     statistics_a: str | Path,
     statistics_b: str | Path | None = None,
+    *,
+    other_views: bool = False,
     **options,
 ) -> None:
-    """Mutual information between two nets, or within one.
+    """Write mutual information between two nets, or within one.
 
     Per layer a group with `mutual_information` and `corrected` for its bias (float32, nats;
-    unit_a, unit_b); within a net the diagonal holds the units' entropies. `options` are those
-    of :func:`convergent.mutual_information.mutual_information`.
+    unit_a, unit_b); within a net the diagonal holds the units' entropies.
+
+    Parameters
+    ----------
+    other_views : bool
+        As in :func:`write_correlation`.
+    **options
+        Of :func:`convergent.mutual_information.mutual_information`.
 
     Raises
     ------
     StoreError
-        If the two nets were not sampled at the same images and positions.
+        If the two nets were not sampled at the same images and positions, or saw other views.
     """
     a = open_store(statistics_a)
     b = None if statistics_b is None else open_store(statistics_b)
+    if b is not None:
+        same = check_same_images({statistics_a: a, statistics_b: b}, other_views=other_views)
 
     def pairs(layer: str) -> int:
         return a[f"{layer}/mean"].size * (b or a)[f"{layer}/mean"].size
 
     with new_store(store) as target:
+        if b is not None:
+            target.attrs["same_views"] = same
         for layer in progress(layers, Path(store), "pair", pairs):
             codes = [g[f"{layer}/codes"][...] for g in (a, b) if g is not None]
             for name in ("sample_image", "sample_position"):
@@ -234,57 +275,6 @@ def write_mutual_information(
             names = ("unit_a", "unit_b")
             save(group, "mutual_information", _float32(raw), names)
             save(group, "corrected", _float32(raw - correction(*codes)), names)
-
-
-def save_blocks(group: zarr.Group, blocks: Sequence[Moments]) -> None:
-    """Write the moments of blocks under ``blocks``, one array per field, block axis first.
-
-    Co-moments are float32 (they are centred, so nothing cancels later), the rest float64.
-    """
-    target = group.create_group("blocks")
-    axes = {"count": (), "mean_x": ("unit_a",), "mean_y": ("unit_b",)}
-    axes |= {"var_x": ("unit_a",), "var_y": ("unit_b",), "comoment": ("unit_a", "unit_b")}
-    for field, names in axes.items():
-        values = [getattr(block, field) for block in blocks]
-        data = np.stack([_float32(v) for v in values] if field == "comoment" else values)
-        save(target, field, data, ("block", *names))
-
-
-def load_blocks(group: zarr.Group) -> list[Moments]:
-    """Read back what :func:`save_blocks` wrote, in float64."""
-    fields = [group[f"blocks/{field}"][...] for field in Moments._fields]
-    counts, *rest = fields
-    return [
-        Moments(int(count), *(np.asarray(values[i], np.float64) for values in rest))
-        for i, count in enumerate(counts)
-    ]
-
-
-def half_correlations(group: zarr.Group) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Correlations over every other block of images of a layer, and over the blocks between."""
-    blocks = load_blocks(group)
-    first, second = (reduce(Moments.merge, blocks[half::2]).correlation() for half in (0, 1))
-    return first, second
-
-
-def block_edges(blocks: int, images: int, units_a: int, units_b: int) -> NDArray[np.int64]:
-    """Ends of a layer's blocks: fewer than asked for where they would take more than 256 MB.
-
-    Raises
-    ------
-    StoreError
-        If there are fewer images than blocks.
-    """
-    blocks = min(blocks, max(2, BLOCKS_BYTES // (4 * units_a * units_b)))
-    if images < blocks:
-        raise StoreError(f"{images} images cannot make {blocks} blocks")
-    return np.linspace(0, images, blocks + 1).astype(int)
-
-
-def cut_at_blocks(start: int, stop: int, edges: NDArray[np.int64]) -> tuple[int, list[int]]:
-    """First block that a run of images reaches into, and the run's ends and cuts at `edges`."""
-    inner = edges[(edges > start) & (edges < stop)].tolist()
-    return int(np.searchsorted(edges, start, side="right")) - 1, [start, *inner, stop]
 
 
 def leaf_rows(array: zarr.Array) -> int:
@@ -300,15 +290,15 @@ def _reduce(
     *,
     device: str = "cpu",
     **options,
-) -> tuple[list[Moments], list[tuple]]:
-    """Moments of each block of images, and of each leaf what `more` makes of it and its start."""
+) -> tuple[Blocks, list[tuple]]:
+    """Reduce to moments of each block of images, and each leaf by `more`, given also its start."""
     x, y = arrays[0], arrays[-1]
     images = x.shape[0]
     try:
-        edges = block_edges(blocks, images, x.shape[-1], y.shape[-1])
-    except StoreError as error:
+        cut = Cut.of(images, blocks).kept(x.shape[-1], y.shape[-1])
+    except ValueError as error:
         raise StoreError(f"{x.store_path}: {error}") from None
-    blocks = len(edges) - 1
+    blocks = len(cut.edges) - 1
 
     def leaf(cuts: list[int]) -> list:
         start, stop = cuts[0], cuts[-1]
@@ -329,14 +319,14 @@ def _reduce(
     parts: list[list] = [[] for _ in range(blocks)]
     rest = []
     for start in range(0, images, step):
-        first, cuts = cut_at_blocks(start, min(start + step, images), edges)
+        first, cuts = cut.across(start, min(start + step, images))
         *moments, others = task(leaf, nout=len(cuts))(cuts)
         for block, part in enumerate(moments, first):
             parts[block].append(part)
         rest.append(others)
     tasks = [*map(_tree, parts), *rest]
     results = compute(tasks, **options)
-    return results[:blocks], results[blocks:]
+    return Blocks(cut, results[:blocks]), results[blocks:]
 
 
 def _reading(

@@ -1,0 +1,216 @@
+"""Marks of images: proof that nets were recorded on the same images, in the same order.
+
+Each image of a run has two: its identity, from the pixels of its source as they were decoded,
+and its view, from the tensor before normalisation. Stores keep both, and are compared when they
+meet: correlations between unlike images look like any others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from convergent.stores import StoreError, save
+
+if TYPE_CHECKING:
+    import torch
+
+# Images that an error names.
+NAMED = 5
+# Entries of a batch that is a dictionary under which its images may be.
+ENTRIES = ("image", "images", "pixel_values", "input", "inputs", "input_ids", "x")
+
+
+class Marks(NamedTuple):
+    """Images of a store, in its order.
+
+    Attributes
+    ----------
+    index : ndarray of shape (image,), int64
+        Their places in the data set.
+    identity, view : ndarray of shape (image,), uint64, or None where it is not known
+        Marks of the source and of what the net was given.
+    """
+
+    index: NDArray[np.int64]
+    identity: NDArray[np.uint64] | None = None
+    view: NDArray[np.uint64] | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Marks]) -> Marks:
+        """Join the marks of batches; of views only where all are known."""
+        columns = zip(*parts, strict=True)
+        return cls(*(None if any(p is None for p in c) else np.concatenate(c) for c in columns))
+
+
+def image_marks(images: NDArray | torch.Tensor) -> NDArray[np.uint64]:
+    """Mark each image of a batch by its content.
+
+    Parameters
+    ----------
+    images : ndarray or torch.Tensor of shape (image, ...)
+        Values of any float type count as float32, so that nets of several precisions agree.
+
+    Returns
+    -------
+    ndarray of shape (image,), uint64
+        Equal for images of the same shape and values, and by chance (2**-64) for others.
+    """
+    if not isinstance(images, np.ndarray):
+        images = images.detach().cpu()
+        images = (images.float() if images.is_floating_point() else images).numpy()
+    if images.dtype.kind == "f":
+        images = images.astype(np.float32, copy=False)
+    shape = repr(images.shape[1:]).encode()
+
+    def mark(image: NDArray) -> bytes:
+        content = np.ascontiguousarray(image).data
+        return hashlib.blake2b(content, digest_size=8, key=shape).digest()
+
+    return np.frombuffer(b"".join(map(mark, images)), "<u8").astype(np.uint64)
+
+
+class Batch(NamedTuple):
+    """Images of a batch as a net takes them, and the marks of each (:mod:`convergent.marks`).
+
+    Attributes
+    ----------
+    images : torch.Tensor of shape (image, ...)
+    identity, view : ndarray of shape (image,), uint64, or None
+    """
+
+    images: torch.Tensor
+    identity: NDArray[np.uint64] | None = None
+    view: NDArray[np.uint64] | None = None
+
+    def marks(self, index: NDArray[np.integer]) -> Marks:
+        """Marks of the images, which are at `index` in their data set.
+
+        The identity of images that come without one is what the net was given.
+        """
+        identity = image_marks(self.images) if self.identity is None else self.identity
+        return Marks(index, identity, self.view)
+
+
+def batches(images: torch.Tensor | NDArray | Iterable, size: int = 128) -> Iterator[Batch]:
+    """Cut an array of images into batches of a size, or take batches as they come.
+
+    Parameters
+    ----------
+    images, size
+        As :func:`convergent.activations.record` takes them.
+
+    Raises
+    ------
+    ValueError
+        If a batch is a dictionary without images.
+    """
+    import torch
+
+    if isinstance(images, np.ndarray):
+        images = torch.from_numpy(images)
+    if isinstance(images, torch.Tensor):
+        images = images.split(size)
+    for batch in images:
+        if isinstance(batch, Batch):
+            yield batch
+            continue
+        if isinstance(batch, Mapping):
+            known = [entry for entry in ENTRIES if entry in batch]
+            if not known:
+                raise ValueError(
+                    f"a batch is a dictionary of {', '.join(map(str, batch))}; its images must be "
+                    f"under one of {', '.join(ENTRIES)}"
+                )
+            batch = batch[known[0]]
+        elif isinstance(batch, tuple | list):
+            batch = batch[0]
+        yield Batch(torch.as_tensor(batch))
+
+
+def save_marks(group: zarr.Group, marks: Marks) -> None:
+    """Write marks as ``image_index`` and, where they are known, ``identity`` and ``view``."""
+    save(group, "image_index", marks.index.astype(np.int64), ("image",))
+    for name in ("identity", "view"):
+        if getattr(marks, name) is not None:
+            save(group, name, getattr(marks, name), ("image",))
+
+
+def load_marks(group: zarr.Group) -> Marks:
+    """Read back what :func:`save_marks` wrote."""
+    known = {name: group[name][...] for name in ("identity", "view") if name in group}
+    return Marks(group["image_index"][...], **known)
+
+
+def check_same_images(
+    stores: Mapping[str | Path, zarr.Group], *, other_views: bool = False
+) -> bool | None:
+    """Check that stores are of the same images in the same order.
+
+    Parameters
+    ----------
+    stores : mapping of path to group
+        Two or more; the first is compared with each of the others. Marks that one of them does
+        not know are not compared.
+    other_views : bool
+        Whether views may differ.
+
+    Returns
+    -------
+    bool or None
+        Whether all views are the same; None if they are not known.
+
+    Raises
+    ------
+    StoreError
+        Names the stores, says which images differ, and whether it looks like another order.
+    """
+    (first, group), *others = stores.items()
+    expected, same = load_marks(group), True
+    for path, other in others:
+        found = load_marks(other)
+        for name in ("index", "identity"):
+            a, b = getattr(expected, name), getattr(found, name)
+            if a is not None and b is not None and not np.array_equal(a, b):
+                raise StoreError(f"{first} and {path}: {_difference(expected.index, a, b)}")
+        if expected.view is None or found.view is None:
+            same = None
+        elif not np.array_equal(expected.view, found.view):
+            if not other_views:
+                differ = np.flatnonzero(expected.view != found.view)
+                raise StoreError(
+                    f"{first} and {path}: the same images, but the nets were given other views of "
+                    f"{len(differ)} of {len(found.view)}, the first of them "
+                    f"{_named(expected.index[differ])}; record both with the same size, resizing "
+                    "and crop, or set other_views=True if they are meant to differ"
+                )
+            same = None if same is None else False
+    return same
+
+
+def _difference(index: NDArray, a: NDArray, b: NDArray) -> str:
+    """Say how two stores' images differ."""
+    if len(a) != len(b):
+        return f"recorded on {len(a)} and {len(b)} images; record both on the same"
+    differ = np.flatnonzero(a != b)
+    what = f"{len(differ)} of {len(a)} images differ, the first of them {_named(index[differ])}"
+    if np.array_equal(np.sort(a), np.sort(b)):
+        return (
+            f"the same images in another order ({what}), as from a loader that shuffles; record "
+            "both in one order (shuffle=False)"
+        )
+    return (
+        f"recorded on other images ({what}); record both on the same images, or, where the nets "
+        "are given the same images in other forms, pass `identity` to record, one number an image"
+    )
+
+
+def _named(index: NDArray) -> str:
+    more = ", ..." if len(index) > NAMED else ""
+    return f"image_index {', '.join(str(i) for i in index[:NAMED])}{more}"
