@@ -5,6 +5,8 @@ def main(snakemake):
     import pandas as pd
 
     from convergent import joint_densities
+    from convergent.marks import check_same_images
+    from convergent.stores import open_store
 
     inputs, params = snakemake.input, snakemake.params
     pairs = joint_densities.shown_pairs(pd.read_csv(inputs.matching), params.layers)
@@ -13,7 +15,9 @@ def main(snakemake):
         for side in ("unit", "partner")
     ]
     if params.activations["store"]:
-        stores = zip((inputs.a, inputs.b), units, strict=True)
+        paths = (inputs.a, inputs.b)
+        check_same_images({path: open_store(path) for path in paths}, other_views=True)
+        stores = zip(paths, units, strict=True)
         values = [joint_densities.stored_values(*store) for store in stores]
     else:
         values = [
