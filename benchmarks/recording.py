@@ -19,11 +19,12 @@ import torch
 from common import THREADS, header, interleaved, peak_of
 
 from convergent.activations import open_store, record
+from convergent.models import evaluating
 from convergent.stores import create, new_store
 
 
 def forward(net: torch.nn.Module, x: torch.Tensor, batch_size: int) -> None:
-    with torch.inference_mode():
+    with evaluating(net, "cpu"), torch.inference_mode():
         for batch in x.split(batch_size):
             net(batch)
 
