@@ -116,10 +116,12 @@ def test_a_split_of_which_most_is_left_out_is_refused(folder, split, place):
         datasets.list_folder(folder)
 
 
-def test_hidden_files_are_no_reason_to_refuse_a_split(folder):
+def test_hidden_files_are_no_reason_to_warn_or_to_refuse(folder, caplog):
+    (folder / "train/cat/notes.txt").unlink()
     for i in range(20):
         (folder / f"val/cat/._{i}.png").write_bytes(b"")
     assert left_out(datasets.list_folder(folder))["validation", "hidden"] == 20
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_a_class_of_other_files_is_refused_and_they_are_named(folder):

@@ -69,7 +69,8 @@ def list_folder(root: str | Path, threads: int = 1) -> pd.DataFrame:
     """List an image folder, checking that every file can be decoded to 8 bits.
 
     What is left out is logged as a warning: files with another suffix, in folders within class
-    folders, outside class folders or hidden, and all but the first frame of an image.
+    folders or outside class folders, and all but the first frame of an image. Hidden files are
+    counted with it, but are no reason to warn.
 
     Parameters
     ----------
@@ -135,7 +136,7 @@ def list_folder(root: str | Path, threads: int = 1) -> pd.DataFrame:
         if found.frames > 1:
             others[split][FRAMES] += found.frames - 1
     for split, kinds in others.items():
-        if kinds:
+        if kinds.keys() - {HIDDEN}:
             logger.warning("%s: left out: %s", folders[split], _told(kinds))
     frame = _numbered(frame, str(root))
     left_out = [(split, *kind) for split, kinds in others.items() for kind in _ordered(kinds)]

@@ -80,9 +80,10 @@ def summary(results: str | Path) -> str:
     results = Path(results)
     lines = []
     listed = results / "left_out.csv"
-    if listed.is_file() and len(left_out := pd.read_csv(listed)):
-        kinds = left_out.groupby("kind", sort=False)["number"].sum()
-        told = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
+    left_out = pd.read_csv(listed) if listed.is_file() else pd.DataFrame({"kind": []})
+    kinds = left_out[left_out["kind"] != "hidden"].groupby("kind", sort=False)
+    if len(kinds):
+        told = ", ".join(f"{number} {kind}" for kind, number in kinds["number"].sum().items())
         lines.append(f"Left out of the images: {told}. See {listed}.")
     tables = {name: results / f"tables/{name}.csv" for name in ("accuracy", "unmatched")}
     if not all(path.is_file() for path in tables.values()):
