@@ -1,6 +1,7 @@
 """Images are listed, checked and cut as the configuration says."""
 
 import os
+import struct
 import zlib
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from convergent import datasets
 from convergent.datasets import DataError, Images
+from convergent.marks import image_marks
 
 # An image folder of CIFAR-10, for those who have one.
 CIFAR10 = Path(os.environ.get("CONVERGENT_CIFAR10", "none"))
@@ -32,7 +34,7 @@ def folder(tmp_path, rng):
 def test_digits_are_split_by_class_with_a_seed():
     options = {"validation_fraction": 0.25, "seed": 0}
     listing, pixels = datasets.list_arrays("digits", None, **options)
-    assert list(listing) == ["split", "image", "label", "class", "path", "crc32"]
+    assert list(listing) == ["split", "image", "label", "class", "path", "crc32", "identity"]
     assert pixels.shape == (1797, 8, 8, 1)
     assert pixels.max() == 255
     sizes = listing.groupby(["label", "split"]).size().unstack()  # noqa: PD010
@@ -55,6 +57,231 @@ def test_a_folder_is_listed_in_order(folder):
 def test_test_serves_as_validation_folder(folder):
     (folder / "val").rename(folder / "test")
     assert "test/cat/0.png" in set(datasets.list_folder(folder)["path"])
+
+
+def left_out(listing):
+    rows = listing.attrs["left_out"].itertuples(index=False)
+    return {(split, kind): number for split, kind, number in rows}
+
+
+def test_what_is_left_out_is_told_by_kind_and_number(folder, caplog):
+    for i in range(3):
+        (folder / f"train/dog/{i}.GIF").write_bytes(b"")
+    (folder / "val/cat/1").write_bytes(b"")
+    (folder / "val/notes.csv").write_bytes(b"")
+    (folder / "train/cat/.DS_Store").write_bytes(b"")
+    (folder / "train/cat/._0.png").write_bytes(b"what macOS leaves on other disks")
+    (folder / "train/cat/more.png/still").mkdir(parents=True)
+    for path in ("more.png/5.png", "more.png/still/6.png"):
+        (folder / "train/cat" / path).write_bytes(b"")
+    (folder / "train/.ipynb_checkpoints").mkdir()
+    (folder / "val/.ipynb_checkpoints").mkdir()
+    Image.new("L", (9, 9)).save(folder / "train/.ipynb_checkpoints/0.png")
+    listing = datasets.list_folder(folder)
+    assert left_out(listing) == {
+        ("train", ".gif"): 3,
+        ("train", ".txt"): 1,
+        ("train", "in folders within class folders"): 2,
+        ("train", "hidden"): 3,
+        ("validation", "without a suffix"): 1,
+        ("validation", "outside the class folders"): 1,
+        ("validation", "hidden"): 1,
+    }
+    assert len(listing) == 12
+    (train, validation) = (record for record in caplog.records if record.levelname == "WARNING")
+    assert train.getMessage().startswith(f"{folder}/train: left out: 3 .gif, 3 hidden, 2 in ")
+    assert validation.getMessage().startswith(f"{folder}/val: left out: 1 ")
+
+
+def test_a_folder_of_images_alone_is_listed_without_a_word(folder, caplog):
+    (folder / "train/cat/notes.txt").unlink()
+    listing = datasets.list_folder(folder)
+    assert listing.attrs["left_out"].empty
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("place", ["cat/{}.gif", "cat/deep/{}.png", "{}.png"])
+def test_a_split_of_which_most_is_left_out_is_refused(folder, split, place):
+    (folder / "train/cat/notes.txt").unlink()
+    kept = 8 if split == "train" else 4
+    for i in range(kept + 1):
+        path = folder / split / place.format(i)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+        if i == kept - 1:
+            assert len(datasets.list_folder(folder)) == 12
+    message = rf"{split}: {kept + 1} files would be left out and {kept} taken \({kept + 1} "
+    with pytest.raises(DataError, match=message):
+        datasets.list_folder(folder)
+
+
+def test_hidden_files_are_no_reason_to_warn_or_to_refuse(folder, caplog):
+    (folder / "train/cat/notes.txt").unlink()
+    for i in range(20):
+        (folder / f"val/cat/._{i}.png").write_bytes(b"")
+    assert left_out(datasets.list_folder(folder))["validation", "hidden"] == 20
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_class_of_other_files_is_refused_and_they_are_named(folder):
+    (folder / "train/emu").mkdir()
+    (folder / "train/emu/0.avif").write_bytes(b"")
+    with pytest.raises(DataError, match=r"without images: emu \(left out: 1 \.avif, 1 \.txt\)"):
+        datasets.list_folder(folder)
+
+
+def one_file(folder, name, write):
+    """Listing and pixels (y, x, channel) of a folder of one image, written by `write(path)`."""
+    for split in ("train", "val"):
+        (folder / split / "a").mkdir(parents=True, exist_ok=True)
+        write(folder / split / "a" / name)
+    listing = datasets.list_folder(folder)
+    (folder / "train/a" / name).unlink()
+    (folder / "val/a" / name).rename(folder / name)
+
+    def seen(channels):
+        row = listing[listing["split"] == "validation"].assign(path=name)
+        size = Image.open(folder / name).size
+        images = Images(row, folder, resize=size[::-1], size=min(size), channels=channels)
+        return images._decoded(0)[0].permute(1, 2, 0).numpy()
+
+    return listing["identity"].iloc[0], seen
+
+
+def write_tiff(path, bits, photometric, shape, content):
+    """A grey TIFF of one strip, as its specification has it."""
+    entries = {
+        256: shape[1], 257: shape[0], 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1,
+        278: shape[0], 279: len(content),
+    }  # fmt: skip
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    header = b"II*\0" + struct.pack("<I", 8 + len(content))
+    path.write_bytes(header + content + struct.pack("<H", len(entries)) + fields + bytes(4))
+
+
+# Every 16-bit value that is a multiple of 13, with 65535 among them.
+SIXTEEN = np.arange(0, 65536, 13, dtype=np.uint16)[:5040].reshape(70, 72) + 5
+SIXTEEN[0, 0] = 0
+SIXTEEN[-1, -1] = 65535
+
+
+def as_pgm(path):
+    Image.fromarray(SIXTEEN).save(path, "PPM")
+
+
+def as_big_endian_tiff(path):
+    Image.frombytes("I;16B", SIXTEEN.shape[::-1], SIXTEEN.astype(">u2").tobytes()).save(path)
+
+
+def as_tiff_with_white_at_0(path):
+    write_tiff(path, 16, 0, SIXTEEN.shape, (65535 - SIXTEEN).tobytes())
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("x.png", lambda path: Image.fromarray(SIXTEEN).save(path)),
+        ("x.tif", lambda path: Image.fromarray(SIXTEEN).save(path)),
+        ("x.tiff", lambda path: Image.fromarray(SIXTEEN).save(path, compression="tiff_lzw")),
+        ("b.tif", as_big_endian_tiff),
+        ("0.tif", as_tiff_with_white_at_0),
+        ("x.pgm", as_pgm),
+    ],
+)
+def test_16_bits_are_scaled_to_8_whatever_the_format(tmp_path, name, write):
+    identity, seen = one_file(tmp_path, name, write)
+    expected = np.round(SIXTEEN / 257)[..., None]
+    np.testing.assert_array_equal(seen(1), expected)
+    np.testing.assert_array_equal(seen(3), np.repeat(expected, 3, axis=2))
+    assert int(identity, 16) == image_marks(SIXTEEN[None, ..., None])[0]
+
+
+def test_12_bits_are_scaled_to_8(tmp_path):
+    values = np.arange(4096).reshape(64, 64)
+    bits = (values[..., None] >> np.arange(11, -1, -1) & 1).astype(np.uint8)
+    content = np.packbits(bits).tobytes()
+    _, seen = one_file(tmp_path, "x.tif", lambda p: write_tiff(p, 12, 1, values.shape, content))
+    # By way of 16 bits: what lies within a 500th of half a step may go to the other side.
+    np.testing.assert_allclose(seen(1)[..., 0], values * (255 / 4095), atol=0.502)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("f.tif", lambda path: Image.fromarray(np.ones((9, 9), np.float32)).save(path)),
+        ("i.tif", lambda path: Image.fromarray(np.ones((9, 9), np.int32)).save(path)),
+        ("l.tif", lambda path: Image.new("LAB", (9, 9)).save(path)),
+        ("p.ppm", lambda path: Image.fromarray(np.ones((9, 9), np.float32)).save(path)),
+    ],
+)
+def test_images_whose_range_is_unknown_are_refused_when_listed(folder, name, write):
+    write(folder / "val/dog" / name)
+    with pytest.raises(DataError, match=rf"val/dog/{name}: its .* no range .* grey of 8 or 16"):
+        datasets.list_folder(folder)
+
+
+def test_the_first_of_several_frames_is_seen_and_the_others_told(folder):
+    first, *more = (Image.new("RGB", (20, 30), (c, 0, 0)) for c in (10, 20, 30))
+    for name in ("x.tif", "x.webp"):
+        first.save(folder / "val/cat" / name, save_all=True, append_images=more, quality=100)
+    listing = datasets.list_folder(folder)
+    assert left_out(listing)["validation", "further frames of images with several"] == 4
+    rows = listing[listing["path"].str.endswith((".tif", ".webp"))]
+    images = Images(rows, folder, resize=20, size=20, channels=3)
+    views = images.__getitems__([0, 1])[0]
+    assert (views[:, 0].float() - 10).abs().max() <= 3
+    assert views[:, 1:].max() <= 3
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_8_bits_are_seen_as_torchvision_sees_them(tmp_path, rng, mode, channels):
+    """With alpha dropped and EXIF's orientation left alone."""
+    from torchvision.datasets.folder import pil_loader
+
+    pixels = rng.integers(0, 256, size=(12, 17, 4), dtype=np.uint8)
+    image = Image.fromarray(pixels, "RGBA")
+    image = (image.convert("RGB") if mode in ("1", "P", "CMYK") else image).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    name = "x.jpg" if mode == "CMYK" else "x.png"
+    _, seen = one_file(tmp_path, name, lambda path: image.save(path, exif=exif))
+    expected = pil_loader(tmp_path / name)
+    if channels == 1:
+        expected = Image.open(tmp_path / name).convert("L")
+    np.testing.assert_array_equal(seen(channels), np.asarray(expected).reshape(12, 17, channels))
+
+
+def test_identities_are_of_pixels_and_not_of_files(tmp_path, rng):
+    pixels = rng.integers(0, 256, size=(12, 17, 3), dtype=np.uint8)
+    other = pixels.copy()
+    other[5, 5, 1] ^= 1
+    turned = pixels.reshape(17, 12, 3)
+    palette = Image.fromarray(pixels).quantize(16)
+
+    def identity(name, image):
+        return one_file(tmp_path, name, lambda path: image.save(path))[0]
+
+    expected = f"0x{image_marks(pixels[None])[0]:016x}"
+    for kind in ("png", "bmp", "ppm", "tif"):
+        assert identity(f"x.{kind}", Image.fromarray(pixels)) == expected
+    assert identity("x.png", Image.fromarray(other)) != expected
+    assert identity("x.png", Image.fromarray(turned)) != expected
+    assert identity("x.png", palette) == identity("x.bmp", palette.convert("RGB"))
+
+
+def test_identities_pass_through_csv_unchanged(tmp_path):
+    """Also where none has a letter, which pandas may take for numbers, and rounds above 2^53."""
+    values = [1, 2**53 + 1, 2**63 + 1, 2**64 - 1]
+    rows = pd.DataFrame({"label": 0, "path": list("abcd"), "crc32": 0})
+    rows["identity"] = datasets._hexadecimal(values)
+    for part in (rows, rows.iloc[:2]):
+        part.to_csv(tmp_path / "l.csv", index=False)
+        read = pd.read_csv(tmp_path / "l.csv")
+        images = Images(read, tmp_path, resize=8, size=8, channels=1)
+        assert images.identities.dtype == np.uint64
+        assert images.identities.tolist() == values[: len(part)]
 
 
 def test_corrupt_images_are_all_named(folder):
@@ -236,40 +463,71 @@ def test_normalize_follows_the_definition(rng):
         np.testing.assert_allclose(result[:, channel], expected, atol=1e-6)
 
 
-def test_recorded_images_are_drawn_once_for_all_nets(tmp_path, rng):
-    pixels = rng.integers(0, 255, size=(30, 8, 8, 1), dtype=np.uint8)
-    np.savez(tmp_path / "p.npz", pixels=pixels)
-    rows = pd.DataFrame({"label": 0, "path": [str(i) for i in range(30)], "image": range(30)})
+def listed(folder, number, classes=1):
+    """Listing of `number` validation images, sorted by class, and what else loading them takes."""
+    pixels = np.arange(number, dtype=np.uint8)[:, None, None, None] * np.ones((8, 8, 1), np.uint8)
+    np.savez(folder / "p.npz", pixels=pixels)
+    rows = pd.DataFrame({"split": "validation", "image": range(number), "class": "x"})
+    rows["label"] = np.arange(number) * classes // number
+    rows["path"] = rows["image"].astype(str)
     rows["crc32"] = [zlib.crc32(p) for p in pixels]
-    rows["split"] = "validation"
-    options = {"size": 8, "mean": [0.5], "validation_transform": {"resize": 8}}
-    source = tmp_path / "p.npz"
-    images, index = datasets.load_recorded(rows, source, options, number=7, seed=3)
-    again = datasets.load_recorded(rows, source, options, number=7, seed=3)[1]
-    np.testing.assert_array_equal(index, again)
-    assert (np.diff(index) > 0).all()
-    np.testing.assert_array_equal(
-        images.__getitems__([0, 6])[0][:, 0].numpy(), pixels[index[[0, 6]], :, :, 0]
-    )
-    with pytest.raises(DataError, match=r"activations\.images: 31 asked for, there are 30"):
-        datasets.load_recorded(rows, source, options, number=31)
+    rows["identity"] = datasets._hexadecimal(image_marks(pixels))
+    options = {"size": 8, "mean": [0], "std": [1], "validation_transform": {"resize": 8}}
+    return rows, folder / "p.npz", options
+
+
+def test_recorded_images_come_in_one_random_order(tmp_path):
+    arguments = listed(tmp_path, 200)
+    images, index = datasets.load_recorded(*arguments, seed=3)
+    assert sorted(index) == list(range(200))
+    assert (np.diff(index) < 0).sum() > 70
+    views = images.__getitems__(list(range(200)))[0]
+    np.testing.assert_array_equal(views[:, 0, 0, 0], index)
+    np.testing.assert_array_equal(index, datasets.load_recorded(*arguments, seed=3)[1])
+    assert not np.array_equal(index, datasets.load_recorded(*arguments, seed=4)[1])
+    # Some of them are the first.
+    some, chosen = datasets.load_recorded(*arguments, number=7, seed=3)
+    np.testing.assert_array_equal(chosen, index[:7])
+    np.testing.assert_array_equal(some.identities, images.identities[:7])
+    with pytest.raises(DataError, match=r"activations\.images: 201 asked for, there are 200"):
+        datasets.load_recorded(*arguments, number=201)
+
+
+def test_parts_of_the_recorded_images_share_their_classes(tmp_path):
+    images, _ = datasets.load_recorded(*listed(tmp_path, 240, classes=4))
+    for block in np.split(images.labels, 4):
+        counts = np.bincount(block, minlength=4)
+        assert counts.min() >= 5  # 15 are expected, with a deviation of 2.9
+    assert not np.array_equal(images.labels, np.sort(images.labels))
 
 
 @pytest.mark.parametrize(("first", "seen"), [(None, 10), (5, 8), (50, 10)])
 def test_batches_of_the_first_images_end_at_their_total(tmp_path, caplog, first, seen):
-    pixels = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((8, 8, 1), np.uint8)
-    np.savez(tmp_path / "p.npz", pixels=pixels)
-    rows = pd.DataFrame({"image": range(10), "label": 0, "class": "x", "path": range(10)})
-    rows["crc32"] = [zlib.crc32(p) for p in pixels]
-    rows.assign(split="validation").to_csv(tmp_path / "l.csv", index=False)
-    options = {"size": 8, "mean": [0], "std": [1], "validation_transform": {"resize": 8}}
-    files = {"listing": tmp_path / "l.csv", "pixels": tmp_path / "p.npz"}
+    rows, source, options = listed(tmp_path, 10)
+    rows.to_csv(tmp_path / "l.csv", index=False)
+    files = {"listing": tmp_path / "l.csv", "pixels": source}
     with caplog.at_level("INFO"):
         batches, index, classes = datasets.recorded_batches(files, options, "net", 4, first=first)
-        values = torch.cat(list(batches))[:, 0, 0, 0] * 255
-    assert values.round().tolist() == list(range(seen))
+        batches = list(batches)
+    values = torch.cat([batch.images for batch in batches])[:, 0, 0, 0] * 255
+    assert values.round().tolist() == index[:seen].tolist()
     assert (len(index), classes) == (10, 1)
     assert f"net: 100% of {seen} images" in caplog.records[-1].getMessage()
+
+
+def test_batches_carry_the_marks_of_each_image(tmp_path):
+    rows, source, options = listed(tmp_path, 10)
+    pixels = np.load(source)["pixels"]
+    images, index = datasets.load_recorded(rows, source, options)
+    images.size = 6  # views are smaller than what they are cut from
+    batches = list(images.batches(4, [0.5], [0.25]))
+    assert [len(batch.images) for batch in batches] == [4, 4, 2]
+    identity, view = (np.concatenate([batch[i] for batch in batches]) for i in (1, 2))
+    np.testing.assert_array_equal(identity, image_marks(pixels[index]))
+    np.testing.assert_array_equal(view, image_marks(pixels[index, 1:7, 1:7].transpose(0, 3, 1, 2)))
+    images = Images(rows.drop(columns="identity"), source, resize=8, size=8, channels=1)
+    with pytest.raises(DataError, match="no column identity"):
+        next(images.batches(4, [0.5], [0.25]))
 
 
 @pytest.mark.skipif(not CIFAR10.is_dir(), reason="CONVERGENT_CIFAR10 names no image folder")

@@ -6,8 +6,16 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from convergent import activations, mapping_layers, statistics
-from convergent.marks import Batch, Marks, batches, check_same_images, image_marks, load_marks
-from convergent.stores import StoreError, open_store
+from convergent.marks import (
+    Batch,
+    Marks,
+    batches,
+    check_same_images,
+    image_marks,
+    load_marks,
+    save_marks,
+)
+from convergent.stores import StoreError, new_store, open_store
 
 
 @pytest.fixture
@@ -33,18 +41,29 @@ def correlate(folder, **options):
     return open_store(folder / "c")
 
 
-def test_marks_follow_from_shape_and_values_alone(images):
-    marks = image_marks(images)
-    assert marks.dtype == np.uint64
-    assert len(set(marks)) == 40
-    np.testing.assert_array_equal(marks, image_marks(images.double().numpy()))
-    np.testing.assert_array_equal(marks[::-1], image_marks(images.flip(0)))
-    strided = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-    np.testing.assert_array_equal(marks, image_marks(strided))
-    assert not set(marks) & set(image_marks(images.reshape(40, 3, 4, 16)))
+def test_marks_follow_values_and_not_how_they_lie_in_memory(rng):
+    images = torch.from_numpy(rng.normal(size=(6, 3, 5, 4)).astype(np.float16))
+    expected = image_marks(images.numpy())
+    assert expected.dtype == np.uint64
+    assert len(set(expected.tolist())) == 6
+    lying = torch.from_numpy(np.ascontiguousarray(images.numpy().transpose(0, 2, 3, 1)))
+    double, lying = images.double(), lying.permute(0, 3, 1, 2)
+    for same in (images.float(), double, double.numpy(), lying):
+        np.testing.assert_array_equal(image_marks(same), expected)
+    short = images.bfloat16()
+    np.testing.assert_array_equal(image_marks(short), image_marks(short.float()))
+    np.testing.assert_array_equal(image_marks(images[[4, 1]]), expected[[4, 1]])
+    assert not (image_marks(images.reshape(6, 3, 4, 5)) == expected).any()
+    tokens = rng.integers(0, 1000, size=(6, 7))
+    np.testing.assert_array_equal(image_marks(tokens), image_marks(torch.from_numpy(tokens).int()))
+    views = rng.integers(0, 256, size=(6, 7), dtype=np.uint8)
+    np.testing.assert_array_equal(image_marks(views), image_marks(torch.from_numpy(views)))
+
+
+def test_a_changed_value_changes_the_mark_of_its_image_alone(images):
     changed = images.clone()
     changed[7, 2, 3, 3] += 1e-6
-    assert np.flatnonzero(marks != image_marks(changed)).tolist() == [7]
+    assert np.flatnonzero(image_marks(images) != image_marks(changed)).tolist() == [7]
 
 
 def test_a_loader_that_shuffles_is_refused(tmp_path, net, images):
@@ -132,9 +151,6 @@ def test_every_stage_that_reads_two_nets_compares_them(tmp_path, net, images):
 def test_stores_that_know_no_marks_are_compared_by_index(tmp_path):
     stores = {}
     for name, index in (("a", np.arange(4)), ("b", np.arange(4)), ("c", np.arange(4)[::-1])):
-        from convergent.marks import save_marks
-        from convergent.stores import new_store
-
         with new_store(tmp_path / name) as group:
             save_marks(group, Marks(index))
         stores[name] = open_store(tmp_path / name)

@@ -89,3 +89,11 @@ def test_a_summary_tells_the_means_and_where_to_look(tmp_path):
     assert said[2].split() == ["conv2", "20%", "(37%)"]
     assert said[3].split() == ["fc6", "100%"]
     assert said[4] == f"See tables in {run / 'tables'}."
+
+
+def test_a_summary_begins_with_what_was_left_out_of_the_images(tmp_path):
+    listed = tmp_path / "left_out.csv"
+    listed.write_text("split,kind,number\ntrain,hidden,1\n")
+    assert summary(tmp_path) == ""
+    listed.write_text("split,kind,number\ntrain,.gif,30\ntrain,hidden,1\nvalidation,.gif,4\n")
+    assert summary(tmp_path) == f"Left out of the images: 34 .gif. See {listed}."

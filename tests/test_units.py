@@ -85,7 +85,7 @@ def test_the_store_holds_patches_and_deconvolutions_of_the_strongest_images(reco
         side = min(fields[layer].size, 16)
         assert group["patches"].shape == group["deconv"].shape == (*top.value.shape, side, side, 1)
         for unit in range(len(top.value)):
-            row = np.searchsorted(index, top.image[unit])
+            row = [index.tolist().index(image) for image in top.image[unit]]
             y, x = top.y[unit], top.x[unit]
             signal = deconvolve(net, layer, inputs[row], np.full(9, unit), y, x)
             signal = signal.permute(0, 2, 3, 1).numpy()

@@ -8,26 +8,39 @@ from __future__ import annotations
 
 import io
 import itertools
+import logging
 import math
+import os
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from convergent import ConvergentError
 from convergent.config import validation_folder
+from convergent.marks import Batch, image_marks
 from convergent.progress import progress, stage
 
+logger = logging.getLogger(__name__)
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+# Pillow's names of what it decodes to 8 bits a channel or fewer.
+EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+# Kinds of what is left out of a listing, besides suffixes.
+HIDDEN = "hidden"
+NESTED = "in folders within class folders"
+OUTSIDE = "outside the class folders"
+FRAMES = "further frames of images with several"
 
 
 class DataError(ConvergentError, ValueError):
@@ -35,7 +48,11 @@ class DataError(ConvergentError, ValueError):
 
 
 def list_folder(root: str | Path, threads: int = 1) -> pd.DataFrame:
-    """List an image folder, checking that every file can be decoded.
+    """List an image folder, checking that every file can be decoded to 8 bits.
+
+    What is left out is logged as a warning: files with another suffix, in folders within class
+    folders or outside class folders, and all but the first frame of an image. Hidden files are
+    counted with it, but are no reason to warn.
 
     Parameters
     ----------
@@ -48,44 +65,65 @@ def list_folder(root: str | Path, threads: int = 1) -> pd.DataFrame:
     -------
     DataFrame
         Columns split (train, validation), image (from 0 in each split), label, class, path
-        (of the file below `root`) and crc32 of the file.
+        (of the file below `root`), crc32 of the file, and identity, the mark of its decoded
+        pixels in hexadecimal. Its ``attrs["left_out"]`` is a DataFrame of split, kind and number.
 
     Raises
     ------
     DataError
-        If a file cannot be decoded, a class or a split is missing.
+        If a file cannot be decoded or brought to 8 bits, a class or a split is missing, or more
+        files of a split are left out than taken.
     """
     root = Path(root)
     folders = {"train": root / "train", "validation": validation_folder(root)}
-    classes = sorted(p.name for p in folders["train"].iterdir() if p.is_dir())
-    rows = []
+    classes, rows, others = _classes(folders["train"]), [], {}
     for split, folder in folders.items():
-        unknown = sorted({p.name for p in folder.iterdir() if p.is_dir()} - set(classes))
+        unknown = sorted(set(_classes(folder)) - set(classes))
         if unknown:
             raise DataError(f"{folder}: classes that train/ has not: {_first(unknown, ', ')}")
-        for label, name in enumerate(classes):
-            files = sorted((folder / name).iterdir()) if (folder / name).is_dir() else []
-            rows += [
-                (split, label, name, str(file.relative_to(root)))
-                for file in files
-                if file.suffix.lower() in SUFFIXES
-            ]
+        files, others[split] = _files(folder, classes)
+        rows += [
+            (split, label, name, os.path.join(folder.name, name, file))
+            for label, name in enumerate(classes)
+            for file in files[name]
+        ]
+        taken = sum(map(len, files.values()))
+        left = others[split].total() - others[split][HIDDEN]
+        if left > taken:
+            raise DataError(
+                f"{folder}: {left} files would be left out and {taken} taken "
+                f"({_told(others[split])}); images lie right in the class folders and end in "
+                f"{', '.join(sorted(SUFFIXES))}: convert or move them, or take other files away"
+            )
     frame = pd.DataFrame(rows, columns=["split", "label", "class", "path"])
     empty = sorted(set(classes) - set(frame.loc[frame["split"] == "train", "class"]))
     if empty:
-        raise DataError(f"{folders['train']}: classes without images: {_first(empty, ', ')}")
-    checked: list[int | str] = []
+        raise DataError(
+            f"{folders['train']}: classes without images: {_first(empty, ', ')} (left out: "
+            f"{_told(others['train']) or 'nothing'})"
+        )
+    checked: list[_Checked | str] = []
     with ThreadPoolExecutor(threads) as pool, stage(str(root), "image", len(frame)) as step:
         for start in range(0, len(frame), 10_000):  # a million pending results take gigabytes
             paths = frame["path"].iloc[start : start + 10_000]
-            for found in pool.map(_checksum, [root / path for path in paths]):
+            for found in pool.map(_checked, [root / path for path in paths]):
                 checked.append(found)
                 step(1)
     bad = [error for error in checked if isinstance(error, str)]
     if bad:
-        raise DataError("images that cannot be decoded:\n" + _first(bad, "\n"))
-    frame["crc32"] = checked
-    return _numbered(frame, str(root))
+        raise DataError("images that cannot be read:\n" + _first(bad, "\n"))
+    frame["crc32"] = [found.crc32 for found in checked]
+    frame["identity"] = _hexadecimal([found.identity for found in checked])
+    for split, found in zip(frame["split"], checked, strict=True):
+        if found.frames > 1:
+            others[split][FRAMES] += found.frames - 1
+    for split, kinds in others.items():
+        if kinds.keys() - {HIDDEN}:
+            logger.warning("%s: left out: %s", folders[split], _told(kinds))
+    frame = _numbered(frame, str(root))
+    left_out = [(split, *kind) for split, kinds in others.items() for kind in _ordered(kinds)]
+    frame.attrs["left_out"] = pd.DataFrame(left_out, columns=["split", "kind", "number"])
+    return frame
 
 
 def list_arrays(
@@ -107,7 +145,7 @@ def list_arrays(
     Returns
     -------
     listing : DataFrame
-        As :func:`list_folder` gives it, with the row in `pixels` as path.
+        As :func:`list_folder` gives it, with the row in `pixels` as path; nothing is left out.
     pixels : ndarray of shape (image, y, x, channel), uint8
 
     Raises
@@ -125,6 +163,7 @@ def list_arrays(
             "class": [classes[label] for label in labels],
             "path": [str(row) for row in range(len(labels))],
             "crc32": [zlib.crc32(np.ascontiguousarray(p)) for p in pixels],
+            "identity": _hexadecimal(image_marks(pixels)),
         }
     )
     return _numbered(frame, root or name), pixels
@@ -151,6 +190,11 @@ class Images:
         Grey or colour.
     shift, flip
         Of the training views.
+
+    Attributes
+    ----------
+    identities : ndarray of shape (image,), uint64, or None
+        Marks of the source's pixels, if the listing has them.
     """
 
     def __init__(
@@ -169,6 +213,9 @@ class Images:
         self.draws: torch.Tensor | None = None
         self.labels = listing["label"].to_numpy(np.int64)
         self.checksums = listing["crc32"].to_numpy(np.int64)
+        self.identities = None
+        if "identity" in listing:
+            self.identities = np.array([int(i, 16) for i in listing["identity"]], np.uint64)
         self.pixels = self.files = None
         if Path(source).is_dir():
             self.files = [str(Path(source) / path) for path in listing["path"]]
@@ -234,24 +281,34 @@ class Images:
         *,
         workers: int = 0,
         device: str = "cpu",
-    ) -> Iterator[torch.Tensor]:
-        """Normalised float32 batches in order on `device`, for recording."""
+    ) -> Iterator[Batch]:
+        """Batches in order for recording, normalised on `device`, with the marks of each image.
+
+        Raises
+        ------
+        DataError
+            If the listing has no identities.
+        """
+        if self.identities is None:
+            raise DataError("the list of images has no column identity: list them again")
         mean, std = (torch.tensor(values, device=device) for values in (mean, std))
+        start = 0
         for views, _ in self.loader(batch_size, workers=workers, pin=device == "cuda"):
-            yield normalize(views.to(device, non_blocking=True), mean, std)
+            images = normalize(views.to(device, non_blocking=True), mean, std)
+            yield Batch(images, self.identities[start : start + len(views)], image_marks(views))
+            start += len(views)
 
     def _decoded(self, index: int) -> torch.Tensor:
         file = self.files[index]
         try:
             content = Path(file).read_bytes()
             with _opened(io.BytesIO(content)) as image:
-                pixels = np.array(image.convert("RGB" if self.channels == 3 else "L"))
+                pixels = _eight_bit(image, self.channels)
         except Exception as error:
             raise DataError(f"{file}: cannot be decoded ({error})") from error
         if zlib.crc32(content) != self.checksums[index]:
             raise DataError(f"{file}: has changed since it was listed; delete the run's images.csv")
-        pixels = torch.from_numpy(pixels.reshape(1, *pixels.shape[:2], self.channels))
-        return self._resized(pixels.permute(0, 3, 1, 2))
+        return self._resized(torch.from_numpy(pixels)[None].permute(0, 3, 1, 2))
 
     def _resized(self, images: torch.Tensor) -> torch.Tensor:
         size = self.resize
@@ -305,7 +362,10 @@ def load_recorded(
     number: int | None = None,
     seed: int = 0,
 ) -> tuple[Images, NDArray[np.int64]]:
-    """Validation views to record, of all images or a `number` at random, and their indices.
+    """Validation views to record in one random order, and the images' indices in that order.
+
+    The order follows from the `seed` and the number of validation images, so that a run of
+    consecutive images is a random part of them; a `number` of images are the first of it.
 
     Raises
     ------
@@ -313,11 +373,9 @@ def load_recorded(
         If more are asked for than there are.
     """
     rows = listing[listing["split"] == "validation"]
-    if number is not None:
-        if number > len(rows):
-            raise DataError(f"activations.images: {number} asked for, there are {len(rows)}")
-        chosen = np.random.default_rng(seed).choice(len(rows), number, replace=False)
-        rows = rows.iloc[np.sort(chosen)]
+    if number is not None and number > len(rows):
+        raise DataError(f"activations.images: {number} asked for, there are {len(rows)}")
+    rows = rows.iloc[np.random.default_rng(seed).permutation(len(rows))[:number]]
     return _split(rows, source, options, "validation_transform"), rows["image"].to_numpy()
 
 
@@ -346,7 +404,7 @@ def recorded_batches(
     workers: int = 0,
     device: str = "cpu",
     **draw: Any,
-) -> tuple[Iterator[torch.Tensor], NDArray[np.int64], int]:
+) -> tuple[Iterator[Batch], NDArray[np.int64], int]:
     """As :func:`recorded`, with batches that tell their progress in place of the images.
 
     Parameters
@@ -364,8 +422,9 @@ def recorded_batches(
     )
     number = math.ceil(min(first or len(index), len(index)) / batch_size)
     total = min(number * batch_size, len(index))
-    batches = progress(itertools.islice(batches, number), name, "image", total=total)
-    return batches, index, classes
+    batches = itertools.islice(batches, number)
+    shown = progress(batches, name, "image", lambda batch: len(batch.images), total)
+    return shown, index, classes
 
 
 def normalize(
@@ -403,14 +462,98 @@ def _first(items: list[str], separator: str, most: int = 10) -> str:
     return separator.join(items[:most] + more)
 
 
-def _checksum(file: Path) -> int | str:
-    """Checksum of a file's bytes, or what is wrong with it."""
+def _classes(folder: Path) -> list[str]:
+    """Names of the class folders, in order; hidden ones, such as .ipynb_checkpoints, are none."""
+    return sorted(
+        entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."
+    )
+
+
+def _files(folder: Path, classes: Sequence[str]) -> tuple[dict[str, list[str]], Counter[str]]:
+    """Images in each class folder of a split, in order, and the number left out by kind."""
+    files: dict[str, list[str]] = {name: [] for name in classes}
+    others: Counter[str] = Counter()
+    for name in ["", *classes]:
+        for entry in os.scandir(folder / name) if (folder / name).is_dir() else ():
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if entry.name[0] == ".":
+                others[HIDDEN] += 1
+            elif entry.is_dir():
+                if name:
+                    others[NESTED] += sum(len(found) for *_, found in os.walk(entry))
+            elif not name:
+                others[OUTSIDE] += 1
+            elif suffix in SUFFIXES:
+                files[name].append(entry.name)
+            else:
+                others[suffix or "without a suffix"] += 1
+    return {name: sorted(found) for name, found in files.items()}, +others
+
+
+def _ordered(kinds: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _told(kinds: Counter[str]) -> str:
+    return _first([f"{number} {kind}" for kind, number in _ordered(kinds)], ", ")
+
+
+def _hexadecimal(found: Sequence[int]) -> list[str]:
+    """Marks as text that no reader of CSV takes for a number, which it might round."""
+    return [f"0x{mark:016x}" for mark in found]
+
+
+class _Checked(NamedTuple):
+    crc32: int
+    identity: int
+    frames: int
+
+
+def _checked(file: Path) -> _Checked | str:
+    """Checksum of a file's bytes, mark of its pixels and number of frames, or what is wrong."""
     try:
         with _opened(file) as image:
-            image.load()
-        return zlib.crc32(file.read_bytes())
+            identity = image_marks(_source(image)[None])[0]
+            frames = getattr(image, "n_frames", 1)
+        return _Checked(zlib.crc32(file.read_bytes()), identity, frames)
     except Exception as error:
         return f"{file}: {error}"
+
+
+def _source(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Pixels (y, x, channel) in the file's own channels, as wide as its bits.
+
+    Whatever its format, 0 is black and the largest value of the dtype is white.
+    """
+    if image.mode in EIGHT_BIT:
+        if image.mode in ("1", "P", "PA"):
+            image = image.convert("L" if image.mode == "1" else "RGB")
+        pixels = np.asarray(image)
+        return pixels.reshape(*pixels.shape[:2], -1)
+    # Pillow scales a .pgm of more than 8 bits to 16, and calls it I.
+    if not image.mode.startswith("I;16") and (image.mode, image.format) != ("I", "PPM"):
+        raise DataError(
+            f"{'its values' if image.mode in ('I', 'F') else 'its colours'} (mode {image.mode} of "
+            "Pillow) have no range that the format tells; save it in grey of 8 or 16 bits, or in "
+            "colour of 8 bits, from black at 0 to white at the largest value"
+        )
+    pixels = np.asarray(image).astype(np.int64)[..., None]
+    if image.format == "TIFF":
+        # Pillow leaves 12 bits as they are, and white where it is 0.
+        largest = 2 ** image.tag_v2[ExifTags.Base.BitsPerSample][0] - 1
+        pixels = (pixels * 65535 + largest // 2) // largest
+        if image.tag_v2.get(ExifTags.Base.PhotometricInterpretation, 0) == 0:
+            pixels = 65535 - pixels
+    return pixels.astype(np.uint16)
+
+
+def _eight_bit(image: Image.Image, channels: int) -> NDArray[np.uint8]:
+    """Pixels (y, x, channel) in grey or colour; alpha is dropped."""
+    if image.mode in EIGHT_BIT:
+        pixels = np.array(image.convert("RGB" if channels == 3 else "L"))
+        return pixels.reshape(*pixels.shape[:2], channels)
+    grey = ((_source(image).astype(np.int64) + 128) // 257).astype(np.uint8)
+    return np.repeat(grey, channels, axis=2)
 
 
 def _opened(file: Path | io.BytesIO) -> Image.Image:

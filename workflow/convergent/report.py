@@ -73,16 +73,26 @@ def write_report(
 
 
 def summary(results: str | Path) -> str:
-    """What a run found, in a few lines for the terminal; empty where its tables are not made."""
+    """What a run found, in a few lines for the terminal, as far as its tables are made.
+
+    First of all what was left out of the images.
+    """
     results = Path(results)
+    lines = []
+    listed = results / "left_out.csv"
+    left_out = pd.read_csv(listed) if listed.is_file() else pd.DataFrame({"kind": []})
+    kinds = left_out[left_out["kind"] != "hidden"].groupby("kind", sort=False)
+    if len(kinds):
+        told = ", ".join(f"{number} {kind}" for kind, number in kinds["number"].sum().items())
+        lines.append(f"Left out of the images: {told}. See {listed}.")
     tables = {name: results / f"tables/{name}.csv" for name in ("accuracy", "unmatched")}
     if not all(path.is_file() for path in tables.values()):
-        return ""
+        return "\n".join(lines)
     accuracy, unmatched = (pd.read_csv(path) for path in tables.values())
     top1 = accuracy["val_top1"]
-    lines = [
+    lines.append(
         f"{results.name}: {len(accuracy)} nets, top-1 from {top1.min():.1%} to {top1.max():.1%}"
-    ]
+    )
     lines.append(
         "Units without a partner above 0.5 in another net (mean of all pairs; the paper's):"
     )

@@ -4,6 +4,8 @@
 IMAGES = {"listing": f"{RESULTS}/images.csv"}
 if not RUN.data.is_folder:
     IMAGES["pixels"] = f"{RESULTS}/images.npz"
+# What is no image in a folder of images.
+LEFT_OUT = {"left_out": f"{RESULTS}/left_out.csv"} if RUN.data.is_folder else {}
 
 
 rule images:
@@ -11,6 +13,7 @@ rule images:
         image_sources(RUN),
     output:
         **IMAGES,
+        **LEFT_OUT,
     log:
         f"{LOGS}/images.log",
     benchmark:

@@ -2,6 +2,9 @@ from _job import run
 
 
 def main(snakemake):
+    import logging
+    import sys
+
     import numpy as np
 
     from convergent.datasets import list_arrays, list_folder
@@ -13,7 +16,11 @@ def main(snakemake):
         with writing(snakemake.output.pixels) as path:
             np.savez(path, pixels=pixels)
     else:
+        # What is left out is told on the terminal too, and again when the run ends.
+        logging.getLogger("convergent.datasets").addHandler(logging.StreamHandler(sys.__stderr__))
         listing = list_folder(params.root, snakemake.threads)
+        with writing(snakemake.output.left_out) as path:
+            listing.attrs["left_out"].to_csv(path, index=False)
     with writing(snakemake.output.listing) as path:
         listing.to_csv(path, index=False)
 

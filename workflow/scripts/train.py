@@ -21,7 +21,8 @@ def main(snakemake):
     data = {key: params.data[key] for key in DECIDING}
     computing = snakemake.threads if device == "cpu" else devices.half_precision(device)
     fixed = [params.seed, data, params.model, params.training, params.code, device, computing]
-    key = digest(*fixed, listing.drop(columns="path").to_csv())
+    # Checksums tell one image from another; identities came later.
+    key = digest(*fixed, listing.drop(columns=["path", "identity"], errors="ignore").to_csv())
     weights, history = training.train(
         lambda: models.build(**options),
         train,
