@@ -23,13 +23,19 @@ TILE = 1024
 RUN = 64
 # Samples that decide whether a unit is shifted.
 PILOT = 1024
+# The squares of a unit may add up to MOST, and must be LEAST or more on average: then no float32
+# product overflows, as none exceeds the sums of squares, and what products lose below 2**-126,
+# the least normal float32, is less than 2**-30 of their sum.
+MOST, LEAST = 2.0**100, 2.0**-96
+FLOAT32, FLOAT64 = np.finfo(np.float32), np.finfo(np.float64)
 
 
 class Moments(NamedTuple):
     """First and second moments of two sets of units over the same samples.
 
     Immutable; start with :meth:`of`, update with :meth:`merge`, read with
-    :meth:`correlation`. Everything is centred, in float64.
+    :meth:`correlation`. Everything is centred, in float64. Within a net both sides are the same
+    units: their means and variances agree to the last bit, and stay so when merged.
 
     Attributes
     ----------
@@ -51,7 +57,7 @@ class Moments(NamedTuple):
     comoment: NDArray[np.float64]
 
     @classmethod
-    @np.errstate(invalid="ignore")  # infinities are refused below, with a message
+    @np.errstate(invalid="ignore", over="ignore")  # infinities are found and dealt with below
     def of(cls, x: NDArray, y: NDArray | None = None, *, device: str = "cpu") -> Moments:
         """Moments of a block of samples.
 
@@ -60,8 +66,8 @@ class Moments(NamedTuple):
         x : ndarray of shape (sample, unit_a)
             Activations, float16, float32 or float64.
         y : ndarray of shape (sample, unit_b), optional
-            Activations of the other net for the same samples. Left out, the moments are
-            those of `x` with itself, from a symmetric product at half the cost.
+            Activations of the other net for the same samples. Left out, or `x` itself, the
+            moments are those within a net, from a symmetric product at half the cost.
         device : str
             For torch, such as ``cuda``; on ``cpu`` NumPy makes the products.
 
@@ -71,52 +77,87 @@ class Moments(NamedTuple):
             If an array is not (sample, unit), the block is empty, or the numbers of
             samples differ.
         FloatingPointError
-            If an activation is NaN or infinite.
+            If an activation is NaN or infinite, or a unit's variance is out of float64's range.
 
         Notes
         -----
         Products are float32, tile by tile, and added up in float64. A unit whose mean in the
         first samples exceeds three standard deviations is shifted by that mean first, else a
         unit with mean/std = 100 would lose four digits. Units are not shifted without need: on
-        ReLU data that would turn exact zeros into one repeated rounded constant.
+        ReLU data that would turn exact zeros into one repeated rounded constant. If the squares
+        of a unit leave float32's range, as of activations of 1e-30 or 1e30, every unit is
+        multiplied by the power of two that brings its largest deviation near 1.
         """
+        same = y is None or y is x
         x = _samples(x, "x")
-        y = x if y is None else _samples(y, "y")
-        if len(x) != len(y):
-            raise ValueError(f"x and y must share their samples: x has {len(x)}, y has {len(y)}")
-        same = y is x
+        y = x if same else _samples(y, "y")
+        count = len(x)
+        if count != len(y):
+            raise ValueError(f"x and y must share their samples: x has {count}, y has {len(y)}")
         shift_x = _pilot_shift(x)
         shift_y = shift_x if same else _pilot_shift(y)
         # NumPy's product is up to four times as fast as torch's on a CPU.
         add_up = _add_up if device == "cpu" else partial(_add_up_on, device)
         sums_x, sums_y, comoment = add_up(x, y, shift_x, shift_y)
-        if not (np.isfinite(sums_x).all() and np.isfinite(sums_y).all()):
-            raise FloatingPointError("activations contain NaN or infinity")
-        count = len(x)
+        in_range = _in_range(x, shift_x, sums_x) and (same or _in_range(y, shift_y, sums_y))
+        if not in_range:
+            x, shift_x, exponent_x = _near_one(x)
+            y, shift_y, exponent_y = (x, shift_x, exponent_x) if same else _near_one(y)
+            sums_x, sums_y, comoment = add_up(x, y, np.zeros(x.shape[1]), np.zeros(y.shape[1]))
         mean_x, var_x = _mean_var(sums_x, count)
         mean_y, var_y = _mean_var(sums_y, count)
         # Products in this order keep what is symmetric so to the last bit.
         comoment -= np.outer(mean_x, mean_y) * count
+        if same:
+            var_x = var_y = np.maximum(comoment.diagonal() / count, 0)
+        if not in_range:
+            mean_x, var_x = _scaled_back(mean_x, var_x, exponent_x, count, "x")
+            mean_y, var_y = _scaled_back(mean_y, var_y, exponent_y, count, "y")
+            comoment = np.ldexp(comoment, np.add.outer(exponent_x, exponent_y))
         return cls(count, mean_x + shift_x, mean_y + shift_y, var_x, var_y, comoment)
 
+    @classmethod
+    def of_correlation(
+        cls,
+        count: int,
+        mean_x: NDArray,
+        mean_y: NDArray,
+        var_x: NDArray,
+        var_y: NDArray,
+        correlation: NDArray,
+    ) -> Moments:
+        """Moments with these correlations: the reverse of :meth:`correlation`.
+
+        For stores: float32 holds correlations of units of any scale, but not their co-moments.
+        """
+        comoment = np.outer(np.sqrt(var_x), np.sqrt(var_y))
+        comoment *= correlation
+        comoment *= count
+        return cls(count, mean_x, mean_y, var_x, var_y, comoment)
+
+    @np.errstate(over="ignore", invalid="ignore")
     def merge(self, other: Moments) -> Moments:
-        """Moments of the union of two disjoint blocks of samples (Chan et al. 1979)."""
+        """Moments of the union of two disjoint blocks of samples (Chan et al. 1979).
+
+        Raises
+        ------
+        FloatingPointError
+            If a unit's variance is out of float64's range.
+        """
         count = self.count + other.count
-        share = other.count / count
-        weight = self.count * share
+        share, rest = other.count / count, self.count / count
         delta_x, delta_y = other.mean_x - self.mean_x, other.mean_y - self.mean_y
         comoment = np.outer(delta_x, delta_y)
-        comoment *= weight
+        comoment *= self.count * share
         comoment += self.comoment
         comoment += other.comoment
-        return Moments(
-            count,
-            self.mean_x + share * delta_x,
-            self.mean_y + share * delta_y,
-            self.var_x + share * (other.var_x - self.var_x + delta_x**2 * (1 - share)),
-            self.var_y + share * (other.var_y - self.var_y + delta_y**2 * (1 - share)),
-            comoment,
-        )
+        # Nothing is subtracted, so that variances keep all digits of those of the parts.
+        var_x = rest * self.var_x + share * other.var_x + share * rest * delta_x**2
+        var_y = rest * self.var_y + share * other.var_y + share * rest * delta_y**2
+        _check_held(var_x, (self.var_x > 0) | (other.var_x > 0) | (delta_x != 0), count, "x")
+        _check_held(var_y, (self.var_y > 0) | (other.var_y > 0) | (delta_y != 0), count, "y")
+        mean_x, mean_y = self.mean_x + share * delta_x, self.mean_y + share * delta_y
+        return Moments(count, mean_x, mean_y, var_x, var_y, comoment)
 
     def part(self, rows: slice, columns: slice) -> Moments:
         """Moments of some units with some others."""
@@ -132,13 +173,28 @@ class Moments(NamedTuple):
     def correlation(self) -> NDArray[np.float64]:
         """Pearson correlation of every pair of units, shape (unit_a, unit_b).
 
-        Dead units (zero variance) correlate 0 with everything, themselves included.
+        Dead units (zero variance) correlate 0 with everything, themselves included. Within a
+        net, live units correlate exactly 1 with themselves.
+
+        Notes
+        -----
+        A unit is known to meet itself on the diagonal by equal means, equal variances, and a
+        co-moment that is `count` times the variance to float32's spacing (1.2e-7). So it is
+        whether the moments were merged, pickled, or stored with float32 co-moments. Other values
+        are not rounded, only clipped.
         """
         scale_x, scale_y = _inverse_std(self.var_x), _inverse_std(self.var_y)
         correlation = np.outer(scale_x, scale_y)
         correlation *= self.comoment
         correlation /= self.count
-        return np.clip(correlation, -1, 1, out=correlation)
+        np.clip(correlation, -1, 1, out=correlation)
+        units = min(correlation.shape)
+        square = self.count * self.var_x[:units]
+        itself = (self.mean_x[:units] == self.mean_y[:units]) & (square > 0)
+        itself &= self.var_x[:units] == self.var_y[:units]
+        itself &= np.abs(self.comoment.diagonal() - square) <= FLOAT32.eps * square
+        correlation[np.diag_indices(units)] = np.where(itself, 1, correlation.diagonal())
+        return correlation
 
 
 def correlation(x: NDArray, y: NDArray) -> NDArray[np.float64]:
@@ -178,7 +234,8 @@ def _pilot_shift(x: NDArray) -> NDArray[np.float64]:
     mean = pilot.mean(axis=0)
     # A value that float32 holds, so that subtracting it from float32 data is exact near it; of
     # a constant unit its own value, so that nothing is left of it.
-    shift = np.where(np.ptp(pilot, axis=0) == 0, pilot[0], mean.astype(np.float32))
+    rounded = mean if x.dtype == np.float64 else mean.astype(np.float32)
+    shift = np.where(np.ptp(pilot, axis=0) == 0, pilot[0], rounded)
     return np.where(np.abs(mean) > 3 * pilot.std(axis=0), shift, 0.0)
 
 
@@ -262,6 +319,19 @@ def _widen(bits, values):
 
 
 @numba.njit(nogil=True, cache=True)
+def _all_equal(x, units, values):
+    """Whether each of these columns holds nothing but its value."""
+    for start in range(0, x.shape[0], RUN):
+        differs = False
+        for i in range(start, min(start + RUN, x.shape[0])):
+            for j in range(units.size):
+                differs |= x[i, units[j]] != values[j]
+        if differs:
+            return False
+    return True
+
+
+@numba.njit(nogil=True, cache=True)
 def _add_sums(tile, total):
     """Add sums and sums of squares of the columns of a tile to `total` (2, unit)."""
     units = tile.shape[1]
@@ -276,6 +346,54 @@ def _add_sums(tile, total):
         for j in range(units):
             total[0, j] += sums[j]
             total[1, j] += squares[j]
+
+
+def _in_range(x: NDArray, shift: NDArray[np.float64], sums: NDArray[np.float64]) -> bool:
+    """Whether the shifted `x` is finite and float32 held the squares of all units that vary."""
+    if not np.isfinite(sums).all():
+        return False
+    if x.dtype == np.float16:  # none are so large, and no two so near each other
+        return True
+    if (sums[1] > MOST).any():
+        return False
+    small = np.flatnonzero(sums[1] < LEAST * len(x))
+    # Nearly always none, or dead units, which are not to cost a second look at all samples. float32
+    # loses no value itself, only its square, so that it shows in the sum or in the pilot.
+    looked_at = x if x.dtype == np.float64 else x[:PILOT]
+    return not sums[0, small].any() and _all_equal(looked_at, small, shift[small])
+
+
+def _near_one(x: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.intc]]:
+    """Deviations of each unit from a shift, over a power of two; the shifts and the exponents."""
+    if not np.isfinite(x).all():
+        raise FloatingPointError("activations contain NaN or infinity")
+    size = np.frexp(np.abs(x).max(axis=0))[1]
+    x = np.ldexp(x.astype(np.float64), -size)
+    shift = _pilot_shift(x)
+    x -= shift
+    spread = np.frexp(np.abs(x).max(axis=0))[1]
+    return np.ldexp(x, -spread).astype(np.float32), np.ldexp(shift, size), size + spread
+
+
+def _scaled_back(
+    mean: NDArray[np.float64], var: NDArray[np.float64], exponent: NDArray, count: int, side: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and variance times the power of two that :func:`_near_one` divided by."""
+    scaled = np.ldexp(var, 2 * exponent)
+    _check_held(scaled, var > 0, count, side)
+    return np.ldexp(mean, exponent), scaled
+
+
+def _check_held(var: NDArray[np.float64], varies: NDArray[np.bool], count: int, side: str) -> None:
+    """Raise if float64 does not hold the variance of a unit that varies, with all digits."""
+    lost = varies & ~((var >= FLOAT64.tiny) & (count * var <= FLOAT64.max))
+    if lost.any():
+        unit = int(lost.argmax())
+        size = "small" if var[unit] < 1 else "large"
+        raise FloatingPointError(
+            f"the variance of unit {unit} of {side} is too {size} for float64; multiply the "
+            "activations by a constant: no correlation changes"
+        )
 
 
 def _mean_var(sums: NDArray[np.float64], count: int) -> tuple[NDArray, NDArray]:
