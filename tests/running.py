@@ -95,3 +95,17 @@ def copy_project(folder):
     labels = np.arange(120) % 3
     pixels = rng.integers(0, 80, size=(120, 16, 16)) + 80 * labels[:, None, None]
     np.savez(folder / "images.npz", images=pixels.astype(np.uint8), labels=labels)
+
+
+def parsed(folder, snakefile=None, overlay=None):
+    """The workflow as Snakemake reads it in a folder, with a configuration on top."""
+    from snakemake.api import SnakemakeApi
+    from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
+
+    with SnakemakeApi(OutputSettings()) as api:
+        return api.workflow(
+            resource_settings=ResourceSettings(cores=2),
+            config_settings=ConfigSettings(config=overlay or {}),
+            snakefile=snakefile or folder / "Snakefile",
+            workdir=folder,
+        )._workflow

@@ -38,6 +38,7 @@ use rule draw_figS5 as figS5 with:
         figure("figS5", MANY_TO_MANY, RUN.pair),
     log:
         f"{LOGS}/figS5/{RUN.pair}.log",
+    localrule: QUICK
 
 
 rule draw_figS9:
@@ -67,6 +68,7 @@ use rule draw_figS9 as figS9 with:
         figure("figS9", MANY_TO_MANY, RUN.pair),
     log:
         f"{LOGS}/figS9/{RUN.pair}.log",
+    localrule: True
 
 
 rule draw_eigenvalues:
@@ -97,6 +99,7 @@ use rule draw_eigenvalues as eigenvalues with:
         figure("eigenvalues", MANY_TO_MANY, RUN.pair),
     log:
         f"{LOGS}/eigenvalues/{RUN.pair}.log",
+    localrule: True
 
 
 rule draw_figS6:
@@ -132,6 +135,7 @@ use rule draw_figS6 as figS6 with:
         figure("figS6", MANY_TO_MANY, RUN.pair),
     log:
         f"{LOGS}/figS6/{RUN.pair}.log",
+    localrule: True
 
 
 use rule draw_figS6 as draw_figS7 with:
@@ -139,6 +143,7 @@ use rule draw_figS6 as draw_figS7 with:
         figure("figS7", MANY_TO_MANY, "{pair}"),
     log:
         f"{LOGS}/figS7/{{pair}}.log",
+    localrule: True
     params:
         pair=pair_of,
         layer=RUN.second_layer,
@@ -152,6 +157,7 @@ use rule draw_figS7 as figS7 with:
         figure("figS7", MANY_TO_MANY, RUN.pair),
     log:
         f"{LOGS}/figS7/{RUN.pair}.log",
+    localrule: True
 
 
 rule draw_figS8:
@@ -184,3 +190,4 @@ use rule draw_figS8 as figS8 with:
         figure("figS8", MANY_TO_MANY, RUN.pair),
     log:
         f"{LOGS}/figS8/{RUN.pair}.log",
+    localrule: True

@@ -45,3 +45,4 @@ use rule measure_agreement as cluster_stability with:
         ),
     log:
         f"{LOGS}/cluster_stability.log",
+    localrule: True

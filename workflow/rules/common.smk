@@ -1,7 +1,7 @@
 # Shared by the other files: the checked configuration, paths, code fingerprints.
 import sys
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, UndefinedError
 from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
@@ -93,6 +93,17 @@ def figure(name, category, pair):
     return [png, f"{path}.pdf"]
 
 
+def params_without_job(rule):
+    """Params of a rule without wildcards, but for those that only one of its jobs can tell."""
+    params = {}
+    for name, value in rule.params.items():
+        try:
+            params[name] = value({}) if callable(value) else value
+        except (AttributeError, KeyError, TypeError):
+            continue  # asks for a wildcard, or for input or output
+    return params
+
+
 def reported():
     """What the rules so far mark for the report, of the configured pair and of all: by file,
     its section, labels and caption."""
@@ -103,16 +114,22 @@ def reported():
         marked = output.flags.get("report")
         if not marked or rule.has_wildcards():
             continue
-        # Those that are functions of wildcards are so of none, too.
-        params = {k: v({}) if callable(v) else v for k, v in rule.params.items()}
+        params = params_without_job(rule)
         layers = params.get("layers", [])
         layer = params.get("layer") or ", ".join(layers)
         name = marked.labels.get("figure") or marked.labels["table"]
         text = (Path(workflow.basedir) / f"workflow/report/{name}.rst").read_text()
+        try:
+            caption = captions.from_string(text).render(snakemake={"params": params})
+        except UndefinedError as error:
+            raise WorkflowError(
+                f"workflow/report/{name}.rst: {error}; a caption can use those params of rule "
+                f"{rule.name} that need no wildcards, input or output: {', '.join(params)}"
+            ) from None
         found[str(output)] = {
             "section": marked.category,
             "labels": marked.labels | ({"layer": layer} if layer else {}),
-            "caption": captions.from_string(text).render(snakemake={"params": params}),
+            "caption": caption,
         }
     return found
 

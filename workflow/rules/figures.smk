@@ -1,5 +1,6 @@
 # Figures redraw from reduced results. A figure of a pair is drawn by two rules: draw_... for any
-# pair, and one by the figure's name for the pair that the configuration chooses.
+# pair, and one by the figure's name for the pair that the configuration chooses. `use rule`
+# takes over everything but `localrule`, so each says again that it runs on the login node.
 PAIR_FIGURES = ["fig1", "fig3", "figS1", "figS3", "matched_information"]
 PAIR_FIGURES += ["fig5", "fig6", "fig7", "sparse_loss"]
 PAIR_FIGURES += ["figS5", "figS6", "figS7", "figS8", "figS9", "eigenvalues"]
@@ -46,6 +47,7 @@ use rule draw_fig1 as fig1 with:
         figure("fig1", ONE_TO_ONE, RUN.pair),
     log:
         f"{LOGS}/fig1/{RUN.pair}.log",
+    localrule: True
 
 
 rule draw_fig3:
@@ -76,6 +78,7 @@ use rule draw_fig3 as fig3 with:
         figure("fig3", ONE_TO_ONE, RUN.pair),
     log:
         f"{LOGS}/fig3/{RUN.pair}.log",
+    localrule: True
 
 
 use rule draw_fig3 as draw_figS3 with:
@@ -83,6 +86,7 @@ use rule draw_fig3 as draw_figS3 with:
         figure("figS3", MORE_MATCHING, "{pair}"),
     log:
         f"{LOGS}/figS3/{{pair}}.log",
+    localrule: True
     params:
         pair=pair_of,
         measure="correlation",
@@ -96,6 +100,7 @@ use rule draw_figS3 as figS3 with:
         figure("figS3", MORE_MATCHING, RUN.pair),
     log:
         f"{LOGS}/figS3/{RUN.pair}.log",
+    localrule: True
 
 
 use rule draw_fig3 as draw_matched_information with:
@@ -103,6 +108,7 @@ use rule draw_fig3 as draw_matched_information with:
         figure("matched_information", ONE_TO_ONE, "{pair}"),
     log:
         f"{LOGS}/matched_information/{{pair}}.log",
+    localrule: True
     params:
         pair=pair_of,
         measure="mutual_information",
@@ -115,6 +121,7 @@ use rule draw_matched_information as matched_information with:
         figure("matched_information", ONE_TO_ONE, RUN.pair),
     log:
         f"{LOGS}/matched_information/{RUN.pair}.log",
+    localrule: True
 
 
 rule draw_figS1:
@@ -143,6 +150,7 @@ use rule draw_figS1 as figS1 with:
         figure("figS1", "Section S.1: activation values", RUN.pair),
     log:
         f"{LOGS}/figS1/{RUN.pair}.log",
+    localrule: True
 
 
 rule fig4:

@@ -34,6 +34,7 @@ use rule draw_fig5 as fig5 with:
         figure("fig5", FEW_TO_ONE, RUN.pair),
     log:
         f"{LOGS}/fig5/{RUN.pair}.log",
+    localrule: QUICK
 
 
 rule draw_fig6:
@@ -65,6 +66,7 @@ use rule draw_fig6 as fig6 with:
         figure("fig6", FEW_TO_ONE, RUN.pair),
     log:
         f"{LOGS}/fig6/{RUN.pair}.log",
+    localrule: QUICK
 
 
 rule draw_fig7:
@@ -97,6 +99,7 @@ use rule draw_fig7 as fig7 with:
         figure("fig7", FEW_TO_ONE, RUN.pair),
     log:
         f"{LOGS}/fig7/{RUN.pair}.log",
+    localrule: QUICK
 
 
 rule draw_sparse_loss:
@@ -126,3 +129,4 @@ use rule draw_sparse_loss as sparse_loss with:
         figure("sparse_loss", FEW_TO_ONE, RUN.pair),
     log:
         f"{LOGS}/sparse_loss/{RUN.pair}.log",
+    localrule: True

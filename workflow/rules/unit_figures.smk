@@ -38,6 +38,7 @@ use rule draw_fig2 as fig2 with:
         figure("fig2", ONE_TO_ONE, RUN.pair),
     log:
         f"{LOGS}/fig2/{RUN.pair}.log",
+    localrule: True
 
 
 use rule draw_fig2 as draw_figS2 with:
@@ -45,6 +46,7 @@ use rule draw_fig2 as draw_figS2 with:
         figure("figS2", MORE_MATCHING, "{pair}"),
     log:
         f"{LOGS}/figS2/{{pair}}.log",
+    localrule: True
     params:
         pair=pair_of,
         measure="correlation",
@@ -57,6 +59,7 @@ use rule draw_figS2 as figS2 with:
         figure("figS2", MORE_MATCHING, RUN.pair),
     log:
         f"{LOGS}/figS2/{RUN.pair}.log",
+    localrule: True
 
 
 use rule draw_fig2 as draw_figS4 with:
@@ -64,6 +67,7 @@ use rule draw_fig2 as draw_figS4 with:
         figure("figS4", MORE_MATCHING, "{pair}"),
     log:
         f"{LOGS}/figS4/{{pair}}.log",
+    localrule: True
     params:
         pair=pair_of,
         measure="mutual_information",
@@ -76,6 +80,7 @@ use rule draw_figS4 as figS4 with:
         figure("figS4", MORE_MATCHING, RUN.pair),
     log:
         f"{LOGS}/figS4/{RUN.pair}.log",
+    localrule: True
 
 
 rule figS11:
@@ -106,6 +111,7 @@ use rule figS11 as figS12 with:
         figure("figS12", MEAN_ACTIVATIONS, "all"),
     log:
         f"{LOGS}/figS12.log",
+    localrule: True
     params:
         nets=list(RUN.nets),
         layer=RUN.second_layer,

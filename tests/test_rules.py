@@ -1,0 +1,69 @@
+"""What the rules say, as Snakemake itself has read them."""
+
+import shutil
+
+import pytest
+import snakemake.api as api
+from running import ROOT, copy_project, parsed
+from snakemake.exceptions import WorkflowError
+
+# Training, recording and every stage of every pair, and the atlas.
+JOBS = {
+    "train", "record", "statistics", "correlation", "mutual_information_within",
+    "mutual_information", "match", "joint_densities", "agreement", "fit_maps", "fit_maps_sgd",
+    "mapping", "hac", "cluster", "units", "atlas",
+}  # fmt: skip
+WITHOUT_STORE = JOBS - {"record", "statistics", "correlation"} | {"observe"}
+# They draw whole matrices.
+MATRICES = {"fig5", "fig6", "fig7", "figS5"}
+MATRICES |= {f"draw_{name}" for name in MATRICES}
+WIDE = {"model": {"fully_connected": [2048, 128]}}
+
+
+@pytest.mark.parametrize(
+    ("overlay", "expected"),
+    [
+        ({}, JOBS),
+        (WIDE, JOBS | MATRICES),
+        ({"activations": {"store": False}}, WITHOUT_STORE),
+        ({"data": {"name": "imagefolder", "root": "images"}}, JOBS | {"images"}),
+    ],
+    ids=["default", "wide", "no store", "image folder"],
+)
+def test_a_cluster_gets_what_is_heavy_and_nothing_else(tmp_path, monkeypatch, overlay, expected):
+    """Figures, tables, the report and targets are made on the login node."""
+    for folder in ("train", "val"):
+        (tmp_path / f"images/{folder}/cat").mkdir(parents=True)
+        for number in range(21):
+            (tmp_path / f"images/{folder}/cat/{number}.png").touch()
+    shutil.copy(ROOT / "config.yaml", tmp_path)
+    monkeypatch.setattr(api.Workflow, "local_exec", False)
+    workflow = parsed(tmp_path, ROOT / "Snakefile", overlay)
+    found = {rule.name for rule in workflow.rules if not workflow.is_local(rule)}
+    assert found == expected
+
+
+def with_params(folder, caption):
+    """The workflow where rule accuracy has params that only a job can tell, and another caption."""
+    copy_project(folder)
+    rules = folder / "workflow/rules/matching.smk"
+    params = "net=lambda wildcards: wildcards.net, file=lambda wildcards, output: output.table"
+    params += ", kind=lambda wildcards: wildcards.get('kind', 'top-1')"
+    text = rules.read_text()
+    assert "        seeds={name" in text
+    rules.write_text(text.replace("        seeds={name", f"        {params}, seeds={{name"))
+    (folder / "workflow/report/accuracy.rst").write_text(caption)
+    return parsed(folder)
+
+
+def test_params_may_be_functions_of_wildcards_where_something_is_reported(tmp_path):
+    workflow = with_params(tmp_path, "{{ snakemake.params.kind }} of {{ snakemake.params.seeds }}")
+    entry = workflow.globals["REPORTED"]["results/tiny/tables/accuracy.csv"]
+    assert entry["caption"] == "top-1 of {'net1': 1, 'net2': 2}"
+
+
+@pytest.mark.parametrize("param", ["net", "file", "nett"])
+def test_a_caption_that_needs_what_only_a_job_can_tell_is_named(tmp_path, param):
+    caption = f"{{{{ snakemake.params.{param} }}}}"
+    with pytest.raises(WorkflowError, match=rf"report/accuracy\.rst: .*'{param}'.*: kind, seeds"):
+        with_params(tmp_path, caption)
