@@ -22,6 +22,15 @@ from convergent.stores import StoreError, save
 
 # Most bytes that the kept blocks of a layer take, as float32.
 BLOCKS_BYTES = 256 * 2**20
+# Arrays of the moments of blocks, and their axes after the block.
+FIELDS = {
+    "count": (),
+    "mean_x": ("unit_a",),
+    "mean_y": ("unit_b",),
+    "var_x": ("unit_a",),
+    "var_y": ("unit_b",),
+    "correlation": ("unit_a", "unit_b"),
+}
 
 
 class Cut(NamedTuple):
@@ -146,38 +155,31 @@ def aligned(several: Sequence[Blocks]) -> list[Blocks]:
     return [blocks.at(edges) for blocks in several]
 
 
-def save_blocks(group: zarr.Group, blocks: Blocks, *, within: bool) -> None:
+def save_blocks(group: zarr.Group, blocks: Blocks) -> None:
     """Write moments of blocks under ``blocks``, one array a field, block axis first.
 
-    Co-moments are float32 (they are centred, so nothing cancels later), the rest float64.
-    `edges` are the rows at which images are cut; the attribute `half` is where the last half
-    begins, `within` says whether the moments are those of a net with itself.
+    Correlations stand for co-moments: in float32 they lose 6e-8 at most, whatever the scale of
+    the units. Means and variances are float64. `edges` are the rows at which images are cut; the
+    attribute `half` is where the last half of the blocks begins.
     """
     target = group.create_group("blocks")
     target.attrs["half"] = blocks.cut.half
-    target.attrs["within"] = within
     save(target, "edges", blocks.cut.edges, ("edge",))
-    axes = {"count": (), "mean_x": ("unit_a",), "mean_y": ("unit_b",)}
-    axes |= {"var_x": ("unit_a",), "var_y": ("unit_b",), "comoment": ("unit_a", "unit_b")}
-    for field, names in axes.items():
-        values = [getattr(moments, field) for moments in blocks.moments]
-        if field == "comoment":
-            values = [value.astype(np.float32) for value in values]
-        save(target, field, np.stack(values), ("block", *names))
+    for name, axes in FIELDS.items():
+        if name == "correlation":
+            values = [m.correlation().astype(np.float32) for m in blocks.moments]
+        else:
+            values = [getattr(m, name) for m in blocks.moments]
+        save(target, name, np.stack(values), ("block", *axes))
 
 
 def load_blocks(group: zarr.Group) -> Blocks:
     """Read back what :func:`save_blocks` wrote, in float64."""
     source = group["blocks"]
-    counts, *rest = (source[field][...] for field in Moments._fields)
+    fields = (source[name][...] for name in FIELDS)
     moments = [
-        Moments(int(count), *(np.asarray(values[i], np.float64) for values in rest))
-        for i, count in enumerate(counts)
+        Moments.of_correlation(int(count), *values) for count, *values in zip(*fields, strict=True)
     ]
-    if source.attrs["within"]:
-        # float32 has rounded the diagonal, which the variances hold in full.
-        for m in moments:
-            np.fill_diagonal(m.comoment, m.var_x * m.count)
     return Blocks(Cut(source["edges"][...], source.attrs["half"]), moments)
 
 

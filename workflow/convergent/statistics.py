@@ -154,7 +154,7 @@ def save_statistics(
     save(group, "std", std, ("unit",))
     save(group, "dead", total.var_x == 0, ("unit",))
     save(group, "correlation", _float32(total.correlation()), ("unit", "unit_b"))
-    save_blocks(group, blocks, within=True)
+    save_blocks(group, blocks)
     codes, edges = discretize(values, binning)
     rough = (std > 0) & (std < 2.0**-20)
     if values.dtype == np.float16 and rough.any():
@@ -224,7 +224,7 @@ def write_correlation(
 def save_correlation(group: zarr.Group, blocks: Blocks) -> None:
     """Write a layer's group of :func:`write_correlation`."""
     save(group, "correlation", _float32(blocks.total().correlation()), ("unit_a", "unit_b"))
-    save_blocks(group, blocks, within=False)
+    save_blocks(group, blocks)
 
 
 def write_mutual_information(
