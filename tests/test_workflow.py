@@ -271,6 +271,7 @@ def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
         ("training={epochs: 11}",
          {"train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
         ("dask={scheduler: processes}", {}),
+        ("layers=[fc7, conv2, conv1, conv5, conv4, conv3, fc6]", {}),
         ("activations={positions: 5}", {"record": 2} | STATISTICS | DOWNSTREAM),
         ("figures={layer: conv2}",
          {"fig1": 1, "fig3": 1, "figS3": 1, "fig6": 1, "fig7": 1, "figS6": 1, "figS7": 1,
