@@ -239,7 +239,11 @@ STATISTICS |= UNITS_SEEN
         ("convergent/pictures.py", "height // 9", "height // 10",
          {k: v for k, v in UNITS_SEEN.items() if k not in ("units", "atlas")}),
         ("convergent/figures.py", "ax.set_yscale", "ax.semilogy() or ax.set_yscale", {"figS10": 1}),
+        # Nets are trained anew for another recipe, not for every edit of what trains them.
         ("convergent/models.py", "float = 1e-4", "float = 2e-4",
+         {"record": 2} | STATISTICS | DOWNSTREAM),
+        ("convergent/training.py", "step % 50 == 0", "step % 60 == 0", {}),
+        ("convergent/recipe.py", 'RECIPE = "', 'RECIPE = "2-',
          {"train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
         ("scripts/fig4.py", "snakemake.params.layers", "[*snakemake.params.layers]", {"fig4": 1}),
         ("atlas/page.js", "Theme: light", "Theme: bright", ATLAS),

@@ -16,6 +16,7 @@ from convergent.config import (
 )
 from convergent.devices import slow_products
 from convergent.fingerprint import FingerprintError, fingerprint
+from convergent.recipe import RECIPE
 from convergent.resources import Work
 
 # Snakemake puts what overlays name first; nets keep the order of config.yaml, and so do pairs.
