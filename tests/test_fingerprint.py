@@ -1,13 +1,10 @@
 """A fingerprint changes with the code that a script reaches, and with nothing else."""
 
 import os
-from pathlib import Path
 
 import pytest
 
-from convergent.fingerprint import fingerprint
-
-ROOT = Path(__file__).parents[1]
+from convergent.fingerprint import PACKAGE, FingerprintError, fingerprint
 
 FILES = {
     "script.py": """
@@ -118,9 +115,265 @@ def test_comments_docstrings_and_unused_code_do_not(project, file, old, new):
     assert fingerprint(project / "script.py", project / "library") == before
 
 
-def test_scripts_import_the_library_in_ways_that_are_followed():
-    """`import convergent.x` and relative imports would not be."""
-    for file in [*ROOT.glob("workflow/scripts/*.py"), *ROOT.glob("workflow/convergent/*.py")]:
-        code = file.read_text()
-        assert "import convergent." not in code, file
-        assert "from ." not in code, file
+# A package with rooms. `build` of nets/models.py is what is reached, however it is imported.
+ROOMS = {
+    "library/__init__.py": """
+START = 1
+""",
+    "library/nets/__init__.py": """
+print("the room of nets")
+""",
+    "library/nets/models.py": """
+from ..running.stores import open_store as opened
+from . import layers
+
+SIZES = [3]
+
+def build():
+    return opened(), layers.relu(), SIZES
+
+def idle():
+    return 1
+""",
+    "library/nets/layers.py": """
+def relu():
+    return 0
+
+def gelu():
+    return 0.5
+""",
+    "library/nets/parts/__init__.py": "",
+    "library/nets/parts/deep.py": """
+from ...running import stores
+from .. import layers
+from ..models import *
+
+def whole():
+    return build()
+""",
+    "library/running/__init__.py": "",
+    "library/running/stores.py": """
+def open_store():
+    return "open"
+
+def closed():
+    return "closed"
+""",
+}
+REACHED = [
+    ("library/nets/models.py", "return opened()", "return -opened()"),
+    ("library/nets/models.py", "SIZES = [3]", "SIZES = [4]"),
+    ("library/nets/layers.py", "return 0\n", "return 7\n"),
+    ("library/running/stores.py", '"open"', '"opened"'),
+    ("library/nets/__init__.py", "the room", "another room"),
+]
+UNUSED = [
+    ("library/nets/models.py", "return 1", "return 11"),
+    ("library/nets/layers.py", "return 0.5", "return 5.5"),
+    ("library/running/stores.py", '"closed"', '"shut"'),
+    ("library/__init__.py", "START = 1", "START = 2"),
+]
+
+
+def rooms(folder, script, files=None):
+    """The package with rooms, changed by `files`, and a script; a function for its fingerprint."""
+    for name, text in {**ROOMS, **(files or {}), "script.py": script}.items():
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_text(text)
+    return lambda: fingerprint(folder / "script.py", folder / "library")
+
+
+def lazily(name):
+    """An `__init__` whose modules have moved, and are imported when they are asked for."""
+    return {
+        "library/__init__.py": f"""
+import importlib
+
+START = 1
+MOVED = {{"models": "{name}"}}
+
+def __getattr__(name):
+    return importlib.import_module(MOVED[name])
+"""
+    }
+
+
+REEXPORT = {"library/__init__.py": "from library.nets import models\nSTART = 1\n"}
+# Also where `import library.models` finds it.
+ALIAS = """
+import sys
+from library.nets import models
+START = 1
+sys.modules["library.models"] = models
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "files"),
+    [
+        ("from library.nets import models\nmodels.build()", {}),
+        ("from library.nets import models as m\nm.build()", {}),
+        ("import library.nets.models\nlibrary.nets.models.build()", {}),
+        ("import library.nets.models as m\nm.build()", {}),
+        ("from library.nets.models import build\nbuild()", {}),
+        ("import library\nimport library.nets.models\nlibrary.nets.models.build()", {}),
+        ("from library import nets\nnets.models.build()", {}),
+        ("from library.nets.models import *\nbuild()", {}),
+        ("from library.nets.parts.deep import whole\nwhole()", {}),
+        ("def f():\n    from library.nets import models\n    return models.build()", {}),
+        ("from importlib import import_module\nimport_module('library.nets.models').build()",
+         {"library/nets/models.py": ROOMS["library/nets/models.py"].split("def idle")[0]}),
+        ("from library import models\nmodels.build()", REEXPORT),
+        ("from library.models import build\nbuild()", {"library/__init__.py": ALIAS}),
+        ("import library.models\nlibrary.models.build()", {"library/__init__.py": ALIAS}),
+        ("from library import models\nmodels.build()", lazily("library.nets.models")),
+        ("from library import models\nmodels.build()", lazily(".nets.models")),
+        ("from library.models import build\nbuild()", lazily("nets.models")),
+        ("from library.nets import build\nbuild()",
+         {"library/nets/__init__.py": "from .models import build\nprint('the room')"}),
+        ("from library.nets import build\nbuild()",
+         {"library/nets/__init__.py": "from .models import *\nprint('the room')"}),
+    ],
+)  # fmt: skip
+def test_imports_are_followed_in_every_form(tmp_path, script, files):
+    found = rooms(tmp_path, script, files)
+    before = found()
+    for file, old, new in REACHED:
+        change(tmp_path, file, old, new)
+        assert found() != before, file
+        change(tmp_path, file, new, old)
+        assert found() == before
+    for file, old, new in UNUSED:
+        if old in (tmp_path / file).read_text():
+            change(tmp_path, file, old, new)
+    assert found() == before
+
+
+@pytest.mark.parametrize(
+    ("script", "files", "message"),
+    [
+        ("from library.nets import model", {}, r"script\.py, line 1: .* import model"),
+        ("from library.nets.models import bild", {}, r"script\.py, line 1: .* import bild"),
+        ("import library.net.models", {}, r"script\.py, line 1: import library.net.models"),
+        ("from library.net import *", {}, r"script\.py.* from library.net import \*"),
+        ("def f():\n    from library import net", {}, r"script\.py, line 2: .* import net"),
+        ("from . import library", {}, r"script\.py, line 1: .* no such package"),
+        ("import importlib\nimportlib.import_module('library.net')", {}, r"line 2: importlib"),
+        ("from library.nets import models\nmodels.build()",
+         {"library/nets/layers.py": "from .model import x\ndef relu(): ..."},
+         r"library/nets/layers\.py, line 1: from \.model import x: there is no such module or"),
+        ("from library.nets import models\nmodels.build()",
+         {"library/running/stores.py": "def open_store(): ...\ndef f():\n from ...x import y"},
+         r"stores\.py, line 3: from \.\.\.x import y: there is no such package in library"),
+        ("from library import models", lazily("library.nets.model"), "from library import models"),
+        ("from library import models", {"library/__init__.py": "from library import models"},
+         r"script\.py, line 1: from library import models"),
+    ],
+)  # fmt: skip
+def test_an_import_that_leads_to_nothing_is_an_error(tmp_path, script, files, message):
+    with pytest.raises(FingerprintError, match=message):
+        rooms(tmp_path, script, files)()
+
+
+def test_an_alias_that_two_functions_import_from_two_places_means_both(tmp_path):
+    code = """
+def one():
+    from library.nets import layers as it
+    return it.relu()
+
+def two():
+    from library.running import stores as it
+    return it.closed()
+"""
+    files = {"library/both.py": code}
+    both = rooms(tmp_path / "both", "from library.both import *\none(), two()", files)
+    only = rooms(tmp_path / "only", "from library.both import one\none()", files)
+    for name, found, counts in (("both", both, [True, True]), ("only", only, [True, False])):
+        changes = [("nets/layers.py", "return 0\n", "return 7\n")]
+        changes += [("running/stores.py", '"closed"', '"shut"')]
+        for (file, old, new), expected in zip(changes, counts, strict=True):
+            before = found()
+            change(tmp_path / name, f"library/{file}", old, new)
+            assert (found() != before) == expected
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "from library.nets import layers\nfor room in [layers]: room.relu()",
+        "from library.nets import layers\ngetattr(layers, 'gelu')()",
+        "from library import nets\nprint(vars(nets))",
+        "from library.registry import found\nfound()",
+    ],
+)
+def test_what_cannot_be_told_name_by_name_counts_whole(tmp_path, script):
+    registry = """
+from importlib import import_module
+
+def found():
+    return [import_module(f"library.nets.{name}") for name in ("layers", "models")]
+"""
+    found = rooms(tmp_path, script, {"library/registry.py": registry})
+    before = found()
+    change(tmp_path, "library/nets/layers.py", "return 0.5", "return 5.5")
+    assert found() != before
+
+
+def test_what_a_decorator_of_the_package_may_enter_in_a_list_counts(tmp_path):
+    """Importing the module is enough; other decorators enter nothing."""
+    files = {
+        "library/listed.py": """
+LIST = []
+def entered(f):
+    LIST.append(f)
+    return f
+""",
+        "library/measures.py": """
+from functools import cache
+from library.listed import entered
+
+@entered
+def cka():
+    return 1
+
+@cache
+def cca():
+    return 2
+""",
+    }
+    script = "import library.measures\nfrom library.listed import LIST\nprint(LIST)"
+    found = rooms(tmp_path, script, files)
+    before = found()
+    change(tmp_path, "library/measures.py", "return 2", "return 22")
+    assert found() == before
+    change(tmp_path, "library/measures.py", "return 1", "return 11")
+    assert found() != before
+
+
+def test_names_that_are_defined_under_a_condition_are_found(tmp_path):
+    files = {
+        "library/fast.py": """
+try:
+    from numba import njit
+except ImportError:
+    def njit(f):
+        return f
+if njit:
+    SPEED = 2
+with open("x") as FILE:
+    pass
+"""
+    }
+    found = rooms(tmp_path, "from library.fast import SPEED, FILE, njit\nprint(SPEED)", files)
+    before = found()
+    change(tmp_path, "library/fast.py", "SPEED = 2", "SPEED = 3")
+    assert found() != before
+
+
+def test_every_import_of_the_library_can_be_followed(tmp_path):
+    """Also of modules that no script reaches yet."""
+    modules = [p.relative_to(PACKAGE).with_suffix("") for p in PACKAGE.rglob("*.py")]
+    names = [".".join(m.parts).removesuffix("__init__").rstrip(".") for m in modules]
+    script = tmp_path / "script.py"
+    script.write_text("\n".join(f"import {f'convergent.{n}'.rstrip('.')}" for n in names))
+    fingerprint(script)

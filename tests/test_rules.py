@@ -67,3 +67,11 @@ def test_a_caption_that_needs_what_only_a_job_can_tell_is_named(tmp_path, param)
     caption = f"{{{{ snakemake.params.{param} }}}}"
     with pytest.raises(WorkflowError, match=rf"report/accuracy\.rst: .*'{param}'.*: kind, seeds"):
         with_params(tmp_path, caption)
+
+
+def test_an_import_that_no_fingerprint_can_follow_is_told_before_anything_runs(tmp_path):
+    copy_project(tmp_path)
+    script = tmp_path / "workflow/scripts/fig4.py"
+    script.write_text("from convergent.nets import model\n" + script.read_text())
+    with pytest.raises(WorkflowError, match=r"fig4\.py, line 1: from convergent.nets import model"):
+        parsed(tmp_path)

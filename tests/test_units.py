@@ -60,9 +60,9 @@ def write_statistics(folder, layers, **options):
     statistics.write_statistics(folder / "a.zarr", folder / "s.zarr", layers, **options)
 
 
-def write(recorded, **options):
+def write(recorded, layers=LAYERS, **options):
     folder, net, images, index, *_ = recorded
-    arguments = (LAYERS, folder / "s.zarr", net, images, index, DATA)
+    arguments = (layers, folder / "s.zarr", net, images, index, DATA)
     options = {"pictures": dict.fromkeys(LAYERS)} | options
     units.write_units(folder / "u.zarr", *arguments, **options)
     return open_store(folder / "u.zarr")
@@ -117,6 +117,12 @@ def test_filters_are_those_of_the_first_convolution(recorded):
         store["conv1/filters"][...], np.round(128 + 127 * weights / largest)
     )
     assert [layer for layer in LAYERS if "filters" in store[layer]] == ["conv1"]
+
+
+def test_filters_are_kept_whatever_the_order_of_the_layers(recorded):
+    store = write(recorded, layers=["conv2", "conv1"], pictures={})
+    assert store["conv1/filters"].shape == (4, 3, 3, 1)
+    assert "filters" not in store["conv2"]
 
 
 def test_only_the_units_asked_for_get_pictures(recorded):

@@ -369,7 +369,7 @@ class Config(Section):
     """The nets by name, in order; every two of them make a pair. In an overlay, null leaves a
     net of config.yaml out."""
     layers: list[str] = LAYERS["alexnet"]
-    """Layers to compare, in order."""
+    """Layers to compare. Results have them in the net's order, however they are listed."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train and record; auto takes a GPU where there is one."""
     results: Annotated[str, StringConstraints(min_length=1)] = "results"
@@ -419,7 +419,8 @@ class Config(Section):
     @property
     def sgd_layers(self) -> list[str]:
         """Layers whose maps are fitted by SGD too: none without a store."""
-        return self.mapping.sgd.layers if self.activations.store else []
+        asked = self.mapping.sgd.layers if self.activations.store else []
+        return [layer for layer in self.layers if layer in asked]
 
     @property
     def folder(self) -> str:
@@ -432,19 +433,34 @@ class Config(Section):
         Parameters
         ----------
         store : path
-            As the run has it, such as ``statistics/<net>.zarr`` or ``pairs/<a>-<b>/hac.zarr``.
+            In the folder of the run: ``<stage>/<net>.zarr``, ``nets/<net>/<stage>.zarr`` or
+            ``pairs/<a>-<b>/<stage>.zarr``.
 
         Returns
         -------
         dict or None
-            What the store keeps as its attribute ``made_by``; None of what is no store of the run.
+            What the store keeps as its attribute ``made_by``; None outside the folder of the run.
+
+        Raises
+        ------
+        ValueError
+            If the run has no such store, which nothing could be told of.
         """
-        kind, owner = Path(store).parts[-3:-1]
-        stage, nets = Path(store).stem, owner.split("-")
-        if kind not in ("nets", "pairs"):
-            stage, nets = owner, [stage]
-        if not set(nets) <= set(self.nets):
+        parts = self._within(store)
+        if parts is None:
             return None
+        match parts:
+            case ("nets" | "pairs", owner, name):
+                stage, nets = Path(name).stem, owner.split("-")
+            case (stage, name):
+                nets = [Path(name).stem]
+            case _:
+                stage, nets = "", []
+        if not nets or not set(nets) <= set(self.nets):
+            raise ValueError(
+                f"{store}: the run {self.run} has no such store; its stores are "
+                "<stage>/<net>.zarr, nets/<net>/<stage>.zarr and pairs/<a>-<b>/<stage>.zarr"
+            )
         blocks = {"activations": {"seed"}, "correlation": {"seed", "blocks"}}
         made_by = {
             "nets": {net: self.nets[net].seed for net in nets},
@@ -467,6 +483,15 @@ class Config(Section):
         if stage == "units":
             made_by["pictures"] = self.pictures
         return made_by
+
+    def _within(self, path: str | Path) -> tuple[str, ...] | None:
+        """Parts of a path below the folder of the run, however both are written."""
+        # As written first: something in the folder may be a link to elsewhere.
+        for whole in (os.path.abspath, os.path.realpath):
+            inner, folder = Path(whole(path)), Path(whole(self.folder))
+            if inner.is_relative_to(folder):
+                return inner.relative_to(folder).parts
+        return None
 
     @property
     def sgd_decays(self) -> list[float]:
@@ -518,6 +543,13 @@ class Config(Section):
         if not isinstance(nets, Mapping):
             return nets
         return {name: net for name, net in nets.items() if net not in (None, "null")}
+
+    @field_validator("layers")
+    @classmethod
+    def _orders(cls, layers: list[str]) -> list[str]:
+        """Bring layers into the order of the net; those that no net has come last."""
+        known = list(itertools.chain(*LAYERS.values()))
+        return sorted(layers, key=lambda name: known.index(name) if name in known else len(known))
 
     @model_validator(mode="after")
     def _agrees(self) -> Config:

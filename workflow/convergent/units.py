@@ -125,10 +125,12 @@ def write_units(
             _write_pictures(
                 group, layer, rows, pictured[layer], fields[layer], net, images, data, device, step
             )
-        weights = _first_filters(net, fields[layers[0]])
-        if weights is not None:
-            names = ("unit", "height", "width", "channel")
-            save(target[layers[0]], "filters", _eight_bit(weights), names)
+        for layer in layers:
+            weights = _first_filters(net, fields[layer])
+            if weights is not None:
+                names = ("unit", "height", "width", "channel")
+                save(target[layer], "filters", _eight_bit(weights), names)
+                break
 
 
 def cut(picture: NDArray[np.uint8], field: ReceptiveField, y: int, x: int) -> NDArray[np.uint8]:

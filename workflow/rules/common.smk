@@ -15,7 +15,8 @@ from convergent.config import (
     load,
 )
 from convergent.devices import slow_products
-from convergent.fingerprint import fingerprint
+from convergent.fingerprint import FingerprintError, fingerprint
+from convergent.recipe import RECIPE
 from convergent.resources import Work
 
 # Snakemake puts what overlays name first; nets keep the order of config.yaml, and so do pairs.
@@ -61,7 +62,10 @@ wildcard_constraints:
 
 def code(script):
     """Fingerprint of a script and the library code that it reaches."""
-    return fingerprint(Path(workflow.basedir) / "workflow/scripts" / script)
+    try:
+        return fingerprint(Path(workflow.basedir) / "workflow/scripts" / script)
+    except FingerprintError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def asks(stage):

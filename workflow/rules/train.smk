@@ -60,7 +60,8 @@ rule train:
         # Workers decide nothing; the script has one for each thread but its own.
         training=RUN.training.model_dump(exclude={"workers"}),
         device=RUN.device,
-        code=code("train.py"),
+        # Not a fingerprint: nets are trained anew where their weights would change, and only there.
+        code=RECIPE,
         checkpoints=f"{RESULTS}/nets/{{net}}/checkpoints",
     message:
         "Training {wildcards.net} from seed {params.seed}"

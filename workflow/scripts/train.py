@@ -1,14 +1,12 @@
 from _job import device_of, run
 
-DECIDING = ["size", "mean", "std", "train_transform", "validation_transform"]
-
 
 def main(snakemake):
     import pandas as pd
     import torch
 
-    from convergent import datasets, devices, models, training
-    from convergent.stores import digest, writing
+    from convergent import datasets, models, recipe, training
+    from convergent.stores import writing
 
     params = snakemake.params
     torch.set_num_threads(snakemake.threads)
@@ -17,12 +15,15 @@ def main(snakemake):
     listing = pd.read_csv(snakemake.input.listing, dtype={"class": str, "path": str})
     train, validation = datasets.load(listing, source, params.data)
     options = models.options(params.model, params.data, classes=listing["label"].nunique())
-    # All that decides the weights, so that a checkpoint serves this training and no other.
-    data = {key: params.data[key] for key in DECIDING}
-    computing = snakemake.threads if device == "cpu" else devices.half_precision(device)
-    fixed = [params.seed, data, params.model, params.training, params.code, device, computing]
-    # Checksums tell one image from another; identities came later.
-    key = digest(*fixed, listing.drop(columns=["path", "identity"], errors="ignore").to_csv())
+    key = recipe.checkpoint_key(
+        listing,
+        seed=params.seed,
+        data=params.data,
+        model=params.model,
+        training=params.training,
+        device=device,
+        threads=snakemake.threads,
+    )
     weights, history = training.train(
         lambda: models.build(**options),
         train,
