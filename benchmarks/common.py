@@ -9,13 +9,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from convergent.devices import cores
+
 # Set to an older processor it halves the speed of NumPy's products: benchmarks do without it, and
 # begin anew, as NumPy may have read it already.
 CORETYPE = os.environ.pop("OPENBLAS_CORETYPE", None)
 if CORETYPE is not None:
     print(f"OPENBLAS_CORETYPE was {CORETYPE}, and is left out", flush=True)
     os.execv(sys.executable, [sys.executable, *sys.argv])
-THREADS = len(os.sched_getaffinity(0))
+THREADS = cores()
 
 
 def header() -> None:
@@ -46,13 +48,12 @@ def median_ratio(a: Sequence[float], b: Sequence[float]) -> float:
 
 def peak_of(code: str) -> int:
     """Peak memory in MB of a process of its own that runs `code` beside the benchmarks."""
-    # Not ru_maxrss, which a child inherits from the process that made it.
-    status = "print(open('/proc/self/status').read())"
+    peak = "from convergent.devices import peak_memory; print('peak', peak_memory())"
     output = subprocess.run(
-        [sys.executable, "-c", f"{code}\n{status}"],
+        [sys.executable, "-c", f"{code}\n{peak}"],
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    return int(re.search(r"VmHWM:\s+(\d+)", output)[1]) // 1024
+    return int(re.search(r"peak (\d+)", output)[1]) // 2**20

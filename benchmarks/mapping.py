@@ -9,7 +9,6 @@ them and scaled; runs are interleaved, figures are medians.
 
 import argparse
 import os
-import re
 import statistics
 import time
 import warnings
@@ -24,11 +23,12 @@ from sklearn.linear_model import lasso_path as lasso_path_of_scikit_learn
 from sklearn.linear_model._cd_fast import enet_coordinate_descent_gram
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from convergent.devices import cores, peak_memory
 from convergent.mapping import lasso_path, sgd
 from convergent.mapping_layers import _second_moments
 from convergent.stores import open_store
 
-THREADS = len(os.sched_getaffinity(0))
+THREADS = cores()
 TOLERANCE, STEPS, SAMPLES = 1e-6, 12, 20_000
 SPECTRA = {"not": 0.0, "weakly": 0.3, "strongly": 1.0, "very strongly": 2.0}
 
@@ -113,7 +113,7 @@ def wide(units: int) -> None:
     weights, gaps = lasso_path(gram, cross, alphas)
     taken = time.perf_counter() - start
     used = np.count_nonzero(weights, axis=2).mean(axis=1)
-    peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 2**20
+    peak = peak_memory() / 2**30
     print(
         f"{units} units, six decays, {used[0]:.1f} to {used[-2]:.0f} weights per unit and least "
         f"squares, gap {gaps.max():.1e}: {taken:.0f} s, peak {peak:.1f} GB",

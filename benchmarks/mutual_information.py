@@ -9,10 +9,8 @@ is what bare increments at random places of a histogram would take on as many co
 
 import argparse
 import os
-import re
 import statistics
 import time
-from pathlib import Path
 
 os.environ.pop("OPENBLAS_CORETYPE", None)
 
@@ -20,10 +18,11 @@ import numba
 import numpy as np
 from sklearn.metrics import mutual_info_score
 
+from convergent.devices import cores, peak_memory
 from convergent.mutual_information import discretize, mutual_information
 
 SAMPLES, ACTIVE = 60_000, 0.28
-THREADS = len(os.sched_getaffinity(0))
+THREADS = cores()
 
 
 def activations(units: int) -> np.ndarray:
@@ -113,7 +112,7 @@ def wide(units: int) -> None:
     discretised = time.perf_counter()
     mutual_information(codes, codes.copy(), threads=THREADS)
     end = time.perf_counter()
-    peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 2**20
+    peak = peak_memory() / 2**30
     print(
         f"{units} x {units} units, {(codes > 0).mean():.0%} active: discretised in "
         f"{discretised - start:.0f} s, all pairs in {end - discretised:.0f} s, peak {peak:.1f} GB"

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import Lasso
 
+from convergent import mapping
 from convergent.mapping import lasso_path, loss, relative_gap, sgd
 
 ALPHAS = [0.3, 0.1, 0.03, 0.01, 0.003]
@@ -194,6 +195,117 @@ def test_more_sources_than_samples_are_certified_near_interpolation(alphas):
     for step, alpha in enumerate(alphas):
         gap = [dual_gap(x, y[:, t], weights[step, t], alpha) for t in range(6)]
         assert max(gap) <= 1e-5
+
+
+def hard(name, samples=300, sources=40, targets=6):
+    """Sources that are hard to tell apart, targets that depend on them, and the scale of both."""
+    rng = np.random.default_rng(8)
+    x, _ = correlated(samples, sources)
+    factors, noise = rng.normal(size=(samples, 3)), rng.normal(size=(samples, sources))
+    spread, few = rng.normal(size=(3, sources)), rng.normal(size=(2, 12, 2 * sources))
+    x, scale = {
+        "duplicated": (np.concatenate([x, x, -x], axis=1), 1),
+        "collinear": (np.repeat(x[:, :1], 2 * sources, axis=1) * np.resize([1, -1, -1], 80), 1),
+        "singular": (factors @ spread, 1),
+        "condition 1e10": (factors @ spread + 1e-5 * noise, 1),
+        "ever more alike": (x[:, :1] + np.geomspace(1, 1e-7, sources) * noise, 1),
+        "more sources than samples": (few[0], 1),
+        "tiny": (x, 1e-12),
+        "tiny and singular": (np.concatenate([x, x], axis=1), 1e-6),
+    }[name]
+    x = standardize(x)
+    y = x @ (rng.normal(size=(x.shape[1], targets)) * (rng.random((x.shape[1], targets)) < 0.1))
+    return x, standardize(y + rng.normal(size=y.shape)), scale
+
+
+HARD = ["duplicated", "collinear", "singular", "condition 1e10", "ever more alike",
+        "more sources than samples", "tiny", "tiny and singular"]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("name", HARD)
+def test_hard_problems_end_certified_and_no_worse_than_scikit_learn(name, dtype):
+    """In float32 rounding alone gives matrices of less than full rank eigenvalues of -1e-7."""
+    x, y, scale = hard(name)
+    gram, cross = (m.astype(dtype) for m in grams(scale * x, y))
+    alphas = np.array([*ALPHAS, 3e-4])
+    weights, gaps = lasso_path(gram, cross, scale * alphas)
+    assert gaps.max() <= 1e-6
+    for step, alpha in enumerate(alphas):
+        for target, w in enumerate(scale * weights[step]):
+            model = Lasso(alpha=alpha, fit_intercept=False, tol=1e-8, max_iter=5000)
+            best = model.fit(x, y[:, target]).coef_
+            value, least = (
+                ((y[:, target] - x @ v) ** 2).mean() / 2 + alpha * np.abs(v).sum()
+                for v in (w, best)
+            )
+            # Correlations in float32 are off by 6e-8, and so much is the objective for each weight.
+            rounding = 0 if dtype == np.float64 else 6e-8 * (1 + np.abs(w).sum()) ** 2
+            assert value <= least * (1 + 2e-6) + rounding
+
+
+@pytest.mark.parametrize("least", [-1e-7, -1e-6])
+def test_a_matrix_that_rounding_made_indefinite_ends_certified(least):
+    """Planted: 20 directions of eigenvalue `least`, as errors of that size may leave them."""
+    x, y = correlated()
+    gram, cross = grams(x, y)
+    twice = np.kron(np.ones((2, 2)), gram)
+    values, vectors = np.linalg.eigh(twice)
+    assert (values < 1e-12).sum() == 30
+    values[:20] = least
+    indefinite = (vectors * values) @ vectors.T
+    weights, gaps = lasso_path(indefinite, np.concatenate([cross, cross]), ALPHAS)
+    assert gaps.max() <= 1e-6
+    for step, alpha in enumerate(ALPHAS):
+        for target, w in enumerate(weights[step]):
+            model = Lasso(alpha=alpha, fit_intercept=False, tol=1e-10, max_iter=100_000)
+            best = objective(gram, cross[:, target], model.fit(x, y[:, target]).coef_, alpha)
+            value = objective(twice, np.concatenate([cross, cross])[:, target], w, alpha)
+            assert value <= best * (1 + 2e-6) - least * w @ w
+
+
+@pytest.mark.parametrize("name", ["plain", *HARD])
+def test_coordinate_descent_alone_comes_to_the_same(monkeypatch, name):
+    """Where working sets and Newton steps come to a halt, here at once."""
+    x, y, scale = hard(name) if name != "plain" else (*correlated(), 1)
+    gram, cross = grams(scale * x, y)
+    alphas = scale * np.array(ALPHAS)
+    weights, gaps = lasso_path(gram, cross, alphas)
+    monkeypatch.setattr(mapping, "ROUNDS", 0)
+    alone, gaps_alone = lasso_path(gram, cross, alphas)
+    best, found = (
+        loss(w, gram, cross) + alphas[:, None] * np.abs(w).sum(axis=2) for w in (weights, alone)
+    )
+    # Where weight moves from unit to unit it takes more sweeps than there are.
+    assert gaps_alone.max() <= (1e-4 if name == "more sources than samples" else 1e-6)
+    assert (found - best <= gaps_alone * found + 1e-15).all()
+    assert (best - found <= gaps * best + 1e-15).all()
+
+
+def test_coordinate_descent_that_does_not_end_is_given_up_with_its_gap(monkeypatch):
+    x, y = correlated()
+    monkeypatch.setattr(mapping, "ROUNDS", 0)
+    with pytest.warns(RuntimeWarning, match=r"\d+ of 100 fits have a relative duality gap above 0"):
+        weights, gaps = lasso_path(*grams(x, y), ALPHAS, gap=0)
+    for step, alpha in enumerate(ALPHAS):
+        found = [dual_gap(x, y[:, t], weights[step, t], alpha) for t in range(20)]
+        np.testing.assert_allclose(gaps[step], found, atol=1e-12)
+
+
+def test_a_newton_step_without_a_ridge_that_helps_is_none():
+    indefinite = np.array([[1e-12, 1e-2], [1e-2, 1e-12]])
+    direction = mapping._newton_direction(indefinite, np.arange(2), np.ones(2))
+    np.testing.assert_array_equal(direction, 0)
+
+
+def test_least_squares_of_tiny_sources_is_not_taken_for_rounding():
+    x, y = correlated()
+    gram, cross = grams(x, y)
+    expected, _ = lasso_path(gram, cross, [0])
+    weights, gaps = lasso_path(1e-24 * gram, 1e-12 * cross, [0])
+    np.testing.assert_allclose(1e-12 * weights, expected, rtol=1e-6)
+    assert gaps.max() <= 1e-6
 
 
 def test_a_gap_that_cannot_be_reached_is_told():

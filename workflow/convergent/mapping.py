@@ -6,7 +6,6 @@ correlations. Every fit comes with its duality gap: a proof of how far from the 
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Sequence
 
@@ -18,6 +17,8 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, eigh
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
+from convergent.devices import cores
+
 # Targets of one task.
 BLOCK = 16
 # Correlations are good to this; eigenvalues of a Gram matrix of s units below ACCURACY * sqrt(s),
@@ -27,9 +28,14 @@ ACCURACY = 1e-6
 SWEEPS = 6
 # Least number of units by which a working set may grow.
 GROWTH = 32
-# Rounds in which the gap does not fall to this share, over working sets and within one, after
-# which a fit is given up.
-PATIENCE, PROGRESS = 10, 0.9
+# Rounds in a row in which the gap does not fall to this share, after which a way to solve is given
+# up; and its rounds in all, at most.
+PATIENCE, PROGRESS, ROUNDS = 10, 0.9, 1000
+# Ridges that a Newton step tries, each a hundred times the one before.
+RIDGES = 8
+# Where these ways end short of the gap: sweeps over all sources between two looks at it, looks at
+# most, and the share of the largest weight below which a change is rounding.
+LAST_SWEEPS, LOOKS, STILL = 100, 100, 1e-14
 # Least ratio of two penalties in a row, and the gap of those in between.
 LONGEST_STEP, ROUGH = 0.2, 1e-2
 # Below this an objective is rounding, and a gap relative to it would say nothing.
@@ -90,10 +96,12 @@ def lasso_path(
     -----
     Coordinate descent on a working set of sources, with Newton steps on the support where it
     does not converge in a few sweeps; sources that violate optimality join the set until the
-    gap over all sources is reached. Duplicated sources share their weight in any proportion.
+    gap over all sources is reached. Should that come to a halt, plain coordinate descent over all
+    sources goes on from there. The number of steps of each is bounded. Duplicated sources share
+    their weight in any proportion.
     """
     gram, cross, alphas = _checked(gram, cross, alphas)
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or cores()
     targets = np.ascontiguousarray(cross.T)
     weights = np.zeros((len(alphas), *targets.shape))
     gaps = np.zeros(weights.shape[:2])
@@ -102,7 +110,9 @@ def lasso_path(
 
     def task(start: int) -> None:
         rows = slice(start, start + BLOCK)
-        weights[path, rows], gaps[path, rows] = _paths(gram, targets[rows], alphas[path], gap)
+        weights[path, rows], gaps[path, rows] = _paths(
+            gram, targets[rows], alphas[path], float(gap), ROUNDS
+        )
 
     if len(path):
         with threadpool_limits(1, user_api="blas"):
@@ -259,7 +269,7 @@ def _checked(
 
 def _rank_threshold(gram: NDArray) -> float:
     """Eigenvalues of a Gram matrix of correlations that are below this count as zero."""
-    return ACCURACY * np.sqrt(len(gram)) * max(1.0, gram.diagonal().max())
+    return ACCURACY * np.sqrt(len(gram)) * (np.abs(gram).max() or 1.0)
 
 
 def _least_squares(gram: NDArray, targets: NDArray) -> tuple[NDArray, NDArray]:
@@ -347,12 +357,26 @@ def _sweep(gram, w, q, alpha):
 
 
 @numba.njit(nogil=True, cache=True)
+def _residual(gram, r, w, q):
+    """Make `q` = r - Cw from the start, so that errors do not add up."""
+    q[:] = r
+    for i in np.flatnonzero(w):
+        _subtract(q, gram[i], w[i])
+
+
+@numba.njit(nogil=True, cache=True)
 def _newton_direction(gram, support, b):
-    """Solution of the support's equations; a ridge above rounding keeps duplicates apart."""
+    """Solution of the support's equations; a ridge above rounding keeps duplicates apart.
+
+    No step at all where `gram` is so far from positive semi-definite that no ridge helps.
+    """
     k = support.size
     h = np.empty((k, k))
-    ridge = 1e-10
-    while True:
+    largest = 0.0
+    for i in support:
+        largest = max(largest, gram[i, i])
+    ridge = 1e-10 * largest
+    for _ in range(RIDGES):
         for i in range(k):
             row = gram[support[i]]
             for j in range(k):
@@ -366,6 +390,8 @@ def _newton_direction(gram, support, b):
         if ok:
             break
         ridge *= 100
+    if not ok:
+        return np.zeros(k)
     d = b.copy()
     for i in range(k):
         d[i] = (d[i] - _dot(lower[i, :i], d[:i])) / lower[i, i]
@@ -415,10 +441,10 @@ def _newton(gram, w, q, alpha):
 
 
 @numba.njit(nogil=True, cache=True)
-def _solve(gram, r, w, q, alpha, tolerance):
+def _solve(gram, r, w, q, alpha, tolerance, rounds):
     """Minimise over a working set, in place."""
     least, idle = np.inf, 0
-    while idle < PATIENCE:
+    for _ in range(rounds):
         for newton in (False, True):
             if newton:
                 # Supports of more units than the rank of `gram` shrink one unit at a time.
@@ -432,6 +458,8 @@ def _solve(gram, r, w, q, alpha, tolerance):
                 return
         idle = 0 if gap < PROGRESS * least else idle + 1
         least = min(gap, least)
+        if idle == PATIENCE:
+            return
 
 
 @numba.njit(nogil=True, cache=True)
@@ -442,20 +470,25 @@ def _working_set(w, q, alpha):
     threshold = 0.0
     if np.count_nonzero(violation > 0) > limit:
         threshold = np.partition(violation, w.size - limit - 1)[w.size - limit - 1]
-    return np.flatnonzero((w != 0) | (violation > max(threshold, 0.0)))
+    chosen = (w != 0) | (violation > threshold)
+    if threshold > 0:
+        # Duplicates violate it equally: as many of them as there is room for.
+        equal = np.flatnonzero(violation == threshold)
+        chosen[equal[: limit - np.count_nonzero(violation > threshold)]] = True
+    return np.flatnonzero(chosen)
 
 
 @numba.njit(nogil=True, cache=True)
-def _fit(gram, r, w, q, alpha, tolerance):
+def _by_working_sets(gram, r, w, q, alpha, tolerance, rounds):
     """Minimise over all sources, in place, working set by working set; returns the gap."""
+    gap, objective = _gap(w, r, q, alpha)
+    bound = gap / max(objective, FLOOR)
     least, idle = np.inf, 0
-    while True:
-        gap, objective = _gap(w, r, q, alpha)
-        bound = gap / max(objective, FLOOR)
+    for _ in range(rounds):
         idle = 0 if bound < PROGRESS * least else idle + 1
         least = min(bound, least)
         if bound <= tolerance or idle == PATIENCE:
-            return bound
+            break
         members = _working_set(w, q, alpha)
         inner = np.empty((members.size, members.size))
         for i in range(members.size):
@@ -463,17 +496,44 @@ def _fit(gram, r, w, q, alpha, tolerance):
             for j in range(members.size):
                 inner[i, j] = row[members[j]]
         part, rest = w[members], q[members]
-        _solve(inner, r[members], part, rest, alpha, 0.3 * max(tolerance, bound))
+        _solve(inner, r[members], part, rest, alpha, 0.3 * max(tolerance, bound), rounds)
         w[members] = part
-        # From the start, so that errors do not add up and the next gap is independent.
-        q[:] = r
-        for i in range(members.size):
-            if part[i] != 0:
-                _subtract(q, gram[members[i]], part[i])
+        _residual(gram, r, w, q)
+        gap, objective = _gap(w, r, q, alpha)
+        bound = gap / max(objective, FLOOR)
+    return bound
 
 
 @numba.njit(nogil=True, cache=True)
-def _paths(gram, targets, alphas, tolerance):
+def _by_sweeps(gram, r, w, q, alpha, tolerance):
+    """Minimise over all sources, in place, by coordinate descent alone; returns the gap."""
+    gap, objective = _gap(w, r, q, alpha)
+    best, kept = gap / max(objective, FLOOR), w.copy()
+    for _ in range(LOOKS):
+        before = w.copy()
+        for _ in range(LAST_SWEEPS):
+            _sweep(gram, w, q, alpha)
+        _residual(gram, r, w, q)
+        gap, objective = _gap(w, r, q, alpha)
+        bound = gap / max(objective, FLOOR)
+        if bound < best:
+            best, kept = bound, w.copy()
+        if best <= tolerance or np.abs(w - before).max() <= STILL * np.abs(w).max():
+            break
+    w[:] = kept
+    _residual(gram, r, w, q)
+    return best
+
+
+@numba.njit(nogil=True, cache=True)
+def _fit(gram, r, w, q, alpha, tolerance, rounds):
+    """Minimise over all sources, in place; returns the gap that was reached."""
+    bound = _by_working_sets(gram, r, w, q, alpha, tolerance, rounds)
+    return bound if bound <= tolerance else _by_sweeps(gram, r, w, q, alpha, tolerance)
+
+
+@numba.njit(nogil=True, cache=True)
+def _paths(gram, targets, alphas, tolerance, rounds):
     """Weights (alpha, target, source) and gaps of some targets, for decreasing penalties."""
     weights = np.zeros((alphas.size, targets.shape[0], gram.shape[0]))
     gaps = np.empty((alphas.size, targets.shape[0]))
@@ -484,8 +544,8 @@ def _paths(gram, targets, alphas, tolerance):
             # Far below the last penalty: by way of others, so that no support outgrows the rank.
             level = LONGEST_STEP * np.abs(q).max()
             while level > alphas[step]:
-                _fit(gram, r, w, q, level, ROUGH)
+                _fit(gram, r, w, q, level, ROUGH, rounds)
                 level *= LONGEST_STEP
-            gaps[step, target] = _fit(gram, r, w, q, alphas[step], tolerance)
+            gaps[step, target] = _fit(gram, r, w, q, alphas[step], tolerance, rounds)
             weights[step, target] = w
     return weights, gaps

@@ -18,7 +18,7 @@ for variable in ("NUMBA_CACHE_DIR", "MPLCONFIGDIR", "DASK_CONFIG"):
 def run(main, snakemake):
     """Call ``main(snakemake)`` with everything it says in the rule's log."""
     from convergent import ConvergentError
-    from convergent.devices import cores
+    from convergent.devices import cores, peak_memory
     from convergent.stores import alone
 
     # Where Snakemake was promised more cores than there are.
@@ -35,7 +35,7 @@ def run(main, snakemake):
         try:
             know(snakemake)
             main(snakemake)
-            logging.info("done; at most %s of memory", peak_memory())
+            logging.info("done; at most %s of memory", f"{peak_memory() // 1024} kB")
         except ConvergentError as error:
             log.write(f"error: {error}\n")
             raise SystemExit(1) from None
@@ -82,10 +82,3 @@ def know(snakemake):
         lists=snakemake.rule == "images",
     )
     logging.info("code %s, %s", kept["code"], provenance.versions())
-
-
-def peak_memory():
-    """Of this process, which Snakemake's benchmarks sample too seldom to see."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((line.split(maxsplit=1)[1] for line in lines if "VmHWM" in line), "unknown")
