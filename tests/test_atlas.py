@@ -77,13 +77,19 @@ def test_matches_are_those_of_the_table(run):
     facts = atlas.read(run / "atlas/data/fc6/net2-net3.js")
     table = pd.read_csv(run / "pairs/net2-net3/matching.csv").query("layer == 'fc6'")
     rows = table.query("measure == 'correlation' and method == 'semi' and direction == 'ba'")
-    np.testing.assert_array_equal(facts["correlation/b/semi"], rows["partner"])
-    np.testing.assert_allclose(facts["correlation/b/semi_value"], rows["value"], rtol=1e-5)
+    # Unit 0 is dead in both nets.
+    np.testing.assert_array_equal(facts["correlation/b/semi"], [-1, *rows["partner"]])
+    np.testing.assert_allclose(facts["correlation/b/semi_value"], [0, *rows["value"]], rtol=1e-5)
     forth, back = facts["correlation/a/matching"], facts["correlation/b/matching"]
-    np.testing.assert_array_equal(back[forth], np.arange(LAYERS["fc6"]))
+    assert forth[0] == back[0] == -1
+    np.testing.assert_array_equal(back[forth[1:]], np.arange(1, LAYERS["fc6"]))
     np.testing.assert_array_equal(
-        facts["correlation/b/matching_value"][forth], facts["correlation/a/matching_value"]
+        facts["correlation/b/matching_value"][forth[1:]], facts["correlation/a/matching_value"][1:]
     )
+    for side in "ab":
+        np.testing.assert_array_equal(
+            facts[f"correlation/{side}/completed"], [0, *facts[f"correlation/{side}/matching"][1:]]
+        )
 
 
 def test_units_left_over_have_no_partner_of_their_own():
@@ -365,7 +371,8 @@ def test_filters_and_sorting_are_in_the_address(page):
     page.open("#layer=fc6&a=net1&b=net2&view=units&filter=unmatched&sort=semi")
     facts = atlas.read(page.folder / "data/fc6/net1-net2.js")
     values = facts["correlation/a/semi_value"]
-    unmatched = np.flatnonzero(values < 0.5)
+    live = atlas.read(page.folder / "data/fc6/net1.js")["dead"] == 0
+    unmatched = np.flatnonzero(live & (values < 0.5))
     assert 50 > len(unmatched) > 5
     assert page.text("#count") == f"{len(unmatched)} of 130 units"
     rows = "return [...document.querySelectorAll('#units tbody tr')].map(r => +r.dataset.unit)"

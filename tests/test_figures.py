@@ -1,5 +1,7 @@
 """Figures show the numbers that they are given."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,6 +51,19 @@ def test_fig1_shows_units_without_partner_last(rng):
     np.testing.assert_array_equal(shown[:, :3], similarity[:, partner])
 
 
+def test_fig1_puts_units_left_over_where_a_partner_is_missing(rng):
+    similarity = rng.uniform(0.1, 1, size=(5, 6))
+    similarity[1], similarity[:, 3] = 0, 0
+    partner = matching(similarity)
+    figure = figures.correlation_matrices(
+        np.eye(5), np.eye(6), similarity, partner, ["net1", "net2"], "conv1"
+    )
+    shown = figure.axes[3].images[0].get_array().data
+    paired = np.flatnonzero(partner >= 0)
+    np.testing.assert_array_equal(np.diag(shown)[paired], similarity[paired, partner[paired]])
+    np.testing.assert_array_equal(np.sort(shown, axis=1), np.sort(similarity, axis=1))
+
+
 def test_fig3_sorts_units_by_their_semi_matching(matches):
     figure = figures.matched_values(matches, ["conv1"], ["net1", "net2"])
     semi, one_to_one = figure.axes[0].lines
@@ -61,6 +76,24 @@ def test_fig3_sorts_units_by_their_semi_matching(matches):
     order = values["semi"].sort_values(ascending=False, kind="stable").index
     np.testing.assert_array_equal(semi.get_ydata(), values["semi"][order])
     np.testing.assert_array_equal(one_to_one.get_ydata(), values["matching"][order])
+
+
+@pytest.mark.parametrize("measure", ["correlation", "mutual_information"])
+def test_fig3_shows_live_units_and_the_partners_that_they_have(measure):
+    # Unit 0 is dead; unit 1 has no partner of its own.
+    similarity = np.array([[0, 0, 0], [0.8, -0.9, 0], [0.9, -0.9, 0]])
+    if measure == "mutual_information":
+        similarity = np.maximum(similarity, 0)
+    matches = pd.concat([
+        match_table(similarity, "conv1", measure),
+        match_table(0 * similarity, "conv2", measure),
+    ])  # fmt: skip
+    figure = figures.matched_values(matches, ["conv1", "conv2"], ["a", "b"], measure)
+    semi, one_to_one = figure.axes[0].lines
+    np.testing.assert_array_equal(semi.get_ydata(), [0.9, 0.8])
+    np.testing.assert_array_equal(one_to_one.get_ydata(), [0.9, np.nan])
+    assert all(not len(line.get_ydata()) for line in figure.axes[1].lines)
+    figure.savefig(io.BytesIO())
 
 
 def test_fig_s3_has_a_panel_for_each_layer(matches):
@@ -81,6 +114,17 @@ def test_fig4_bars_are_means_over_pairs(rng):
     heights = [bar.get_height() for bar in ax.patches]
     np.testing.assert_allclose(heights[:3], semi)
     assert all(a >= b for a, b in zip(heights[:3], heights[3:], strict=True))
+
+
+def test_fig4_counts_live_units_only():
+    similarity = np.zeros((4, 4))
+    similarity[:3, 1:3] = [[0.9, -0.9], [0.8, -0.9], [0.7, -0.9]]
+    tables = {"a-b": match_table(similarity, "conv1", "correlation")}
+    ax = figures.mean_by_layer(tables, ["conv1", "conv2"]).axes[0]
+    # Three live units of a; of b two, one of which has no partner.
+    np.testing.assert_allclose(
+        [bar.get_height() for bar in ax.patches], [0.8, np.nan, 0.45, np.nan]
+    )
 
 
 def test_fig_s10_sorts_and_counts_silent_units():

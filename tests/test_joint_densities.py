@@ -47,3 +47,7 @@ def test_densities_count_the_stored_activations(rng, tmp_path, monkeypatch):
         assert nats == information[tuple(units)]
         assert value in (0.9, 0.2)
     assert open_store(tmp_path / "j").attrs["layers"] == ["conv1"]
+
+
+def test_a_layer_whose_units_are_all_dead_is_left_out():
+    assert list(joint_densities.shown_pairs(matches([]), ["conv1", "conv2"])) == ["conv2"]

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 from convergent import mapping_figures as figures
 from convergent.clustering import hac, leaf_order, shared_subspaces, spans
-from convergent.matching import matching
 from convergent.pictures import PICTURE
 
 NETS = ("net1", "net2")
@@ -69,9 +69,17 @@ def test_fig6_permutes_the_most_predictive_units_to_the_diagonal(weights, shape)
     assert permuted.shape == weights.shape
     np.testing.assert_array_equal(np.sort(permuted, axis=1), np.sort(weights, axis=1))
     if shape[0] <= shape[1]:
-        partner = matching(weights)
-        best = weights[np.arange(shape[0]), partner]
-        np.testing.assert_array_equal(np.diag(permuted), best)
+        best = weights[linear_sum_assignment(weights, maximize=True)].sum()
+        assert np.trace(permuted) == pytest.approx(best)
+
+
+def test_fig6_keeps_the_diagonal_where_units_have_no_weights(weights):
+    weights[[1, 4]], weights[:, [0, 2, 7]] = 0, 0
+    figure = figures.learned_map(weights, NETS, "conv1", 0.01, colour)
+    permuted = figure.axes[1].images[0].get_array().data
+    best = weights[linear_sum_assignment(weights, maximize=True)].sum()
+    assert np.trace(permuted) == pytest.approx(best)
+    np.testing.assert_array_equal(np.sort(permuted, axis=1), np.sort(weights, axis=1))
 
 
 def test_fig6_shows_two_units_with_three_that_predict_them(weights):

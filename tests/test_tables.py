@@ -12,16 +12,25 @@ def test_unmatched_is_the_share_below_one_half():
     similarity = np.array([[0.9, 0.1], [0.49, 0.3], [0.2, 0.5], [0.0, 0.0]])
     layers = [match_table(similarity, layer, "correlation") for layer in ("fc6", "conv4")]
     matches = {"a-b": pd.concat(layers)}
-    dead = {"a": {"conv4": 1, "fc6": 0}, "b": {"conv4": 0, "fc6": 0}}
+    silent = np.array([False, False, False, True])
+    live, all_dead = np.zeros(2, bool), np.ones(3, bool)
+    dead = {
+        "a": {"conv4": silent, "fc6": silent, "fc7": all_dead},
+        "b": {"conv4": live, "fc6": live, "fc7": np.zeros(3, bool)},
+    }
     table = tables.unmatched(matches, dead).set_index(["layer", "direction"])
     assert list(table.columns) == ["pair", "units", "dead", "unmatched", "paper"]
-    assert table.loc[("conv4", "ab"), "unmatched"] == 0.5
+    assert [layer for layer, _ in table.index] == ["fc6"] * 2 + ["conv4"] * 2 + ["fc7"] * 2
+    # The dead unit is not counted.
+    assert table.loc[("conv4", "ab"), "unmatched"] == pytest.approx(1 / 3)
     assert table.loc[("conv4", "ab"), "units"] == 4
     assert table.loc[("conv4", "ab"), "dead"] == 1
     assert table.loc[("conv4", "ba"), "unmatched"] == 0
     assert table.loc[("conv4", "ba"), "dead"] == 0
     assert table.loc[("conv4", "ab"), "paper"] == 0.92
     assert np.isnan(table.loc[("fc6", "ab"), "paper"])
+    assert np.isnan(table.loc[("fc7", "ab"), "unmatched"])
+    assert table.loc[("fc7", "ba"), "unmatched"] == 1
 
 
 def test_accuracy_is_that_of_the_last_epoch():
@@ -55,3 +64,25 @@ def test_agreement_counts_the_best_that_stay(rng):
         assert (row["same_partner_semi"] == 1) == agrees
         assert (row["spearman"] > 0.999) == agrees
         assert row["spearman_absolute"] < 0.2
+
+
+def test_agreement_is_over_live_units(rng):
+    """Dead units, 0 by both measures, would agree, and correlate."""
+    live = rng.uniform(0.1, 1, size=(8, 6))
+    similarity, information = np.zeros((20, 9)), np.zeros((20, 9))
+    similarity[4:12, 2:8], information[4:12, 2:8] = live, rng.permuted(live)
+    rows = []
+    for matrices in ((live, information[4:12, 2:8]), (similarity, information)):
+        tables_ = map(match_table, matrices, ["conv1"] * 2, ["correlation", "mutual_information"])
+        layers = [{"conv1": matrix} for matrix in matrices]
+        rows.append(tables.measure_agreement(pd.concat(tables_), *layers, "a-b").iloc[0])
+    assert [row["units"] for row in rows] == [8, 20]
+    pd.testing.assert_series_equal(rows[0].drop("units"), rows[1].drop("units"), check_names=False)
+
+
+def test_agreement_of_a_dead_layer_is_empty():
+    dead = np.zeros((3, 3))
+    matches = [match_table(dead, "fc6", m) for m in ("correlation", "mutual_information")]
+    row = tables.measure_agreement(pd.concat(matches), {"fc6": dead}, {"fc6": dead}, "a-b").iloc[0]
+    assert (row["units"], row["top8"], row["top_tenth"]) == (3, 0, 0)
+    assert row[["same_partner_semi", "same_partner_matching", "spearman"]].isna().all()

@@ -37,8 +37,9 @@ def ranking():
 
 def test_best_units_stand_left_and_worst_right_above_their_partners(ranking):
     tiles = Tiles()
+    units = {"conv1": 20, "fc6": 20}
     figure = figures.matched_features(
-        {"conv1": ranking, "fc6": ranking}, tiles, NETS, "correlation"
+        {"conv1": ranking, "fc6": ranking}, units, tiles, NETS, "correlation"
     )
     assert len(figure.axes[0].images) == 2 * 16 * 4
     units = [*range(8), *range(12, 20)]
@@ -62,19 +63,22 @@ def test_best_units_stand_left_and_worst_right_above_their_partners(ranking):
     assert "conv1, correlation" in texts
 
 
-def test_dead_units_are_left_out_and_counted(ranking):
-    ranking.loc[17:, "value"] = 0.0
+def test_dead_units_are_counted(ranking):
     tiles = Tiles()
-    figure = figures.matched_features({"conv1": ranking, "fc6": ranking.head(1)}, tiles, NETS, "r")
-    assert not any(u in (17, 18, 19) for net, layer, u, _ in tiles.asked)
-    assert "conv1, r (3 dead left out)" in [t.get_text() for t in figure.axes[0].texts]
+    rankings = {"conv1": ranking.head(17), "fc6": ranking.head(1)}
+    figure = figures.matched_features(rankings, {"conv1": 20, "fc6": 1}, tiles, NETS, "r")
+    texts = [t.get_text() for t in figure.axes[0].texts]
+    assert "conv1, r (3 dead left out)" in texts
+    assert "fc6, r" in texts
     # The one unit of fc6 is its best and its worst.
     assert len(figure.axes[0].images) == 16 * 4 + 2 * 4
 
 
 def test_few_units_are_shown_once(ranking):
-    figure = figures.matched_features({"conv1": ranking.head(5)}, Tiles(), NETS, "correlation")
+    figure = figures.matched_features({"conv1": ranking.head(5)}, {"conv1": 5}, Tiles(), NETS, "r")
     assert len(figure.axes[0].images) == 4 * 4
+    figure = figures.matched_features({"conv1": ranking.head(0)}, {"conv1": 5}, Tiles(), NETS, "r")
+    assert not figure.axes[0].images
 
 
 def test_active_units_are_sorted_by_their_means_and_dead_ones_left_out():

@@ -30,15 +30,16 @@ const counted = (number) => Array.from({ length: number }, (_, i) => i);
 /** Units in the order of rows and of columns, and where clusters end. */
 async function ordered(state, rows, columns) {
   const related = await relation(state.layer, state.a, state.b);
-  const partner = related.get("correlation", "matching");
+  const partner = related.get("correlation", "completed");
   if (state.order === "matched" || state.order === "best") {
     const value = related.get("correlation", "matching_value");
     const first = counted(rows);
-    if (state.order === "best") first.sort((i, j) => (value[j] || -2) - (value[i] || -2) || i - j);
+    const worth = (i) => (Number.isNaN(value[i]) ? -2 : value[i]);
+    if (state.order === "best") first.sort((i, j) => worth(j) - worth(i) || i - j);
     const placed = first.map((i) => partner[i]).filter((j) => j >= 0);
     const rest = new Set(counted(columns));
     placed.forEach((j) => rest.delete(j));
-    // Units without a partner of their own come last, in rows too, lest they shift the diagonal.
+    // Units left over come last, in rows too, lest they shift the diagonal.
     first.sort((i, j) => (partner[i] < 0) - (partner[j] < 0));
     return { rows: first, columns: [...placed, ...rest], cuts: null };
   }

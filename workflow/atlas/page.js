@@ -123,14 +123,16 @@ async function summarise(state) {
   const related = await relation(state.layer, state.a, state.b);
   const facts = await load(`${state.layer}/${state.a}`);
   if (!current(state)) return;
-  const semi = related.get("correlation", "semi_value");
+  const all = related.get("correlation", "semi_value");
+  const semi = all.filter((_, unit) => !facts.dead.data[unit]);
+  if (!semi.length) return document.getElementById("summary").replaceChildren(element("b", {}, state.layer), `: all ${all.length} units of ${state.a} are dead.`);
   const mean = semi.reduce((sum, value) => sum + value, 0) / semi.length;
   const unmatched = semi.filter((value) => value < UNMATCHED).length / semi.length;
-  const dead = facts.dead.data.reduce((sum, value) => sum + value, 0);
+  const dead = all.length - semi.length;
   const paper = layerOf(state.layer).paper_unmatched;
   const percent = (share) => `${Math.round(100 * share)}%`;
   document.getElementById("summary").replaceChildren(
-    element("b", {}, state.layer), `: ${semi.length} units of ${state.a}${dead ? ` (${dead} dead)` : ""}; their best partners in ${state.b} correlate `,
+    element("b", {}, state.layer), `: ${all.length} units of ${state.a}${dead ? ` (${dead} dead, not counted)` : ""}; their best partners in ${state.b} correlate `,
     element("b", {}, digits(mean, 2)), " on average, and ", element("b", {}, percent(unmatched)), ` have none above 0.5${paper ? ` (in the paper's nets ${percent(paper)})` : ""}.`);
 }
 

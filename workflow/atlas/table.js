@@ -17,11 +17,10 @@ async function rowsOf(state) {
   const facts = await load(`${state.layer}/${state.a}`);
   const best = related.get("correlation", "semi");
   const sharing = new Map();
-  // The partners of dead units mean nothing.
-  best.forEach((partner, unit) => facts.dead.data[unit] || sharing.set(partner, (sharing.get(partner) || 0) + 1));
+  best.forEach((partner) => partner < 0 || sharing.set(partner, (sharing.get(partner) || 0) + 1));
   const of = (...names) => related.get(...names);
   return Array.from(best, (partner, unit) => ({
-    unit, partner, shared: !facts.dead.data[unit] && sharing.get(partner) > 1,
+    unit, partner, shared: sharing.get(partner) > 1,
     semi: of("correlation", "semi_value")[unit],
     own: of("correlation", "matching")[unit],
     matching: of("correlation", "matching_value")[unit],
@@ -35,7 +34,7 @@ async function rowsOf(state) {
 
 const FILTERS = {
   all: () => true,
-  unmatched: (row) => row.semi < UNMATCHED,
+  unmatched: (row) => !row.dead && row.semi < UNMATCHED,
   matched: (row) => row.semi >= UNMATCHED,
   shared: (row) => row.shared,
   dead: (row) => row.dead,

@@ -25,6 +25,7 @@ from PIL import Image
 
 from convergent.clustering import drawn_map
 from convergent.figures import MATCHING, NETS, SEMI
+from convergent.matching import complete
 from convergent.progress import progress
 from convergent.stores import open_store, writing
 from convergent.tables import PAPER_UNMATCHED
@@ -159,7 +160,8 @@ def pair_facts(
         ``<measure>/a/value`` (unit, place), the best partners in the other net by correlation,
         mutual information and, as measure ``map``, by their weights in its prediction;
         ``<measure>/a/semi`` and ``<measure>/a/matching`` (unit,), partners as ``matching.csv``
-        has them, -1 for none, and ``..._value``, NaN for none; ``map/a/loss`` and
+        has them, -1 for none, and ``..._value``, for none NaN, in a semi-matching 0;
+        ``<measure>/a/completed``, the matching with the units left over; ``map/a/loss`` and
         ``map/a/weights``, how well and by how many units it is predicted; ``cluster/a`` and
         ``leaf/a``.
     """
@@ -171,6 +173,8 @@ def pair_facts(
         for side, values in (("a", matrix), ("b", matrix.T)):
             facts |= _named(f"{measure}/{side}", *best_partners(values))
             facts |= assigned(rows, measure, side, len(values))
+            completed = complete(facts[f"{measure}/{side}/matching"], values.shape[1])
+            facts[f"{measure}/{side}/completed"] = completed.astype(np.int32)
     maps = open_store(paths["mapping"])[layer]
     # The map from a to b predicts b's units, and the other a's.
     for side, direction in (("a", "ba"), ("b", "ab")):
@@ -227,7 +231,9 @@ def assigned(rows: pd.DataFrame, measure: str, side: str, units: int) -> dict[st
         of = rows[(rows["method"] == method) & (rows["direction"] == direction)]
         unit, partner = (of[c].to_numpy() for c in ("unit", "partner"))
         unit, partner = (partner, unit) if turned else (unit, partner)
-        partners, values = np.full(units, -1, np.int32), np.full(units, np.nan, np.float32)
+        # A dead unit, which semi-matching leaves out, correlates 0 with everything.
+        none = 0 if method == "semi" else np.nan
+        partners, values = np.full(units, -1, np.int32), np.full(units, none, np.float32)
         partners[unit], values[unit] = partner, of["value"].to_numpy()
         facts[f"{measure}/{side}/{method}"] = partners
         facts[f"{measure}/{side}/{method}_value"] = values

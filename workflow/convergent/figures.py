@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
+from convergent.matching import column_order, mean_values
 from convergent.pictures import PICTURE
 from convergent.stores import writing
 
@@ -74,13 +75,12 @@ def correlation_matrices(
     within_a, within_b : ndarray of shape (unit_a, unit_a), (unit_b, unit_b)
     between : ndarray of shape (unit_a, unit_b)
     partner : ndarray of shape (unit_a,)
-        The matching; -1 for units without a partner. Columns that are nobody's partner come
-        last.
+        The matching; -1 for units without a partner, to which columns that are nobody's partner
+        are assigned in order. Columns that are left over come last.
     nets : the names of net a and net b
     layer : str
     """
-    order = partner[partner >= 0]
-    order = np.concatenate([order, np.setdiff1d(np.arange(between.shape[1]), order)])
+    order = column_order(partner, between.shape[1])
     a, b = nets
     panels = [
         (f"(a) {a}, {a}", within_a, f"unit of {a}", f"unit of {a}"),
@@ -107,7 +107,7 @@ def correlation_matrices(
 def matched_values(
     matches: pd.DataFrame, layers: Sequence[str], nets: Sequence[str], label: str = "correlation"
 ) -> Figure:
-    """Figures 3 and S3: matched correlations of each unit, sorted by the semi-matching.
+    """Figures 3 and S3: matched correlations of each live unit, sorted by the semi-matching.
 
     Parameters
     ----------
@@ -127,14 +127,15 @@ def matched_values(
     for ax, layer in zip(axes, layers, strict=False):
         rows_ = matches.query("layer == @layer and direction == 'ab'")
         values = rows_.pivot_table(index="unit", columns="method", values="value")
+        # Where all units of a layer are dead there is no row, where none has a partner none of it.
+        values = values.reindex(columns=["semi", "matching"])
         values = values.sort_values("semi", ascending=False, kind="stable")
-        _matched_points(
-            ax, values, size=(1 if single else 0.6) * min(1, (400 / len(values)) ** 0.5)
-        )
-        ax.set(title=f"{layer}, {nets[0]} to {nets[1]}", xlim=(-0.02 * len(values), None))
+        number = max(1, len(values))
+        _matched_points(ax, values, size=(1 if single else 0.6) * min(1, (400 / number) ** 0.5))
+        ax.set(title=f"{layer}, {nets[0]} to {nets[1]}", xlim=(-0.02 * number, None))
         ax.set(xlabel=f"unit of {nets[0]}, sorted by its semi-matching", ylabel=label)
         if label != "correlation":
-            ax.set_ylim(0, 1.05 * max(values["semi"].max(), 1e-6))
+            ax.set_ylim(0, 1.05 * max(1e-6, values["semi"].max()))
     if single:
         axes[0].legend(loc="lower left")
     else:
@@ -151,18 +152,18 @@ def mean_by_layer(matches: Mapping[str, pd.DataFrame], layers: Sequence[str]) ->
     Parameters
     ----------
     matches : mapping of pair to DataFrame
-        Rows of one measure of ``matching.csv``.
+        Rows of one measure of ``matching.csv``; :func:`convergent.matching.mean_values` says what
+        is counted.
     layers : sequence of str
     """
-    rows = pd.concat(table.assign(pair=pair) for pair, table in matches.items())
-    rows = rows.query("direction == 'ab'")
-    means = rows.groupby(["method", "layer", "pair"])["value"].mean()
+    means = pd.concat({pair: mean_values(table) for pair, table in matches.items()}, names=["pair"])
+    means = means.droplevel("measure")
     figure = Figure(figsize=(6.4, 4.2))
     ax = figure.subplots()
     places = np.arange(len(layers))
     styles = [("semi", "semi-matching", SEMI, -0.2), ("matching", "matching", MATCHING, 0.2)]
     for method, label, color, shift in styles:
-        table = means.loc[method].unstack("pair").loc[list(layers)]  # noqa: PD010
+        table = means[method].unstack("pair").reindex(list(layers))  # noqa: PD010
         center, spread = table.mean(axis=1), table.std(axis=1, ddof=0)
         ax.bar(places + shift, center, 0.38, color=color, label=label)
         ax.errorbar(
@@ -229,7 +230,7 @@ def joint_activations(
     labels : sequence of (str, str)
         Of the two axes.
     """
-    rows = -(-len(densities) // 2)
+    rows = max(1, -(-len(densities) // 2))
     figure = Figure(figsize=(9, 3.6 * rows))
     axes = figure.subplots(rows, 2, squeeze=False).ravel()
     panels = zip(axes, densities, titles, labels, strict=False)
@@ -247,4 +248,4 @@ def _matched_points(ax: Axes, values: pd.DataFrame, size: float) -> None:
     ranks = np.arange(len(values))
     ax.plot(ranks, values["semi"], "o", color=SEMI, ms=7 * size, label="semi-matching")
     ax.plot(ranks, values["matching"], "o", color=MATCHING, ms=3.5 * size, label="matching")
-    ax.set_ylim(min(0, np.nanmin(values.to_numpy())) - 0.02, 1.02)
+    ax.set_ylim(min(0, values.min(axis=None)) - 0.02, 1.02)

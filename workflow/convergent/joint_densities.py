@@ -34,7 +34,7 @@ def shown_pairs(matches: pd.DataFrame, layers: Sequence[str]) -> dict[str, pd.Da
     Returns
     -------
     dict of layer to DataFrame
-        Two of its rows, the best first.
+        Two of its rows, the best first; nothing of a layer whose units are all dead.
     """
     matched = matches.query("measure == 'correlation' and method == 'matching'")
     pairs = {}
@@ -42,7 +42,8 @@ def shown_pairs(matches: pd.DataFrame, layers: Sequence[str]) -> dict[str, pd.Da
         rows = matched[matched["layer"] == layer]
         rows = rows.sort_values("value", ascending=False, kind="stable")
         seen = rows[rows["value"] > 0.1]
-        pairs[layer] = (seen if len(seen) > 1 else rows).iloc[[0, -1]]
+        if len(rows):
+            pairs[layer] = (seen if len(seen) > 1 else rows).iloc[[0, -1]]
     return pairs
 
 

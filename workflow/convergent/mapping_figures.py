@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from convergent.clustering import block_matrix, leaf_order, offset, shared_subspaces, spans
 from convergent.config import SIGNIFICANT
-from convergent.matching import matching
+from convergent.matching import column_order, matching
 from convergent.pictures import place
 from convergent.tables import papers_decay
 
@@ -94,9 +94,7 @@ def learned_map(
     tile : callable
         Gives the picture of (net, unit, kind), kind patches or deconv.
     """
-    partner = matching(weights)
-    placed = partner[partner >= 0]
-    order = np.concatenate([placed, np.setdiff1d(np.arange(weights.shape[1]), placed)])
+    order = column_order(matching(weights), weights.shape[1])
     figure = Figure(figsize=(15, 4.8))
     axes = figure.subplots(1, 3, width_ratios=[1, 1, 1.25])
     limit = max(float(np.abs(weights).max()), 1e-12)

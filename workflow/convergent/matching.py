@@ -13,7 +13,8 @@ from scipy.optimize import linear_sum_assignment
 def semi_matching(similarity: NDArray) -> NDArray[np.intp]:
     """Best partner of every unit, where partners may be shared (section 3.1).
 
-    Dead units, whose similarities are all 0, are nobody's partner while there are others.
+    Dead units, whose similarities are all 0, are nobody's partner while there are others. What is
+    given as the partner of a dead unit means nothing.
 
     Parameters
     ----------
@@ -42,8 +43,9 @@ def matching(similarity: NDArray) -> NDArray[np.intp]:
 
     A maximum weight matching in the complete bipartite graph, solved exactly by
     `scipy.optimize.linear_sum_assignment` (the modified Jonker-Volgenant algorithm of Crouse
-    2016). Dead units, whose similarities are all 0, match last: with each other as far as they
-    go, so that none takes the partner of a unit that has one.
+    2016). Dead units, whose similarities are all 0, take part in it, so that a live unit is
+    rather assigned a dead one than one that it correlates negatively with; but no pair with a
+    dead unit is a match.
 
     Parameters
     ----------
@@ -53,7 +55,8 @@ def matching(similarity: NDArray) -> NDArray[np.intp]:
     Returns
     -------
     ndarray of shape (unit_a,), intp
-        Partner of each row; -1 for the rows left over when there are fewer columns.
+        Partner of each row; -1 for dead rows, for those that were assigned a dead column, and for
+        those left over when there are fewer columns. :func:`complete` assigns these too.
 
     Raises
     ------
@@ -61,15 +64,44 @@ def matching(similarity: NDArray) -> NDArray[np.intp]:
         If `similarity` is not a finite matrix with columns.
     """
     similarity = _finite(similarity).astype(np.float64)
-    dead_rows, dead_columns = ~similarity.any(axis=1), ~similarity.any(axis=0)
-    if dead_rows.any() or dead_columns.any():
-        # More than any reassignment of live pairs could gain.
-        penalty = 2 * np.abs(similarity).max() * min(similarity.shape) + 1
-        similarity[dead_rows[:, None] != dead_columns] -= penalty
     rows, columns = linear_sum_assignment(similarity, maximize=True)
+    live = similarity.any(axis=1)[rows] & similarity.any(axis=0)[columns]
     partner = np.full(len(similarity), -1)
-    partner[rows] = columns
+    partner[rows[live]] = columns[live]
     return partner
+
+
+def complete(partner: NDArray[np.integer], columns: int) -> NDArray[np.intp]:
+    """Assign the columns that are nobody's partner to the rows without one, both in order.
+
+    Parameters
+    ----------
+    partner : ndarray of shape (unit_a,)
+        As :func:`matching` gives it.
+    columns : int
+        Number of units of the other net.
+
+    Returns
+    -------
+    ndarray of shape (unit_a,), intp
+        A permutation where both nets have as many units; otherwise, the last of the rows have -1
+        when columns run out.
+    """
+    partner = np.array(partner, np.intp)
+    rows = np.flatnonzero(partner < 0)
+    rest = np.setdiff1d(np.arange(columns), partner)[: len(rows)]
+    partner[rows[: len(rest)]] = rest
+    return partner
+
+
+def column_order(partner: NDArray[np.integer], columns: int) -> NDArray[np.intp]:
+    """Order of the columns of a matrix that puts partners on its diagonal.
+
+    The matching is completed by :func:`complete`; columns that are still left over come last.
+    """
+    order = complete(partner, columns)
+    order = order[order >= 0]
+    return np.concatenate([order, np.setdiff1d(np.arange(columns), order)])
 
 
 def match_table(similarity: NDArray, layer: str, measure: str) -> pd.DataFrame:
@@ -86,11 +118,12 @@ def match_table(similarity: NDArray, layer: str, measure: str) -> pd.DataFrame:
     DataFrame
         Columns layer, measure, method (semi, matching), direction (ab: partners in b of the
         units of a; ba the reverse), unit, partner, value. The matching is one and the same
-        both ways and stands as ab. Units left over in a rectangular matching have no row.
+        both ways and stands as ab. Units without a partner have no row: dead units, whose
+        similarities are all 0, have none at all, live ones may lack that of the matching.
     """
     assignments = [
-        ("semi", "ab", similarity, semi_matching(similarity)),
-        ("semi", "ba", similarity.T, semi_matching(similarity.T)),
+        ("semi", "ab", similarity, _of_live(similarity)),
+        ("semi", "ba", similarity.T, _of_live(similarity.T)),
         ("matching", "ab", similarity, matching(similarity)),
     ]
     frames: Iterable[pd.DataFrame] = (
@@ -110,8 +143,35 @@ def match_table(similarity: NDArray, layer: str, measure: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def mean_values(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean similarity of matched units (figure 4).
+
+    Parameters
+    ----------
+    table : DataFrame
+        As ``matching.csv`` has it.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by layer and measure. `semi`, the mean over the live units of net a; `matching`,
+        the sum over the matched pairs, divided by how many there can be: the live units of the
+        net that has fewer. Live units without a partner thus count 0.
+    """
+
+    def of(method: str, direction: str):
+        rows = table[(table["method"] == method) & (table["direction"] == direction)]
+        return rows.groupby(["layer", "measure"], sort=False)["value"]
+
+    semi = of("semi", "ab")
+    pairs = np.minimum(semi.size(), of("semi", "ba").size())
+    # Where no pair is matched there are no rows to add up.
+    matched = of("matching", "ab").sum().reindex(pairs.index, fill_value=0)
+    return pd.DataFrame({"semi": semi.mean(), "matching": matched / pairs})
+
+
 def ranking(table: pd.DataFrame, layer: str, measure: str = "correlation") -> pd.DataFrame:
-    """Units of net a from best to worst semi-matched, with partner and value (figures 2, S2, S4).
+    """Live units of net a from best to worst semi-matched, with partner (figures 2, S2, S4).
 
     Parameters
     ----------
@@ -143,6 +203,11 @@ def partners(table: pd.DataFrame, layer: str, units: int) -> NDArray[np.intp]:
     partner = np.full(units, -1)
     partner[rows["unit"]] = rows["partner"]
     return partner
+
+
+def _of_live(similarity: NDArray) -> NDArray[np.intp]:
+    """Semi-matching of live rows, -1 for dead ones."""
+    return np.where(similarity.any(axis=1), semi_matching(similarity), -1)
 
 
 def _finite(similarity: NDArray) -> NDArray:

@@ -94,7 +94,7 @@ def summary(results: str | Path) -> str:
         f"{results.name}: {len(accuracy)} nets, top-1 from {top1.min():.1%} to {top1.max():.1%}"
     )
     lines.append(
-        "Units without a partner above 0.5 in another net (mean of all pairs; the paper's):"
+        "Live units without a partner above 0.5 in another net (mean of all pairs; the paper's):"
     )
     for layer, rows in unmatched.groupby("layer", sort=False):
         paper = rows["paper"].iloc[0]

@@ -58,42 +58,39 @@ def accuracy(histories: Mapping[str, pd.DataFrame], seeds: Mapping[str, int]) ->
 
 def unmatched(
     matches: Mapping[str, pd.DataFrame],
-    dead: Mapping[str, Mapping[str, int]],
+    dead: Mapping[str, Mapping[str, NDArray[np.bool]]],
     threshold: float = 0.5,
 ) -> pd.DataFrame:
-    """Share of units whose semi-match correlates less than `threshold` (section 4).
+    """Share of live units whose semi-match correlates less than `threshold` (section 4).
 
     Parameters
     ----------
     matches : mapping of pair to DataFrame
         As ``matching.csv`` has them.
-    dead : mapping of net to mapping of layer to int
-        Number of dead units; they are never matched and count as unmatched.
+    dead : mapping of net to mapping of layer to ndarray of shape (unit,)
+        Which units are dead, as the statistics of each net have them.
     threshold : float
 
     Returns
     -------
     DataFrame
-        Columns layer, pair, direction, units, dead, unmatched, paper.
+        Columns layer, pair, direction, units (dead ones among them), dead, unmatched (NaN if all
+        are dead), paper.
     """
-    frames = []
+    rows = []
     for pair, table in matches.items():
         semi = table.query("measure == 'correlation' and method == 'semi'")
-        frame = (
-            semi.assign(pair=pair, below=semi["value"] < threshold)
-            .groupby(["layer", "pair", "direction"], sort=False)["below"]
-            .agg(units="size", unmatched="mean")
-            .reset_index()
-        )
-        frames.append(frame)
-    frame = pd.concat(frames, ignore_index=True)
-    first = [
-        dead[pair.split("-")[direction == "ba"]][layer]
-        for layer, pair, direction in zip(
-            frame["layer"], frame["pair"], frame["direction"], strict=True
-        )
-    ]
-    frame.insert(4, "dead", first)
+        matched = semi[semi["value"] >= threshold].groupby(["layer", "direction"]).size()
+        for net, direction in zip(pair.split("-"), ("ab", "ba"), strict=True):
+            # Those in which all units are dead have no rows.
+            for layer in dict.fromkeys([*table["layer"], *dead[net]]):
+                of_unit = dead[net][layer]
+                live = int((~of_unit).sum())
+                share = 1 - matched.get((layer, direction), 0) / live if live else np.nan
+                row = {"layer": layer, "pair": pair, "direction": direction}
+                row |= {"units": len(of_unit), "dead": len(of_unit) - live, "unmatched": share}
+                rows.append(row)
+    frame = pd.DataFrame(rows)
     frame["paper"] = frame["layer"].map(PAPER_UNMATCHED)
     return by_layer(frame)
 
@@ -218,32 +215,36 @@ def measure_agreement(
     Returns
     -------
     DataFrame
-        One row per layer: layer, pair, units; top8, how many of the 8 units best semi-matched
-        by correlation are among the 8 best by mutual information; paper_top8; tenth, a tenth
-        of the units, and top_tenth, how many of these stay; same_partner_semi and
-        same_partner_matching, shares of units with the same partner; spearman, the rank
-        correlation of the two measures over all pairs of units, and spearman_absolute, that of
-        mutual information with the size of correlations, whose sign it does not see.
+        One row per layer: layer, pair, units (of the first net); top8, how many of the 8 units
+        best semi-matched by correlation are among the 8 best by mutual information; paper_top8;
+        tenth, a tenth of the live units, and top_tenth, how many of these stay; same_partner_semi
+        and same_partner_matching, of the units with a partner by either measure the share with
+        the same by both; spearman, the rank correlation of the two measures over all pairs of
+        live units, and spearman_absolute, that of mutual information with the size of
+        correlations, whose sign it does not see.
     """
     rows = []
     for layer, similarity in correlation.items():
         a, b = (ranking(table, layer, m)["unit"] for m in ("correlation", "mutual_information"))
         tenth = max(1, round(len(a) / 10))
-        row = {"layer": layer, "pair": pair, "units": len(a)}
+        row = {"layer": layer, "pair": pair, "units": len(similarity)}
         row |= {"top8": len(set(a[:8]) & set(b[:8])), "paper_top8": PAPER_TOP8.get(layer)}
         row |= {"tenth": tenth, "top_tenth": len(set(a[:tenth]) & set(b[:tenth]))}
         for method in ("semi", "matching"):
             chosen = table.query("layer == @layer and method == @method and direction == 'ab'")
             partner = chosen.pivot_table(index="unit", columns="measure", values="partner")
+            partner = partner.reindex(columns=["correlation", "mutual_information"])
             agree = partner["correlation"] == partner["mutual_information"]
             row[f"same_partner_{method}"] = agree.mean()
-        row["spearman"] = _spearman(similarity, mutual_information[layer])
-        row["spearman_absolute"] = _spearman(np.abs(similarity), mutual_information[layer])
+        live = np.ix_(similarity.any(axis=1), similarity.any(axis=0))
+        similarity, information = similarity[live], mutual_information[layer][live]
+        row["spearman"] = _spearman(similarity, information)
+        row["spearman_absolute"] = _spearman(np.abs(similarity), information)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _spearman(x: NDArray, y: NDArray) -> float:
     x, y = np.ravel(x), np.ravel(y)
-    constant = np.ptp(x) == 0 or np.ptp(y) == 0
+    constant = not x.size or np.ptp(x) == 0 or np.ptp(y) == 0
     return float("nan") if constant else float(spearmanr(x, y).statistic)

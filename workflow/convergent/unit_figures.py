@@ -17,23 +17,28 @@ KINDS = ("patches", "deconv")
 
 
 def matched_features(
-    rankings: Mapping[str, pd.DataFrame], tile: Callable, nets: Sequence[str], label: str
+    rankings: Mapping[str, pd.DataFrame],
+    units: Mapping[str, int],
+    tile: Callable,
+    nets: Sequence[str],
+    label: str,
 ) -> Figure:
     """Figures 2, S2 and S4: the best and the worst semi-matched units of each layer.
 
     Parameters
     ----------
     rankings : mapping of layer to DataFrame
-        As :func:`convergent.matching.ranking` makes them.
+        As :func:`convergent.matching.ranking` makes them, of live units: dead ones are not the
+        worst matched, they do nothing.
+    units : mapping of layer to int
+        Number of units of the first net, dead ones among them.
     tile : callable
         Gives the picture of (net, layer, unit, kind), kind patches or deconv.
     nets : the names of the first and the second net
     label : str
         Of the measure.
     """
-    # Dead units, which correlate 0 with everything, are not the worst matched: they do nothing.
-    live = {layer: ranking[ranking["value"] != 0] for layer, ranking in rankings.items()}
-    shown = {layer: min(SHOWN, max(1, len(rows) // 2)) for layer, rows in live.items()}
+    shown = {layer: min(SHOWN, max(1, len(rows) // 2)) for layer, rows in rankings.items()}
     most, height = max(shown.values()), 5.1
     sheet = Sheet(
         2 * most + 2.2,
@@ -41,9 +46,9 @@ def matched_features(
         f"Units of {nets[0]} (above) and their semi-matches in {nets[1]} (below): "
         f"the {most} best (left) and the {most} worst (right)",
     )
-    for number, (layer, ranking) in enumerate(live.items()):
+    for number, (layer, ranking) in enumerate(rankings.items()):
         top = number * height
-        dead = len(rankings[layer]) - len(ranking)
+        dead = units[layer] - len(ranking)
         note = f" ({dead} dead left out)" if dead else ""
         sheet.text(0.25, top + 2.5, f"{layer}, {label}{note}", rotation=90, fontsize=9)
         for row, net in ((0, nets[0]), (2.15, nets[1])):

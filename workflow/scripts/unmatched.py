@@ -10,7 +10,7 @@ def main(snakemake):
     params = snakemake.params
     matches = dict(zip(params.pairs, map(pd.read_csv, snakemake.input.matches), strict=True))
     dead = {
-        net: {layer: int(group["dead"][...].sum()) for layer, group in store.groups()}
+        net: {layer: group["dead"][...] for layer, group in store.groups()}
         for net, store in zip(params.nets, map(open_store, snakemake.input.statistics), strict=True)
     }
     with writing(snakemake.output.table) as path:
