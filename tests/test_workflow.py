@@ -497,7 +497,7 @@ def test_no_damaged_store_is_averaged_in(project):
         made += [run / "statistics/net2.zarr", pair / "correlation.zarr"]
         targets = [str(path.relative_to(project)) for path in made[3:]]
         output = snakemake(project, *targets, "-k", "-f", fails=True)
-        for message in ("net1.zarr/conv3: rows 0 to 30", "net2.zarr/fc6: rows 0 to 30"):
+        for message in ("net1.zarr/conv3: rows 0 to ", "net2.zarr/fc6: rows 0 to "):
             assert message in output
         assert not any(path.exists() for path in made)
     finally:
