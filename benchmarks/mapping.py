@@ -113,7 +113,10 @@ def wide(units: int) -> None:
     weights, gaps = lasso_path(gram, cross, alphas)
     taken = time.perf_counter() - start
     used = np.count_nonzero(weights, axis=2).mean(axis=1)
-    peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 2**20
+    peak = (
+        int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))[1])
+        / 2**20
+    )
     print(
         f"{units} units, six decays, {used[0]:.1f} to {used[-2]:.0f} weights per unit and least "
         f"squares, gap {gaps.max():.1e}: {taken:.0f} s, peak {peak:.1f} GB",

@@ -113,7 +113,10 @@ def wide(units: int) -> None:
     discretised = time.perf_counter()
     mutual_information(codes, codes.copy(), threads=THREADS)
     end = time.perf_counter()
-    peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 2**20
+    peak = (
+        int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))[1])
+        / 2**20
+    )
     print(
         f"{units} x {units} units, {(codes > 0).mean():.0%} active: discretised in "
         f"{discretised - start:.0f} s, all pairs in {end - discretised:.0f} s, peak {peak:.1f} GB"

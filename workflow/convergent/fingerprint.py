@@ -40,7 +40,7 @@ def fingerprint(script: str | Path, package: Path = PACKAGE) -> str:
     str
         16 hexadecimal digits.
     """
-    tree = _stripped(Path(script).read_text())
+    tree = _stripped(Path(script).read_text(encoding="utf-8"))
     imports = _imports(tree, package)
     pending = _targets([tree], imports, {}, package)
     reached: dict[tuple[str, str], str] = {}
@@ -101,7 +101,7 @@ def _definition(file: Path, changed: int, definition: str) -> tuple[str, set[tup
 
 @cache
 def _module(file: Path, changed: int) -> Module:
-    tree = _stripped(file.read_text())
+    tree = _stripped(file.read_text(encoding="utf-8"))
     definitions: dict[str, list[ast.stmt]] = {}
     rest = []
     for node in tree.body:

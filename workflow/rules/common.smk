@@ -108,7 +108,9 @@ def reported():
         layers = params.get("layers", [])
         layer = params.get("layer") or ", ".join(layers)
         name = marked.labels.get("figure") or marked.labels["table"]
-        text = (Path(workflow.basedir) / f"workflow/report/{name}.rst").read_text()
+        text = (Path(workflow.basedir) / f"workflow/report/{name}.rst").read_text(
+            encoding="utf-8"
+        )
         found[str(output)] = {
             "section": marked.category,
             "labels": marked.labels | ({"layer": layer} if layer else {}),

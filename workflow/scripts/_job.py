@@ -26,7 +26,7 @@ def run(main, snakemake):
     path = Path(snakemake.log[0])
     # A Snakemake that was killed leaves its jobs running: the next waits for those, and wins.
     lock = alone(path.with_name(f".{path.name}.lock"), last=True)
-    with lock, open(path, "w", buffering=1) as log:
+    with lock, open(path, "w", buffering=1, encoding="utf-8") as log:
         sys.stderr = log
         form = "%(asctime)s %(message)s"
         logging.basicConfig(stream=log, level=logging.INFO, format=form, force=True)
@@ -87,5 +87,5 @@ def know(snakemake):
 def peak_memory():
     """Of this process, which Snakemake's benchmarks sample too seldom to see."""
     status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
+    lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
     return next((line.split(maxsplit=1)[1] for line in lines if "VmHWM" in line), "unknown")
