@@ -68,15 +68,15 @@ other = 6
 def project(tmp_path):
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
     return tmp_path
 
 
 def change(project, file, old, new):
     path = project / file
-    assert old in path.read_text()
+    assert old in path.read_text(encoding="utf-8")
     time = path.stat().st_mtime_ns
-    path.write_text(path.read_text().replace(old, new))
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     os.utime(path, ns=(time + 10**9, time + 10**9))
 
 
@@ -121,6 +121,6 @@ def test_comments_docstrings_and_unused_code_do_not(project, file, old, new):
 def test_scripts_import_the_library_in_ways_that_are_followed():
     """`import convergent.x` and relative imports would not be."""
     for file in [*ROOT.glob("workflow/scripts/*.py"), *ROOT.glob("workflow/convergent/*.py")]:
-        code = file.read_text()
+        code = file.read_text(encoding="utf-8")
         assert "import convergent." not in code, file
         assert "from ." not in code, file

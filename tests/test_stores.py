@@ -1,5 +1,6 @@
 """Nothing half-made carries a final name."""
 
+import ast
 import asyncio
 import errno
 import os
@@ -41,16 +42,16 @@ from convergent.stores import (
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "x.csv"
-    path.write_text("old")
+    path.write_text("old", encoding="utf-8")
 
     def fail():
         with writing(path) as scratch:
-            scratch.write_text("half")
+            scratch.write_text("half", encoding="utf-8")
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
         fail()
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -148,7 +149,8 @@ DAMAGES = {
     ),
     "half the metadata": (lambda a: os.truncate(a.parents[1] / "zarr.json", 20), "cannot be read"),
     "no mark": (lambda a: (a.parents[1] / "zarr.json").write_text(
-        '{"zarr_format": 3, "node_type": "group", "attributes": {}}'), "incomplete"),
+        '{"zarr_format": 3, "node_type": "group", "attributes": {}}', encoding="utf-8"
+    ), "incomplete"),
 }  # fmt: skip
 
 
@@ -505,7 +507,7 @@ with writing("x.zarr") as scratch:
 
 def folder_of(path, text):
     path.mkdir()
-    (path / "a").write_text(text)
+    (path / "a").write_text(text, encoding="utf-8")
 
 
 @pytest.mark.parametrize("renaming", [1, 2, 3])
@@ -516,7 +518,7 @@ def test_a_kill_leaves_one_whole_folder(tmp_path, when, renaming):
     done = subprocess.run(command, cwd=tmp_path)
     assert done.returncode == -signal.SIGKILL
     whole = [p for p in tmp_path.iterdir() if p.name in ("x.zarr", ".x.old.zarr")]
-    assert {(path / "a").read_text() for path in whole} <= {"old", "new"}
+    assert {(path / "a").read_text(encoding="utf-8") for path in whole} <= {"old", "new"}
     assert whole
 
     def fails():
@@ -527,11 +529,11 @@ def test_a_kill_leaves_one_whole_folder(tmp_path, when, renaming):
         fails()
     assert [path.name for path in tmp_path.iterdir()] == ["x.zarr"]
     new = (when, renaming) in {("after", 2), ("before", 3), ("after", 3)}
-    assert (tmp_path / "x.zarr/a").read_text() == ("new" if new else "old")
+    assert (tmp_path / "x.zarr/a").read_text(encoding="utf-8") == ("new" if new else "old")
     with writing(tmp_path / "x.zarr") as scratch:
         folder_of(scratch, "newest")
     assert [path.name for path in tmp_path.iterdir()] == ["x.zarr"]
-    assert (tmp_path / "x.zarr/a").read_text() == "newest"
+    assert (tmp_path / "x.zarr/a").read_text(encoding="utf-8") == "newest"
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()])
@@ -550,7 +552,7 @@ def test_a_failed_renaming_leaves_the_old_folder(tmp_path, monkeypatch, renaming
     with pytest.raises(type(error)), writing(tmp_path / "x.zarr") as scratch:
         folder_of(scratch, "new")
     assert [path.name for path in tmp_path.iterdir()] == ["x.zarr"]
-    assert (tmp_path / "x.zarr/a").read_text() == "old"
+    assert (tmp_path / "x.zarr/a").read_text(encoding="utf-8") == "old"
 
 
 def test_a_store_that_was_set_aside_is_opened(tmp_path):
@@ -585,8 +587,8 @@ def test_a_linked_folder_is_replaced_and_what_it_leads_to_stays(tmp_path):
     with writing(tmp_path / "x.zarr") as scratch:
         folder_of(scratch, "new")
     assert not (tmp_path / "x.zarr").is_symlink()
-    assert (tmp_path / "x.zarr/a").read_text() == "new"
-    assert (tmp_path / "elsewhere/a").read_text() == "old"
+    assert (tmp_path / "x.zarr/a").read_text(encoding="utf-8") == "new"
+    assert (tmp_path / "elsewhere/a").read_text(encoding="utf-8") == "old"
 
 
 def test_a_read_decodes_in_the_thread_that_asks(tmp_path):
@@ -697,7 +699,7 @@ def unwritable(tmp_path):
     """A folder in which this process may read but not write, as any but root may not."""
     folder = tmp_path / "unwritable"
     folder.mkdir()
-    (folder / "x.csv").write_text("old")
+    (folder / "x.csv").write_text("old", encoding="utf-8")
     with new_store(folder / "x.zarr") as group:
         save(group, "a", np.arange(3), ("unit",))
     for path in (tmp_path, *list(tmp_path.parents)[:2]):
@@ -715,14 +717,14 @@ def test_where_nothing_may_be_written_the_old_stays(request, kind):
     """For want of permission, and on a disk that is read-only."""
     folder = request.getfixturevalue(kind)
     if kind == "small_disk":
-        (folder / "x.csv").write_text("old")
+        (folder / "x.csv").write_text("old", encoding="utf-8")
         with new_store(folder / "x.zarr") as group:
             save(group, "a", np.arange(3), ("unit",))
         subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
 
     def csv():
         with writing(folder / "x.csv") as path:
-            path.write_text("new")
+            path.write_text("new", encoding="utf-8")
 
     def torch_file():
         with writing(folder / "x.pt") as path, open(path, "wb") as file:
@@ -739,7 +741,7 @@ def test_where_nothing_may_be_written_the_old_stays(request, kind):
         with pytest.raises(WritingError, match=rf"{name}: cannot be written .*give yourself"):
             write()
     assert sorted(p.name for p in folder.iterdir()) == ["x.csv", "x.zarr"]
-    assert (folder / "x.csv").read_text() == "old"
+    assert (folder / "x.csv").read_text(encoding="utf-8") == "old"
     np.testing.assert_array_equal(open_store(folder / "x.zarr")["a"][...], np.arange(3))
 
 
@@ -769,7 +771,11 @@ def test_of_those_that_wait_for_a_lock_only_the_last_goes_on(tmp_path):
         return subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
 
     def ran():
-        return (tmp_path / "ran").read_text().split() if (tmp_path / "ran").exists() else []
+        return (
+            (tmp_path / "ran").read_text(encoding="utf-8").split()
+            if (tmp_path / "ran").exists()
+            else []
+        )
 
     killed = start("killed")
     while not ran():
@@ -852,7 +858,9 @@ def ran_of_two(lock, ahead, monkeypatch):
 
 @pytest.mark.parametrize("ahead", [-20, -3, -2, -1, 0, 1, 2, 3, 20])
 def test_of_two_that_come_at_once_exactly_one_goes_on(tmp_path, monkeypatch, ahead):
-    (tmp_path / "lock").write_text("an old ticket, longer than those of today " * 5)
+    (tmp_path / "lock").write_text(
+        "an old ticket, longer than those of today " * 5, encoding="utf-8"
+    )
     ran = ran_of_two(tmp_path / "lock", ahead, monkeypatch)
     assert len(ran) == 1
     if abs(ahead) == 20:
@@ -880,7 +888,9 @@ def test_of_many_that_come_at_once_exactly_one_goes_on(tmp_path):
         "    for number in range(8): os.wait()\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
-    assert (tmp_path / "ran").read_text().split() == [str(round) for round in range(20)]
+    assert (tmp_path / "ran").read_text(encoding="utf-8").split() == [
+        str(round) for round in range(20)
+    ]
 
 
 def test_where_there_are_no_locks_nobody_waits(tmp_path, monkeypatch, caplog):
@@ -902,3 +912,32 @@ def test_stores_are_found_from_another_folder(tmp_path, monkeypatch):
     array = open_store("x.zarr")["a"]
     monkeypatch.chdir("/")
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(array))[...], [0, 1, 2])
+
+
+def text_without_encoding(tree):
+    """Calls that read or write text in whatever encoding the machine prefers."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or any(k.arg == "encoding" for k in node.keywords):
+            continue
+        name = ast.unparse(node.func).rpartition(".")[2]
+        mode = [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "mode")]
+        binary = any("b" in str(getattr(value, "value", "")) for value in mode)
+        if name in ("read_text", "write_text") or (ast.unparse(node.func) == "open" and not binary):
+            yield f"{node.lineno}: {ast.unparse(node)}"
+
+
+def test_text_is_utf8_on_every_machine():
+    root = Path(stores.__file__).parents[2]
+    files = [
+        path for part in ("workflow", "benchmarks", "tests") for path in (root / part).rglob("*.py")
+    ]
+    assert len(files) > 100
+    found = {
+        str(path.relative_to(root)): calls
+        for path in files
+        if (calls := list(text_without_encoding(ast.parse(path.read_text(encoding="utf-8")))))
+    }
+    assert not found
+    for rules in [root / "Snakefile", *(root / "workflow/rules").glob("*.smk")]:
+        for call in re.findall(r"(?:_text|\bopen)\([^()]*\)", rules.read_text(encoding="utf-8")):
+            assert "encoding" in call
