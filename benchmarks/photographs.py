@@ -11,7 +11,9 @@ from torch.nn import functional
 
 from convergent import models
 
-PRESET = yaml.safe_load((Path(__file__).parents[1] / "presets/imagenet.yaml").read_text())
+PRESET = yaml.safe_load(
+    (Path(__file__).parents[1] / "presets/imagenet.yaml").read_text(encoding="utf-8")
+)
 
 
 def batches(images: int, size: int, folder: str | None = None) -> Iterator[torch.Tensor]:

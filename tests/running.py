@@ -33,11 +33,11 @@ def copy_repository(folder):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     shutil.copy(ROOT / "Snakefile", folder)
-    values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    values = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     del values["nets"]["net3"], values["nets"]["net4"]
     for key, value in TINY.items():
         values[key] = values[key] | value if isinstance(value, dict) else value
-    (folder / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    (folder / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
 # Processes that have Snakemake imported, which takes longer than most of what they are for.
@@ -47,7 +47,7 @@ PREPARED.set_forkserver_preload(["snakemake.cli"])
 
 def snakemake(folder, *arguments, fails=False, env=None):
     """What a run prints; it must succeed, or fail where that is expected."""
-    with tempfile.NamedTemporaryFile("r") as output:
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as output:
         run = PREPARED.Process(
             target=_snakemake, args=(folder, arguments, ENVIRONMENT | (env or {}), output.name)
         )

@@ -61,7 +61,7 @@ def missing():
 def _is_running(folder):
     """Whether the process that made a test's cluster is still there."""
     owner = folder / "owner"
-    return not owner.exists() or Path("/proc", owner.read_text()).exists()
+    return not owner.exists() or Path("/proc", owner.read_text(encoding="utf-8")).exists()
 
 
 @contextmanager
@@ -78,16 +78,18 @@ def cluster():
     for number in range(2):
         os.mknod(folder / f"gpu{number}", 0o600 | 0o020000, os.makedev(1, 3))
     host = socket.gethostname().split(".")[0]
-    (folder / "slurm.conf").write_text(CONFIGURATION.format(host=host, folder=folder))
-    (folder / "gres.conf").write_text(f"Name=gpu File={folder}/gpu[0-1]\n")
-    (folder / "owner").write_text(str(os.getpid()))
+    (folder / "slurm.conf").write_text(
+        CONFIGURATION.format(host=host, folder=folder), encoding="utf-8"
+    )
+    (folder / "gres.conf").write_text(f"Name=gpu File={folder}/gpu[0-1]\n", encoding="utf-8")
+    (folder / "owner").write_text(str(os.getpid()), encoding="utf-8")
     SYSTEM.mkdir(exist_ok=True)
     daemons = []
 
     def start(*command):
         # Ends with this process, however that ends.
         command = ("setpriv", "--pdeathsig", "TERM", *command)
-        with open(folder / f"{command[3]}.out", "w") as log:
+        with open(folder / f"{command[3]}.out", "w", encoding="utf-8") as log:
             daemons.append(
                 subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
             )
@@ -136,5 +138,7 @@ def wait(ready, folder):
         if ready():
             return
         time.sleep(0.1)
-    logs = "\n".join(path.read_text()[-2000:] for path in sorted(folder.glob("*.[lo][ou][gt]")))
+    logs = "\n".join(
+        path.read_text(encoding="utf-8")[-2000:] for path in sorted(folder.glob("*.[lo][ou][gt]"))
+    )
     raise RuntimeError(f"Slurm did not start:\n{logs}")

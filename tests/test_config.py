@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def digits():
-    return yaml.safe_load((ROOT / "config.yaml").read_text())
+    return yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 
 
 def merged(values, overlay):
@@ -41,12 +41,12 @@ def test_default_run_is_four_nets_on_digits(digits):
 
 @pytest.mark.parametrize("preset", sorted((ROOT / "presets").glob("*.yaml")), ids=lambda p: p.stem)
 def test_presets_are_valid_over_the_default(digits, preset):
-    run = config.load(merged(digits, yaml.safe_load(preset.read_text())))
+    run = config.load(merged(digits, yaml.safe_load(preset.read_text(encoding="utf-8"))))
     assert run.run == preset.stem
 
 
 def test_imagenet_preset_is_the_paper_s_run(digits):
-    overlay = yaml.safe_load((ROOT / "presets/imagenet.yaml").read_text())
+    overlay = yaml.safe_load((ROOT / "presets/imagenet.yaml").read_text(encoding="utf-8"))
     run = config.load(merged(digits, overlay))
     for part in ("model", "training"):
         assert getattr(run, part) == type(getattr(run, part))()
@@ -185,8 +185,8 @@ def test_more_images_than_there_are_cannot_be_recorded(digits):
 def test_schema_and_documentation_are_up_to_date():
     """Made by `python -m convergent.config`."""
     schema = ROOT / "workflow/schemas/config.schema.json"
-    assert schema.read_text() == config.schema()
-    assert (ROOT / "docs/configuration.md").read_text() == config.documentation()
+    assert schema.read_text(encoding="utf-8") == config.schema()
+    assert (ROOT / "docs/configuration.md").read_text(encoding="utf-8") == config.documentation()
 
 
 def test_every_key_is_documented():

@@ -27,7 +27,7 @@ def folder(tmp_path, rng):
             for i in range(n):
                 pixels = rng.integers(0, 255, size=(20, 30, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / split / name / f"{i}.png")
-    (tmp_path / "train/cat/notes.txt").write_text("not an image")
+    (tmp_path / "train/cat/notes.txt").write_text("not an image", encoding="utf-8")
     return tmp_path
 
 

@@ -52,7 +52,7 @@ for script in scripts:
 
 def requirements(path):
     """Requirements of an environment by PyPI's names."""
-    entries = yaml.safe_load(path.read_text())["dependencies"]
+    entries = yaml.safe_load(path.read_text(encoding="utf-8"))["dependencies"]
     entries = [
         e for entry in entries for e in (entry["pip"] if isinstance(entry, dict) else [entry])
     ]
@@ -61,7 +61,7 @@ def requirements(path):
 
 
 def pyproject():
-    values = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    values = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     found = [Requirement(entry) for entry in values["dependencies"]]
     return {r.name: r.specifier for r in found} | {
         "python": Requirement("python" + values["requires-python"]).specifier
@@ -102,7 +102,7 @@ def test_no_requirement_is_in_no_environment():
 def test_scripts_import_no_more_than_their_environment_has(path):
     scripts = set()
     for rules in (ROOT / "workflow/rules").glob("*.smk"):
-        for rule in re.split(r"(?m)^rule ", rules.read_text()):
+        for rule in re.split(r"(?m)^rule ", rules.read_text(encoding="utf-8")):
             if f'"../../envs/{path.name}"' in rule:
                 (script,) = re.findall(r'"\.\./scripts/(\w+\.py)"', rule)
                 scripts.add(str(ROOT / "workflow/scripts" / script))
@@ -123,7 +123,7 @@ def test_what_the_library_imports_late_is_in_the_environment_of_nets():
     """Everything that a function imports when it is called, as no other test can see it."""
     imported = set()
     for module in (ROOT / "workflow/convergent").glob("*.py"):
-        for node in ast.walk(ast.parse(module.read_text())):
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
             imported |= {name.split(".")[0] for name in names}

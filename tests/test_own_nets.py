@@ -11,7 +11,7 @@ from convergent import stores
 
 
 def test_the_code_compares_two_nets(tmp_path, monkeypatch):
-    page = (ROOT / "docs/own_nets.md").read_text()
+    page = (ROOT / "docs/own_nets.md").read_text(encoding="utf-8")
     code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
     small = code.replace("randn(64, 3, 224, 224)", "randn(24, 3, 64, 64)")
     assert small != code

@@ -58,4 +58,6 @@ def test_every_long_stage_tells_how_far_it_is(project):
     for rule in [*long.split(), "cluster", "units", "atlas"]:
         logs = [*project.glob(f"results/tiny/logs/{rule}/*.log")]
         for log in logs or [project / f"results/tiny/logs/{rule}.log"]:
-            assert re.search(r": 100% of \S+ \w+s, about 00:00 left\n", log.read_text()), log
+            assert re.search(
+                r": 100% of \S+ \w+s, about 00:00 left\n", log.read_text(encoding="utf-8")
+            ), log

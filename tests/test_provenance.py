@@ -20,8 +20,8 @@ LISTING = "split,image,label,class,path,crc32\ntrain,0,0,cat,0.png,7\n"
 def run(tmp_path, monkeypatch):
     """A function that plays a job: in a folder of its own, with the versions of packages given."""
     monkeypatch.chdir(tmp_path)
-    values = yaml.safe_load((ROOT / "config.yaml").read_text())
-    Path("images.csv").write_text(LISTING)
+    values = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    Path("images.csv").write_text(LISTING, encoding="utf-8")
 
     def job(versions=None, device="cpu", listing="images.csv", lists=False, **overlay):
         monkeypatch.setattr(provenance, "versions", lambda: VERSIONS | (versions or {}))
@@ -33,7 +33,7 @@ def run(tmp_path, monkeypatch):
 
 
 def kept():
-    return json.loads(Path("results/digits/provenance.json").read_text())
+    return json.loads(Path("results/digits/provenance.json").read_text(encoding="utf-8"))
 
 
 def test_the_file_holds_all_that_makes_a_run(run):
@@ -80,7 +80,7 @@ def test_ordinary_work_is_no_change(run):
     ],
 )
 def test_a_run_that_goes_on_otherwise_is_refused_until_that_is_accepted(run, change, message):
-    Path("other.csv").write_text(LISTING.replace("7", "8"))
+    Path("other.csv").write_text(LISTING.replace("7", "8"), encoding="utf-8")
     run()
     before = kept()
     with pytest.raises(provenance.ProvenanceError, match=message) as error:
@@ -99,7 +99,7 @@ def test_a_run_that_goes_on_otherwise_is_refused_until_that_is_accepted(run, cha
 
 def test_images_that_are_listed_anew_are_another_run_s_beginning(run):
     run()
-    Path("images.csv").write_text(LISTING.replace("7", "8"))
+    Path("images.csv").write_text(LISTING.replace("7", "8"), encoding="utf-8")
     run(lists=True, listing=None)
     run()
 
@@ -119,7 +119,7 @@ def test_jobs_may_keep_it_at_once(tmp_path):
         for number in range(4)
     ]
     assert [job.wait(120) for job in jobs] == [0] * 4
-    found = json.loads((tmp_path / "results/digits/provenance.json").read_text())
+    found = json.loads((tmp_path / "results/digits/provenance.json").read_text(encoding="utf-8"))
     assert found["made_with"][0]["machines"] == [f"machine {number}" for number in range(4)]
 
 
@@ -133,31 +133,31 @@ def test_the_commit_and_whether_code_differs_from_it(tmp_path):
 
     git("init")
     (tmp_path / "workflow").mkdir()
-    (tmp_path / "workflow/a.py").write_text("1")
+    (tmp_path / "workflow/a.py").write_text("1", encoding="utf-8")
     git("add", "-A")
     git("commit", "-m", "first")
     (tmp_path / "results").mkdir()
-    (tmp_path / "results/x").write_text("no code")
+    (tmp_path / "results/x").write_text("no code", encoding="utf-8")
     assert provenance.commit(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
-    (tmp_path / "workflow/b.py").write_text("2")
+    (tmp_path / "workflow/b.py").write_text("2", encoding="utf-8")
     assert provenance.commit(tmp_path)["dirty"]
 
 
 def test_the_workflow_refuses_to_mix_versions(project):
     path = project / RUN / "provenance.json"
-    whole = path.read_text()
+    whole = path.read_text(encoding="utf-8")
     found = json.loads(whole)
     assert found["made_with"][0]["packages"] == provenance.versions()
     assert found["made_with"][0]["device"] == "cpu"
     assert found["seeds"]["nets"] == {"net1": 1, "net2": 2}
     found["made_with"][0]["packages"]["numpy"] = "1.0"
-    path.write_text(json.dumps(found))
+    path.write_text(json.dumps(found), encoding="utf-8")
     try:
         assert planned(project) == {}
         output = snakemake(project, "unmatched", "-f", fails=True)
         assert "provenance.json: this run was begun with something else (numpy: 1.0 " in output
         snakemake(project, "unmatched", "-f", "--config", "accept_changes=true")
-        entries = json.loads(path.read_text())["made_with"]
+        entries = json.loads(path.read_text(encoding="utf-8"))["made_with"]
         assert [e["packages"]["numpy"] for e in entries] == ["1.0", provenance.versions()["numpy"]]
     finally:
-        path.write_text(whole)
+        path.write_text(whole, encoding="utf-8")

@@ -37,7 +37,7 @@ def entries(tmp_path, rng):
 @pytest.fixture
 def page(tmp_path, entries):
     write_report(tmp_path / "report.html", "A run", entries[0], {"The atlas": "atlas/index.html"})
-    return (tmp_path / "report.html").read_text()
+    return (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_figures_come_in_the_order_of_the_paper_then_tables(page):

@@ -23,8 +23,8 @@ MEASURED = {
 
 
 def paper(**changes):
-    values = yaml.safe_load((ROOT / "config.yaml").read_text())
-    preset = yaml.safe_load((ROOT / "presets/imagenet.yaml").read_text())
+    values = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    preset = yaml.safe_load((ROOT / "presets/imagenet.yaml").read_text(encoding="utf-8"))
     values |= {k: values[k] | v if isinstance(v, dict) else v for k, v in preset.items()}
     values["data"]["root"] = "nowhere"
     for key, value in changes.items():

@@ -42,12 +42,12 @@ def copy(tmp_path_factory):
 
 def test_arrays_are_of_rules_that_exist_and_are_submitted(copy):
     """Needs no cluster, but a dry run."""
-    profile = (copy / "profiles/slurm/config.yaml").read_text()
+    profile = (copy / "profiles/slurm/config.yaml").read_text(encoding="utf-8")
     rules = set(re.search(r'slurm-array-jobs: "(.*)"', profile)[1].split(","))
     rules |= set(re.findall(r"(?m)^  ([a-z_]+): \{", profile)) - {"observe"}
     everything = planned(copy)
     assert rules <= set(everything)
-    texts = [path.read_text() for path in (copy / "workflow/rules").glob("*.smk")]
+    texts = [path.read_text(encoding="utf-8") for path in (copy / "workflow/rules").glob("*.smk")]
     rest = [rule for text in texts for rule in re.split(r"(?m)^rule ", text)[1:]]
     local = [re.match(r"\w+", rule)[0] for rule in rest if "localrule" in rule]
     assert not rules & set(local)
@@ -91,7 +91,7 @@ def test_a_run_through_the_profile_gives_what_a_local_one_gives(cluster, copy, p
     asks = jobs["TresPerJob"] == "gres:gpu:1"
     assert set(jobs["rule"][asks]) == {"train", "record"}
     assert asks[jobs["rule"].isin(["train", "record"])].all()
-    log = (copy / RUN / "logs/train/net1.log").read_text()
+    log = (copy / RUN / "logs/train/net1.log").read_text(encoding="utf-8")
     assert re.search(r"GPU [01] of [01]\n", log)
     # Pairs that are ready together are one array.
     assert (

@@ -80,12 +80,14 @@ def test_killed_at_any_moment_a_run_ends_as_if_never_disturbed(project, tmp_path
     environment = ENVIRONMENT | {"NUMBA_CACHE_DIR": str(compiled)}
     run, seen, jobs, orphans = tmp_path / RUN, [], [], 0
     for number, what in zip(range(KILLS), itertools.cycle(["snakemake", "job", "all"])):
-        with open(tmp_path / "output", "w+") as output:
+        with open(tmp_path / "output", "w+", encoding="utf-8") as output:
             process = subprocess.Popen(
                 command, cwd=project, env=environment, stdout=output, stderr=output
             )
             checkpoint = run / "nets/net1/checkpoints"
-            while process.poll() is None and "Job stats" not in (tmp_path / "output").read_text():
+            while process.poll() is None and "Job stats" not in (tmp_path / "output").read_text(
+                encoding="utf-8"
+            ):
                 time.sleep(0.05)
             # The first as soon as an epoch has been trained, the others at random.
             until = time.monotonic() + (60 if number == 0 else rng.uniform(0, 4))

@@ -45,7 +45,7 @@ def trap(tmp_path):
 
 def calls(file):
     """Calls in a file, as (object or None, function, keywords)."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
             name, owner = getattr(node.func, "id", None), None
             if name is None:
@@ -56,7 +56,7 @@ def calls(file):
 def test_no_code_unpickles_or_evaluates():
     loads = 0
     for file in ROOT.glob("workflow/**/*.py"):
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         for module in ("pickle", "joblib", "dill", "shelve", "marshal"):
             assert f"import {module}" not in text, file
             assert f"from {module}" not in text, file
@@ -79,7 +79,7 @@ def test_arrays_that_hold_pickles_are_refused(tmp_path, trap, where):
     np.savez(path, **arrays)
     with pytest.raises(datasets.DataError, match=r"x\.npz: cannot be read"):
         datasets.list_arrays("arrays", str(path), validation_fraction=0.5, seed=0)
-    values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    values = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     values["data"] |= {"name": "arrays", "root": str(path)}
     if where != "images":
         with pytest.raises(config.ConfigError, match=r"data\.root: .*x\.npz is not an \.npz file"):
@@ -139,7 +139,7 @@ def test_bombs_and_broken_images_are_refused_by_name(tmp_path):
     listing = datasets.list_folder(tmp_path)
     bomb(tmp_path / "train/cat/1.png")
     (tmp_path / "val/cat/1.jpg").write_bytes(b"")
-    (tmp_path / "val/cat/2.jpg").write_text("<svg/>")
+    (tmp_path / "val/cat/2.jpg").write_text("<svg/>", encoding="utf-8")
     with pytest.raises(datasets.DataError) as error:
         datasets.list_folder(tmp_path, threads=2)
     message = str(error.value)
@@ -168,7 +168,7 @@ def test_bombs_and_broken_images_are_refused_by_name(tmp_path):
 def test_tags_of_a_config_run_nothing(tmp_path, monkeypatch, value):
     """Read as Snakemake reads every file of configuration, and refuses this one."""
     monkeypatch.chdir(tmp_path)
-    Path("evil.yaml").write_text(f"data: {{root: {value}}}\n")
+    Path("evil.yaml").write_text(f"data: {{root: {value}}}\n", encoding="utf-8")
     with pytest.raises(WorkflowError, match="not valid JSON or YAML"):
         load_configfile("evil.yaml")
     assert not Path("sprung").exists()
@@ -180,7 +180,7 @@ def test_tags_of_a_config_run_nothing(tmp_path, monkeypatch, value):
      "a\0", "{net}", "*", "a\\b", "x" * 65, 3, None, ["a"]],
 )  # fmt: skip
 def test_names_cannot_leave_the_results_folder(name):
-    values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    values = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     with pytest.raises(config.ConfigError, match=r"\brun\b"):
         config.load(values | {"run": name})
     if not isinstance(name, list):
@@ -190,7 +190,7 @@ def test_names_cannot_leave_the_results_folder(name):
 
 
 def test_damaged_arrays_are_an_error_of_the_configuration(tmp_path):
-    values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    values = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     values["data"] |= {"name": "arrays", "root": str(tmp_path / "x.npz")}
     np.savez(tmp_path / "x.npz", images=np.zeros((90, 8, 8)), labels=np.arange(90))
     whole = (tmp_path / "x.npz").read_bytes()

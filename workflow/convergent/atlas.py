@@ -106,8 +106,8 @@ def write_atlas(
         colors = {net: NETS[number % len(NETS)] for number, net in enumerate(nets)}
         contents["colors"] = colors | {"semi": SEMI, "matching": MATCHING}
         text = json.dumps(contents | {"steps": STEPS})
-        (scratch / "data/run.json").write_text(text)
-        (scratch / "data/run.js").write_text(f'receive("run", {text});\n')
+        (scratch / "data/run.json").write_text(text, encoding="utf-8")
+        (scratch / "data/run.js").write_text(f'receive("run", {text});\n', encoding="utf-8")
 
 
 def unit_facts(statistics: zarr.Group, seen: zarr.Group) -> dict[str, NDArray]:
@@ -316,12 +316,12 @@ def write_arrays(
     if plain:
         path.with_suffix(".npz").write_bytes(buffer.getvalue())
     text = base64.b64encode(buffer.getvalue()).decode()
-    path.write_text(f'receive("{name}", "{text}");\n')
+    path.write_text(f'receive("{name}", "{text}");\n', encoding="utf-8")
 
 
 def read(path: str | Path) -> dict[str, NDArray]:
     """The arrays in a script that :func:`write_arrays` wrote."""
-    text = Path(path).read_text().split('"')[3]
+    text = Path(path).read_text(encoding="utf-8").split('"')[3]
     with np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) as arrays:
         return dict(arrays)
 

@@ -845,5 +845,5 @@ def _explain(fault: Mapping[str, Any]) -> str:
 
 if __name__ == "__main__":
     top = Path(__file__).parents[2]
-    (top / "workflow/schemas/config.schema.json").write_text(schema())
-    (top / "docs/configuration.md").write_text(documentation())
+    (top / "workflow/schemas/config.schema.json").write_text(schema(), encoding="utf-8")
+    (top / "docs/configuration.md").write_text(documentation(), encoding="utf-8")

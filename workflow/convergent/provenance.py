@@ -79,7 +79,7 @@ def keep(
     images = None if listing is None else hashlib.sha256(Path(listing).read_bytes()).hexdigest()
     path.parent.mkdir(parents=True, exist_ok=True)
     with alone(path.with_name(f".{path.name}.lock")):
-        before = json.loads(path.read_text()) if path.exists() else {}
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         made_with = before.get("made_with", [])
         known = None if lists else before.get("images")
         nearest = min(made_with, key=lambda there: len(_differences(there, here)), default=None)
@@ -110,7 +110,7 @@ def keep(
             "images": images or known,
         }
         with writing(path) as scratch:
-            scratch.write_text(json.dumps(after, indent=2) + "\n")
+            scratch.write_text(json.dumps(after, indent=2) + "\n", encoding="utf-8")
     return after
 
 

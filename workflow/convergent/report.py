@@ -58,7 +58,7 @@ def write_report(
         for section, of in sections
     ]
     more = "".join(f'<p><a href="{escape(p)}">{escape(name)}</a></p>' for name, p in links.items())
-    with writing(path) as scratch, open(scratch, "w") as page:
+    with writing(path) as scratch, open(scratch, "w", encoding="utf-8") as page:
         page.write(
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}'
             '</title><meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -122,7 +122,8 @@ def reported():
         layers = params.get("layers", [])
         layer = params.get("layer") or ", ".join(layers)
         name = marked.labels.get("figure") or marked.labels["table"]
-        text = (Path(workflow.basedir) / f"workflow/report/{name}.rst").read_text()
+        file = Path(workflow.basedir) / f"workflow/report/{name}.rst"
+        text = file.read_text(encoding="utf-8")
         try:
             caption = captions.from_string(text).render(snakemake={"params": params})
         except UndefinedError as error:

@@ -26,7 +26,7 @@ def run(main, snakemake):
     path = Path(snakemake.log[0])
     # A Snakemake that was killed leaves its jobs running: the next waits for those, and wins.
     lock = alone(path.with_name(f".{path.name}.lock"), last=True)
-    with lock, open(path, "w", buffering=1) as log:
+    with lock, open(path, "w", buffering=1, encoding="utf-8") as log:
         sys.stderr = log
         form = "%(asctime)s %(message)s"
         logging.basicConfig(stream=log, level=logging.INFO, format=form, force=True)
