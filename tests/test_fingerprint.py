@@ -65,15 +65,15 @@ other = 6
 def project(tmp_path):
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
     return tmp_path
 
 
 def change(project, file, old, new):
     path = project / file
-    assert old in path.read_text()
+    assert old in path.read_text(encoding="utf-8")
     time = path.stat().st_mtime_ns
-    path.write_text(path.read_text().replace(old, new))
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     os.utime(path, ns=(time + 10**9, time + 10**9))
 
 
@@ -179,7 +179,7 @@ def rooms(folder, script, files=None):
     """The package with rooms, changed by `files`, and a script; a function for its fingerprint."""
     for name, text in {**ROOMS, **(files or {}), "script.py": script}.items():
         (folder / name).parent.mkdir(exist_ok=True, parents=True)
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
     return lambda: fingerprint(folder / "script.py", folder / "library")
 
 
@@ -244,7 +244,7 @@ def test_imports_are_followed_in_every_form(tmp_path, script, files):
         change(tmp_path, file, new, old)
         assert found() == before
     for file, old, new in UNUSED:
-        if old in (tmp_path / file).read_text():
+        if old in (tmp_path / file).read_text(encoding="utf-8"):
             change(tmp_path, file, old, new)
     assert found() == before
 
@@ -375,5 +375,7 @@ def test_every_import_of_the_library_can_be_followed(tmp_path):
     modules = [p.relative_to(PACKAGE).with_suffix("") for p in PACKAGE.rglob("*.py")]
     names = [".".join(m.parts).removesuffix("__init__").rstrip(".") for m in modules]
     script = tmp_path / "script.py"
-    script.write_text("\n".join(f"import {f'convergent.{n}'.rstrip('.')}" for n in names))
+    script.write_text(
+        "\n".join(f"import {f'convergent.{n}'.rstrip('.')}" for n in names), encoding="utf-8"
+    )
     fingerprint(script)

@@ -15,7 +15,9 @@ def test_the_example_runs_where_there_is_no_linux(tmp_path, monkeypatch, small_n
     """Each line, on what its names stand for; macOS has no `sched_getaffinity`."""
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.chdir(tmp_path)
-    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    example = re.search(
+        r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )[1]
     within = np.corrcoef(rng.normal(size=(10, 50)))
     names = {
         "x": rng.normal(size=(500, 10)),

@@ -130,7 +130,7 @@ def test_the_key_is_that_of_the_version_before(deciding):
 
 
 def test_nets_of_the_default_run_are_found_again():
-    run = config.load(yaml.safe_load((ROOT / "config.yaml").read_text()))
+    run = config.load(yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8")))
     listing, _ = datasets.list_arrays("digits", None, **run.data.split)
     key = recipe.checkpoint_key(
         listing,
@@ -193,14 +193,14 @@ def test_a_checkpoint_of_the_version_before_is_used_again(tmp_path):
     """Its weights come out as they are, and nothing is trained."""
     copy_repository(tmp_path)
     write_images(tmp_path)
-    (tmp_path / "before.yaml").write_text(yaml.safe_dump(BEFORE))
+    (tmp_path / "before.yaml").write_text(yaml.safe_dump(BEFORE), encoding="utf-8")
     net = tmp_path / "results/before/nets/net1"
     (net / "checkpoints").mkdir(parents=True)
     kept = Path(__file__).parent / f"fixtures/{KEY}.pt"
     (net / "checkpoints" / kept.name).write_bytes(kept.read_bytes())
     target = "results/before/nets/net1/weights.pt"
     snakemake(tmp_path, target, "--configfile", "before.yaml")
-    log = (tmp_path / "results/before/logs/train/net1.log").read_text()
+    log = (tmp_path / "results/before/logs/train/net1.log").read_text(encoding="utf-8")
     assert "net1: resumed after epoch 2 of 2" in log
     assert "epoch 1/2" not in log
     state = torch.load(kept, weights_only=True)

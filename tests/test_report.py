@@ -93,7 +93,9 @@ def test_a_summary_tells_the_means_and_where_to_look(tmp_path):
 
 def test_a_summary_begins_with_what_was_left_out_of_the_images(tmp_path):
     listed = tmp_path / "left_out.csv"
-    listed.write_text("split,kind,number\ntrain,hidden,1\n")
+    listed.write_text("split,kind,number\ntrain,hidden,1\n", encoding="utf-8")
     assert summary(tmp_path) == ""
-    listed.write_text("split,kind,number\ntrain,.gif,30\ntrain,hidden,1\nvalidation,.gif,4\n")
+    listed.write_text(
+        "split,kind,number\ntrain,.gif,30\ntrain,hidden,1\nvalidation,.gif,4\n", encoding="utf-8"
+    )
     assert summary(tmp_path) == f"Left out of the images: 34 .gif. See {listed}."

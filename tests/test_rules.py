@@ -49,10 +49,12 @@ def with_params(folder, caption):
     rules = folder / "workflow/rules/matching.smk"
     params = "net=lambda wildcards: wildcards.net, file=lambda wildcards, output: output.table"
     params += ", kind=lambda wildcards: wildcards.get('kind', 'top-1')"
-    text = rules.read_text()
+    text = rules.read_text(encoding="utf-8")
     assert "        seeds={name" in text
-    rules.write_text(text.replace("        seeds={name", f"        {params}, seeds={{name"))
-    (folder / "workflow/report/accuracy.rst").write_text(caption)
+    rules.write_text(
+        text.replace("        seeds={name", f"        {params}, seeds={{name"), encoding="utf-8"
+    )
+    (folder / "workflow/report/accuracy.rst").write_text(caption, encoding="utf-8")
     return parsed(folder)
 
 
@@ -72,6 +74,8 @@ def test_a_caption_that_needs_what_only_a_job_can_tell_is_named(tmp_path, param)
 def test_an_import_that_no_fingerprint_can_follow_is_told_before_anything_runs(tmp_path):
     copy_project(tmp_path)
     script = tmp_path / "workflow/scripts/fig4.py"
-    script.write_text("from convergent.nets import model\n" + script.read_text())
+    script.write_text(
+        "from convergent.nets import model\n" + script.read_text(encoding="utf-8"), encoding="utf-8"
+    )
     with pytest.raises(WorkflowError, match=r"fig4\.py, line 1: from convergent.nets import model"):
         parsed(tmp_path)

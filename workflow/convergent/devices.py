@@ -122,7 +122,7 @@ def peak_memory() -> int:
     status = Path("/proc/self/status")
     if status.exists():
         # Linux counts what the parent process had in ru_maxrss, too.
-        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read_text(encoding="utf-8"))[1])
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
