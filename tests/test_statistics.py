@@ -81,6 +81,8 @@ def test_statistics_store_holds_mean_std_and_dead(pair, tmp_path):
         correlation = group["correlation"][...]
         np.testing.assert_allclose(correlation, exact(b[layer], b[layer]), atol=near)
         np.testing.assert_array_equal(correlation.diagonal(), ~group["dead"][...])
+        for half in statistics.half_correlations(group):
+            np.testing.assert_array_equal(half.diagonal(), ~group["dead"][...])
     assert store["conv1/dead"][...].sum() == 1
 
 
