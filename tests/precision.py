@@ -14,14 +14,17 @@ PRODUCT = 2 * np.sqrt(TILE) * 2.0**-24
 def rounding(*arrays):
     """Largest error of the correlations of these arrays of shape (sample, unit).
 
-    A co-moment is a sum of products less the product of two means, whose sums over 64 samples err
-    a quarter as much: 1.5 x PRODUCT of the root mean squares. So are both variances, of which the
-    roots are taken: 3 x PRODUCT in all. A mean square is (1 + mean**2 / var) variances, and means
-    of more than about three deviations are subtracted first.
+    Two ways to make them may differ by twice as much. A co-moment is a sum of products less the
+    product of two means, whose sums over 64 samples err a quarter as much: 1.5 x PRODUCT of the
+    root mean squares. So are both variances, of which the roots are taken: 3 x PRODUCT in all. A
+    mean square is (1 + mean**2 / var) variances, and means of more than about three deviations
+    are subtracted first.
     """
-    ratios = [0.0]
-    for x in arrays:
-        x = x.astype(np.float64)
-        mean, var = x.mean(axis=0), x.var(axis=0)
-        ratios.extend(mean[var > 0] ** 2 / var[var > 0])
-    return 3 * PRODUCT * (1 + min(max(ratios), 9))
+    arrays = [x.astype(np.float64) for x in arrays]
+    return max(rounding_of(x.mean(axis=0), x.var(axis=0)) for x in arrays)
+
+
+def rounding_of(mean, var):
+    """As :func:`rounding`, from the means and variances of units."""
+    live = var > 0
+    return 3 * PRODUCT * (1 + min(9, (mean[live] ** 2 / var[live]).max(initial=0)))

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from precision import rounding
 
 from convergent import activations, clustering, mapping_layers, moments, statistics
 from convergent.cluster_tables import cluster_tables
@@ -152,7 +153,7 @@ def test_a_mean_of_a_million_deviations_costs_no_digits(rng, monkeypatch, dtype,
     found = reduce(Moments.merge, [Moments.of(*part) for part in parts]).correlation()
     x, y = (z.astype(float) - z.astype(float).mean(axis=0) for z in (x, y))
     expected = x.T @ y / np.sqrt(np.outer((x**2).sum(axis=0), (y**2).sum(axis=0)))
-    np.testing.assert_allclose(found, expected, atol=2e-6)
+    np.testing.assert_allclose(found, expected, atol=rounding(x, y))
 
 
 @pytest.mark.parametrize("way", [{"batch_size": 7}, {"threads": 2}])

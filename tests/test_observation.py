@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from precision import rounding_of
 
 from convergent import activations, joint_densities, models, observation, statistics
 from convergent.stores import DiskFullError, StoreError, new_store, open_store
@@ -74,10 +75,17 @@ def assert_same(found, expected):
         if exact or array.dtype.kind != "f":
             np.testing.assert_array_equal(found[path][...], array[...], err_msg=path)
         else:
-            scale = max(1, np.abs(array[...]).max())
-            np.testing.assert_allclose(
-                found[path][...], array[...], rtol=1e-5, atol=1e-5 * scale, err_msg=path
+            blocks = expected[f"{path.split('/')[0]}/blocks"]
+            near = 2 * max(
+                rounding_of(blocks[f"mean_{side}"][...], blocks[f"var_{side}"][...])
+                for side in "xy"
             )
+            # A co-moment errs by a share of the deviations of both units.
+            a, b = (np.sqrt(blocks[f"var_{side}"][...]) for side in "xy")
+            comoment = blocks["count"][...][:, None, None] * a[:, :, None] * b[:, None]
+            scale = comoment if path.endswith("comoment") else 1
+            error = np.abs(found[path][...] - array[...].astype(float))
+            assert (error <= near * np.maximum(scale, np.abs(array[...]))).all(), path
 
 
 @pytest.mark.parametrize(

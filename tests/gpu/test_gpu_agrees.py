@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from precision import rounding
 from test_moments import relu_data
 from test_mutual_information import random_codes
 from test_training import bright_and_dark, build
@@ -46,15 +47,18 @@ def test_moments(rng, dtype, between):
     x, y = (relu_data(rng, 50_000, units).astype(dtype) for units in (300, 200))
     arguments = (x, y) if between else (x,)
     expected, got = (moments.Moments.of(*arguments, device=d) for d in ("cpu", DEVICE))
-    for a, b in zip(got, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
-    np.testing.assert_allclose(got.correlation(), expected.correlation(), atol=1e-6)
+    near = 2 * rounding(*arguments)
+    for field in ("mean_x", "mean_y", "var_x", "var_y"):
+        np.testing.assert_allclose(getattr(got, field), getattr(expected, field), rtol=near)
+    np.testing.assert_allclose(got.correlation(), expected.correlation(), atol=near)
 
 
 def test_statistics_of_stores(tmp_path, rng):
+    near = 0
     for name in "ab":
         with new_store(tmp_path / name) as group:
-            values = relu_data(rng, 40 * 36, 8).astype(np.float16).reshape(40, 6, 6, 8)
+            values = relu_data(rng, 40 * 36, 8).astype(np.float16)
+            near, values = max(near, 2 * rounding(values)), values.reshape(40, 6, 6, 8)
             save(group, "conv1", values, ("image", "y", "x", "unit"))
             save(group, "image_index", np.arange(40), ("image",))
     for device in ("cpu", DEVICE):
@@ -70,7 +74,7 @@ def test_statistics_of_stores(tmp_path, rng):
             activations.open_store(tmp_path / f"{name}.{d}")["conv1/correlation"][...]
             for d in ("cpu", DEVICE)
         )
-        np.testing.assert_allclose(got, expected, atol=1e-6)
+        np.testing.assert_allclose(got, expected, atol=near)
 
 
 @pytest.mark.parametrize("positions", [None, 4])

@@ -14,7 +14,7 @@ def main(snakemake):
     matches = pd.read_csv(snakemake.input.matching)
     rankings = {layer: ranking(matches, layer, params.measure) for layer in params.layers}
     seen = open_store(snakemake.input.a)
-    units = {layer: len(seen[f"{layer}/image"]) for layer in params.layers}
+    units = {layer: seen[f"{layer}/image"].shape[0] for layer in params.layers}
     pictures = tiles(nets, (snakemake.input.a, snakemake.input.b))
     label = params.measure.replace("_", " ")
     save(matched_features(rankings, units, pictures, nets, label), *snakemake.output)
