@@ -28,6 +28,7 @@ from convergent.config import validation_folder
 from convergent.progress import progress, stage
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+LIST_AGAIN = "put back what was listed, or list it again: the same snakemake command with -R images"
 
 
 class DataError(ConvergentError, ValueError):
@@ -174,7 +175,7 @@ class Images:
             self.files = [str(Path(source) / path) for path in listing["path"]]
         else:
             pixels = _load(source)["pixels"]
-            changed = "has changed since it was listed; delete it and run its rule again"
+            changed = f"has changed since it was listed; {LIST_AGAIN}"
             try:
                 pixels = pixels[listing["path"].astype(int)]
             except IndexError as error:
@@ -249,7 +250,7 @@ class Images:
         except Exception as error:
             raise DataError(f"{file}: cannot be decoded ({error})") from error
         if zlib.crc32(content) != self.checksums[index]:
-            raise DataError(f"{file}: has changed since it was listed; delete the run's images.csv")
+            raise DataError(f"{file}: has changed since it was listed; {LIST_AGAIN}")
         pixels = torch.from_numpy(pixels.reshape(1, *pixels.shape[:2], self.channels))
         return self._resized(pixels.permute(0, 3, 1, 2))
 
