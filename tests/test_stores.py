@@ -941,3 +941,17 @@ def test_text_is_utf8_on_every_machine():
     for rules in [root / "Snakefile", *(root / "workflow/rules").glob("*.smk")]:
         for call in re.findall(r"(?:_text|\bopen)\([^()]*\)", rules.read_text(encoding="utf-8")):
             assert "encoding" in call
+
+
+def test_nothing_advises_to_delete():
+    """What cannot be read now may be good, and forty gigabytes."""
+    root = Path(stores.__file__).parents[2]
+    files = [
+        path
+        for kind in ("py", "js", "smk", "rst")
+        for path in (root / "workflow").rglob(f"*.{kind}")
+    ]
+    files += [root / "README.md", root / "results/README.md", *(root / "docs").glob("*.md")]
+    for path in files:
+        text = re.sub(r"\.delete\(|--delete-temp-output", "", path.read_text(encoding="utf-8"))
+        assert not re.search(r"\bdeleted?\b(?! (data|root))", text), path

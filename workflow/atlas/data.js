@@ -7,7 +7,7 @@ const waiting = new Map();
 let run = null;
 
 const broken = (name) => new Error(`data/${name}.js cannot be read: is the atlas's folder whole? ` +
-  "Run its rule again, or copy all of the folder.");
+  "Copy all of it, or make it again: the same snakemake command with -R atlas.");
 
 function receive(name, content) {
   const arrays = typeof content === "string" ? readNpz(fromBase64(content)) : content;

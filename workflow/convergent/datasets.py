@@ -41,6 +41,7 @@ HIDDEN = "hidden"
 NESTED = "in folders within class folders"
 OUTSIDE = "outside the class folders"
 FRAMES = "further frames of images with several"
+LIST_AGAIN = "put back what was listed, or list it again: the same snakemake command with -R images"
 
 
 class DataError(ConvergentError, ValueError):
@@ -221,7 +222,7 @@ class Images:
             self.files = [str(Path(source) / path) for path in listing["path"]]
         else:
             pixels = _load(source)["pixels"]
-            changed = "has changed since it was listed; delete it and run its rule again"
+            changed = f"has changed since it was listed; {LIST_AGAIN}"
             try:
                 pixels = pixels[listing["path"].astype(int)]
             except IndexError as error:
@@ -307,7 +308,7 @@ class Images:
         except Exception as error:
             raise DataError(f"{file}: cannot be decoded ({error})") from error
         if zlib.crc32(content) != self.checksums[index]:
-            raise DataError(f"{file}: has changed since it was listed; delete the run's images.csv")
+            raise DataError(f"{file}: has changed since it was listed; {LIST_AGAIN}")
         return self._resized(torch.from_numpy(pixels)[None].permute(0, 3, 1, 2))
 
     def _resized(self, images: torch.Tensor) -> torch.Tensor:

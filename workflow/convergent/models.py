@@ -156,8 +156,9 @@ def load(
         net.load_state_dict(torch.load(weights, weights_only=True))
     except Exception as error:
         raise WeightsError(
-            f"{weights}: no weights of this net that can be read ({error}); delete it and run its "
-            "rule again"
+            f"{weights}: no weights of this net that can be read ({error}). If they are of another "
+            "net, correct `model` or `data`, or the file; if it is damaged, train again: the same "
+            f"snakemake command with --forcerun {weights}"
         ) from error
     return net
 

@@ -114,8 +114,8 @@ def train(
             history = state["history"]
         except Exception as error:
             raise TrainingError(
-                f"{checkpoint}: no checkpoint that can be read ({error}); delete it to train "
-                f"{name} from the start"
+                f"{checkpoint}: cannot be resumed from ({error}); try again if memory or the disk "
+                f"failed. If it is damaged, move it away, and {name} is trained from the start"
             ) from error
         logger.info("%s: resumed after epoch %d of %d", name, len(history), epochs)
 
