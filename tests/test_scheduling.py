@@ -1,8 +1,11 @@
 """The same reductions on threads, processes and a cluster."""
 
+import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 
 import dask
 import numpy as np
@@ -12,22 +15,34 @@ import threadpoolctl
 from convergent import scheduling, statistics
 from convergent.stores import create, new_store, open_store
 
+CLUSTER = """
+import sys
+from distributed import LocalCluster
+
+if __name__ == "__main__":
+    cluster = LocalCluster(
+        n_workers=int(sys.argv[1]), threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+    )
+    print(cluster.scheduler_address, flush=True)
+    for line in sys.stdin:
+        cluster.scale(int(line))
+"""
+
+
+@contextmanager
+def running_cluster(workers):
+    """A scheduler and workers in processes of their own, listening on loopback."""
+    start = [sys.executable, "-c", CLUSTER, str(workers)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(start, **pipes) as process:
+        yield process.stdout.readline().strip(), process
+        process.stdin.close()
+
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A scheduler and a worker in processes of their own, listening on loopback."""
-    code = (
-        "from distributed import LocalCluster; import sys, time\n"
-        "c = LocalCluster(n_workers=2, threads_per_worker=1, host='127.0.0.1', "
-        "dashboard_address=None)\n"
-        "print(c.scheduler_address, flush=True)\n"
-        "sys.stdin.read()"
-    )
-    start = [sys.executable, "-c", f"if __name__ == '__main__':\n  exec({code!r})"]
-    process = subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    yield process.stdout.readline().strip()
-    process.stdin.close()
-    process.wait(30)
+    with running_cluster(2) as (address, _):
+        yield address
 
 
 @pytest.fixture
@@ -83,3 +98,58 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
     with pytest.raises(scheduling.SchedulerError, match=r"no scheduler answers at tcp://127.0.0.1"):
         scheduling.compute([], scheduler="tcp://127.0.0.1:9")
     assert time.monotonic() - start < 30
+
+
+def test_what_is_no_scheduler_is_named(monkeypatch):
+    """One says nothing, as the port of a web page does, the other something else."""
+    monkeypatch.setattr(scheduling, "PATIENCE", 2)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        address = "tcp://{}:{}".format(*server.getsockname())
+        start = time.monotonic()
+        with pytest.raises(scheduling.SchedulerError, match=f"no scheduler answers at {address}"):
+            scheduling.compute([], scheduler=address)
+        assert time.monotonic() - start < 30
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        address = "tcp://{}:{}".format(*server.getsockname())
+
+        def answer():
+            while True:
+                server.accept()[0].sendall(b"HTTP/1.1 400 Bad Request\r\n" * 9)
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(scheduling.SchedulerError, match=f"no scheduler answers at {address}"):
+            scheduling.compute([], scheduler=address)
+
+
+def test_a_scheduler_without_workers_is_told(monkeypatch):
+    monkeypatch.setattr(scheduling, "PATIENCE", 2)
+    with running_cluster(0) as (address, _):
+        start = time.monotonic()
+        with pytest.raises(scheduling.SchedulerError, match=f"{address} has no workers"):
+            scheduling.compute([scheduling.task(abs, 1)(-1)], scheduler=address)
+        assert time.monotonic() - start < 30
+
+
+def test_workers_that_go_are_missed_and_a_scheduler_that_goes_is_told(monkeypatch):
+    monkeypatch.setattr(scheduling, "PATIENCE", 3)
+    tasks = [scheduling.task(time.sleep, 1)(60) for _ in range(2)]
+    for order, message in (("0\n", "has no workers"), (None, "was lost before the work was done")):
+        with running_cluster(1) as (address, process):
+
+            def leave(process=process, order=order):
+                time.sleep(4)
+                if order is None:
+                    process.kill()
+                else:
+                    process.stdin.write(order)
+                    process.stdin.flush()
+
+            threading.Thread(target=leave).start()
+            start = time.monotonic()
+            with pytest.raises(scheduling.SchedulerError, match=message):
+                scheduling.compute(tasks, scheduler=address)
+            assert time.monotonic() - start < 40

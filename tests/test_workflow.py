@@ -19,6 +19,7 @@ from PIL import Image
 from precision import rounding
 from running import LAYERS, RUN, jobs, planned, snakemake
 
+from convergent import devices
 from convergent.config import load
 from convergent.resources import Work
 
@@ -425,7 +426,8 @@ def test_results_go_where_they_are_wanted_stores_go_and_nothing_is_written_elsew
     """Also: two jobs at a time on two pretended GPUs have one each."""
     home, results = tmp_path / "home", tmp_path / "scratch"
     home.mkdir()
-    own = {"HOME": str(home), "CUDA_VISIBLE_DEVICES": "7,9"}
+    gpus = [f"MIG-{os.getpid()}-{number}" for number in (7, 9)]
+    own = {"HOME": str(home), "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
     own |= dict.fromkeys(["XDG_CACHE_HOME", "XDG_CONFIG_HOME"], str(home))
     options = ["--resources", "gpu=2", "--config", "run=brief", f"results={results}"]
     options += ["device=auto", "activations={keep: false}"]
@@ -436,7 +438,9 @@ def test_results_go_where_they_are_wanted_stores_go_and_nothing_is_written_elsew
     assert files(project) == before
     assert {path.name for path in home.iterdir()} <= {"snakemake"}
     logs = [(run / f"logs/train/{net}.log").read_text(encoding="utf-8") for net in ("net1", "net2")]
-    assert sorted(re.search(r"GPU (\d) of 7, 9", log)[1] for log in logs) == ["7", "9"]
+    assert sorted(re.search(f"(\\S+) of {', '.join(gpus)}", log)[1] for log in logs) == gpus
+    for gpu in gpus:
+        devices._lock_file(gpu).unlink()
     assert not list((run / "activations").glob("*"))
     assert planned(project, target, *options) == {}
     # What needs a store makes it again.

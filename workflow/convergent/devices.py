@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
+import platform
 import re
-import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,36 +16,51 @@ from convergent import ConvergentError
 
 if TYPE_CHECKING:
     import torch
+    from filelock import FileLock
     from torch import nn
+
+# Folder of the locks of GPUs: one for all users of the machine, and for containers that mount it.
+# Not $TMPDIR, which each job may have to itself.
+LOCKS = Path("/tmp")
+# Seconds without a GPU changing hands after which waiting for one ends: longer than a training.
+# Whatever queues in order may take as long as it likes.
+WAIT = 2 * 24 * 3600
+# Seconds between two lines in the log that say who has the GPUs.
+TELL = 60
+# Variables of a job of Slurm, LSF, PBS, Grid Engine and HTCondor.
+BATCH_JOB = ("SLURM_JOB_ID", "LSB_JOBID", "PBS_JOBID", "SGE_TASK_ID", "_CONDOR_SLOT")
 
 logger = logging.getLogger(__name__)
 
 # Held until the process ends.
-_claims: list[socket.socket] = []
+_claims: list[FileLock] = []
 
 
 class DeviceError(ConvergentError, ValueError):
-    """A device that is asked for and not there."""
+    """A device that is asked for and not there, or not to be had."""
 
 
 def choose_device(wanted: str = "auto") -> str:
     """The device to compute on, logged: ``cuda`` where there is one, unless `wanted` says.
 
-    Of several GPUs this process sees one from now on, which no other job has. A machine without
-    a GPU is spared the import of torch, which takes seconds and which not every job needs.
+    Of several GPUs this process sees one from now on, which no other job has. The one GPU that a
+    scheduler gave is used as it is. A machine without a GPU is spared the import of torch, which
+    takes seconds and which not every job needs.
 
     Raises
     ------
     DeviceError
-        If ``cuda`` is wanted and there is none.
+        If ``cuda`` is wanted and there is none, or if no GPU becomes free.
     """
-    gpus = {} if wanted == "cpu" else visible_gpus()
-    if wanted == "cpu" or (wanted == "auto" and not gpus and not Path("/dev/dxg").exists()):
+    if wanted != "cpu" and not _claims:
+        gpus = visible_gpus()
+        if gpus and not given(gpus):
+            os.environ["CUDA_VISIBLE_DEVICES"] = claim(gpus)
+        elif wanted == "auto" and not gpus:
+            wanted = "cpu"
+    if wanted == "cpu":
         logger.info("device: cpu")
         return "cpu"
-    if gpus and not _claims:
-        os.environ["CUDA_VISIBLE_DEVICES"] = claim(gpus)
-        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     import torch
 
     available = torch.cuda.is_available()
@@ -55,61 +71,98 @@ def choose_device(wanted: str = "auto") -> str:
     return device
 
 
-def visible_gpus() -> dict[str, str]:
-    """GPUs that this process may use: the name that all jobs of the machine know, and CUDA's.
+def visible_gpus() -> list[str]:
+    """UUIDs of the GPUs, or parts of GPUs, that this process may use.
 
-    Those of ``CUDA_VISIBLE_DEVICES`` where it is set, else all that have a driver's file.
+    ``CUDA_VISIBLE_DEVICES`` may name some by number, in the order of ``nvidia-smi``, or by UUID.
     """
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return {name: name for name in chosen.replace(" ", "").split(",") if name}
-    files = Path("/dev").glob("nvidia[0-9]*")
-    numbers = sorted(int(file.name.removeprefix("nvidia")) for file in files)
-    return {str(number): str(index) for index, number in enumerate(numbers)}
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "").split(",")
+    if all(name.startswith("MIG-") for name in chosen):
+        return chosen  # of which CUDA shows a process but the first
+    ask = [sys.executable, "-I", "-S", str(Path(__file__).with_name("cuda.py"))]
+    environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} | os.environ
+    answer = subprocess.run(ask, capture_output=True, text=True, env=environment)
+    if answer.returncode:
+        logger.warning("no GPU is used, as CUDA does not start: %s", answer.stderr.strip())
+    return answer.stdout.split()
 
 
-def claim(gpus: dict[str, str]) -> str:
+def given(gpus: list[str]) -> bool:
+    """Whether a scheduler gave this process its GPU: in a job of its own, and the only one it sees.
+
+    Others may then share it by the scheduler's will. Of several, in one job in which Snakemake runs
+    jobs of its own, each of these claims one.
+    """
+    return len(gpus) == 1 and any(name in os.environ for name in BATCH_JOB)
+
+
+def claim(gpus: list[str]) -> str:
     """Keep one of `gpus` for this process until it ends, however it ends; wait while all are kept.
 
-    Snakemake counts GPUs and assigns none. An address in Linux's abstract namespace belongs to
-    one process at a time and goes with it, so that nothing is left behind to clean up. Within
-    an allocation of Slurm, where the same name may mean another GPU, so does the address.
+    Snakemake counts GPUs and assigns none. A UUID means the same GPU in every job and container.
 
     Parameters
     ----------
-    gpus : dict
+    gpus : list of str
         As :func:`visible_gpus` has them.
 
     Returns
     -------
     str
-        CUDA's name of the GPU.
+        The one that is kept.
+
+    Raises
+    ------
+    DeviceError
+        If none changes hands for two days, or the locks cannot be written.
     """
-    allocation = os.environ.get("SLURM_JOB_ID", "")
-    waited = False
+    from filelock import FileLock, Timeout
+
+    holders: list[str] = []
+    changed, told = time.monotonic(), -float("inf")
     while True:
-        for name, device in gpus.items():
-            if _binds(f"\0convergent-gpu-{allocation}-{name}"):
-                logger.info("GPU %s of %s", name, ", ".join(gpus))
-                return device
-        if not waited:
-            logger.info("waiting for one of the GPUs %s: all are taken", ", ".join(gpus))
-            waited = True
+        for gpu in gpus:
+            # For all users, whatever the umask.
+            lock = FileLock(_lock_file(gpu), mode=0o666, thread_local=False, on_acquired=_sign)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                continue
+            except OSError as error:
+                raise DeviceError(
+                    f"{gpu} cannot be kept for this job ({error}); everybody who uses the GPUs of "
+                    f"this machine must be able to read and write {lock.lock_file}"
+                ) from error
+            _claims.append(lock)
+            logger.info("%s of %s", gpu, ", ".join(gpus))
+            return gpu
+        now = time.monotonic()
+        before, holders = (
+            holders,
+            [f"{gpu} by {_lock_file(gpu).read_text(encoding='utf-8')}" for gpu in gpus],
+        )
+        if holders != before:
+            changed = now
+        if now >= changed + WAIT:
+            raise DeviceError(
+                f"no GPU became free in {WAIT / 3600:.0f} hours: {'; '.join(holders)}; end what "
+                f"need not run, or let Snakemake wait: --resources gpu={len(gpus)}"
+            )
+        if now >= told + TELL:
+            logger.info("waiting for a GPU: %s", "; ".join(holders))
+            told = now
         time.sleep(1)
 
 
-def _binds(address: str) -> bool:
-    """Whether `address` was free; from now on it belongs to this process."""
-    claimed = socket.socket(socket.AF_UNIX)
-    try:
-        claimed.bind(address)
-    except OSError as error:
-        claimed.close()
-        if error.errno != errno.EADDRINUSE:
-            raise
-        return False
-    _claims.append(claimed)
-    return True
+def _lock_file(gpu: str) -> Path:
+    return LOCKS / f"convergent-{gpu}.lock"
+
+
+def _sign(file: int) -> None:
+    """Write into the open lock file who holds it."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    os.truncate(file, 0)
+    os.pwrite(file, f"process {os.getpid()} on {platform.node()} since {since}".encode(), 0)
 
 
 def cores() -> int:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 # Nets whose units are no more than this together are put side by side: one symmetric product then
 # gives what is within and between them, and each activation is converted once.
 SIDE_BY_SIDE = 2048
+# Sums of squares between which co-moments lose no digit in float32 but the last.
+RANGE = (1e-20, 1e30)
 # Rows of a wide layer that are multiplied at a time: its matrices are large beside a batch.
 WIDE_ROWS = 4096
 
@@ -299,10 +301,18 @@ class _Reduction:
 
         def finish() -> None:
             self.found[key] = moments
-            # The block before is done, and is kept in float32 in any case.
+            # The block before is done, and what is kept of it has the precision of float32.
             done = (key[0] - 1, *key[1:])
             if done in self.found:
-                narrow = self.found[done].comoment.astype(np.float32, copy=False)
-                self.found[done] = self.found[done]._replace(comoment=narrow)
+                self.found[done] = _narrow(self.found[done])
 
         return finish
+
+
+def _narrow(moments: Moments) -> Moments:
+    """Moments with co-moments in float32, unless units are too small or too large for it."""
+    size = moments.count * np.concatenate([moments.var_x, moments.var_y])
+    size = size[size > 0]
+    if size.size and not RANGE[0] < size.min() <= size.max() < RANGE[1]:
+        return moments
+    return moments._replace(comoment=moments.comoment.astype(np.float32, copy=False))

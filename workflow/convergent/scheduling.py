@@ -8,8 +8,10 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -24,8 +26,9 @@ from convergent.devices import cores
 
 if TYPE_CHECKING:
     from dask_jobqueue import SLURMCluster
+    from distributed import Client
 
-# Seconds that a scheduler may take to answer.
+# Seconds that a scheduler may take to answer, and to have a worker.
 PATIENCE = 30
 
 logger = logging.getLogger(__name__)
@@ -159,7 +162,8 @@ def compute(
     Raises
     ------
     SchedulerError
-        If no scheduler answers at the address, or all workers that were submitted have ended.
+        If no scheduler answers at the address, if it has no workers or is lost, or if all workers
+        that were submitted have ended.
     """
     if scheduler in ("threads", "processes"):
         # In this process the limit holds around all tasks: set and lifted inside of them it would
@@ -168,16 +172,9 @@ def compute(
             return list(
                 dask.compute(*tasks, scheduler=scheduler, num_workers=min(workers, cores()))
             )
-    from distributed import Client
-
-    try:
-        client = Client(scheduler, timeout=PATIENCE)
-    except (OSError, ValueError) as error:
-        raise SchedulerError(
-            f"dask.scheduler: no scheduler answers at {scheduler} ({error}); start one with "
-            "`dask scheduler` and `dask worker`, or set it to threads or processes"
-        ) from error
-    with client:
+    with _connected(scheduler) as client:
+        if isinstance(scheduler, str):
+            _wait_for_workers(client, scheduler)
         try:
             client.run(importlib.import_module, __package__)
         except ImportError as error:
@@ -191,15 +188,58 @@ def compute(
             time.sleep(0.02)
             before, done = done, sum(future.done() for future in futures)
             step((done - before) / len(futures))
-            if isinstance(scheduler, str) or time.monotonic() < looked + PATIENCE:
+            if time.monotonic() < looked + PATIENCE:
                 continue
-            if not _in_queue(scheduler):
+            if isinstance(scheduler, str):
+                _wait_for_workers(client, scheduler)
+            elif not _in_queue(scheduler):
                 raise SchedulerError(
                     "dask.scheduler: all jobs of workers have ended before the work was done; "
                     "their logs are in the folder .workers beside this one"
                 )
             looked = time.monotonic()
-        return client.gather(futures)
+        try:
+            return client.gather(futures)
+        except CancelledError as error:
+            raise SchedulerError(
+                f"dask.scheduler: {scheduler} was lost before the work was done ({error})"
+            ) from error
+
+
+def _connected(scheduler: str | SLURMCluster) -> Client:
+    """A client of the scheduler."""
+    from distributed import Client
+
+    found: list[Client | Exception] = []
+
+    def connect() -> None:
+        try:
+            found.append(Client(scheduler, timeout=PATIENCE))
+        except Exception as error:  # of any kind, where something else answers
+            found.append(error)
+
+    # The timeout does not hold where something takes the connection and says nothing.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(1.5 * PATIENCE)
+    client = found[0] if found else TimeoutError("silence")
+    if isinstance(client, Exception):
+        raise SchedulerError(
+            f"dask.scheduler: no scheduler answers at {scheduler} ({client}); start one with "
+            "`dask scheduler` and `dask worker`, or set it to threads or processes"
+        ) from client
+    return client
+
+
+def _wait_for_workers(client: Client, address: str) -> None:
+    """Wait until the scheduler has one."""
+    try:
+        client.wait_for_workers(1, timeout=PATIENCE)
+    except OSError as error:
+        raise SchedulerError(
+            f"dask.scheduler: the scheduler at {address} has no workers ({error}); start some with "
+            f"`dask worker {address}`, or set it to threads or processes"
+        ) from error
 
 
 class _Steps(Callback):
