@@ -10,6 +10,7 @@ import torch
 from precision import rounding_of
 
 from convergent import activations, joint_densities, models, observation, statistics
+from convergent.blocks import half_correlations
 from convergent.stores import DiskFullError, StoreError, new_store, open_store
 
 LAYERS = ["conv1", "conv2", "fc6"]
@@ -178,3 +179,31 @@ def test_values_of_units_are_those_of_the_stores(tmp_path, monkeypatch, nets, im
     expected = joint_densities.stored_values(tmp_path / "net1", units)
     for layer in units:
         np.testing.assert_array_equal(found[layer], expected[layer])
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e16])
+def test_units_of_any_scale_are_observed_as_they_are_recorded(tmp_path, nets, images, scale):
+    """Squares that float32 does not hold, in layers that nothing normalises."""
+    net = nets["net1"]
+    small = {"net1": torch.nn.Sequential(net.conv1)}
+    with torch.no_grad():
+        small["net1"][0].conv.bias.zero_()
+    layers = models.layers(small["net1"], images[:1])
+    activations.record(
+        small["net1"], images * scale, layers, tmp_path / "a", dtype="float32", image_index=INDEX
+    )
+    options = {"samples": 500, "blocks": 4, "seed": 5}
+    statistics.write_statistics(tmp_path / "a", tmp_path / "s", layers, **options)
+    observation.observe(
+        small, (images * scale).split(16), layers, {"net1": tmp_path / "o"}, {},
+        image_index=INDEX, dtype="float32", **options,
+    )  # fmt: skip
+    found, expected = (open_store(tmp_path / name)[layers[0]] for name in "os")
+    live = ~expected["dead"][...]
+    assert live.sum() > 1
+    np.testing.assert_array_equal(~found["dead"][...], live)
+    for group in (found, expected):
+        np.testing.assert_array_equal(group["correlation"][...].diagonal(), live)
+        half, _ = half_correlations(group)
+        near = rounding_of(group["mean"][...], group["std"][...] ** 2)
+        np.testing.assert_allclose(half, half_correlations(expected)[0], atol=2 * near)

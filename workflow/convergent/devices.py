@@ -137,12 +137,10 @@ def claim(gpus: list[str]) -> str:
             logger.info("%s of %s", gpu, ", ".join(gpus))
             return gpu
         now = time.monotonic()
-        before, holders = (
-            holders,
-            [f"{gpu} by {_lock_file(gpu).read_text(encoding='utf-8')}" for gpu in gpus],
-        )
-        if holders != before:
-            changed = now
+        signs = (_lock_file(gpu).read_text(encoding="utf-8") for gpu in gpus)
+        found = [f"{gpu} by {sign}" for gpu, sign in zip(gpus, signs, strict=True)]
+        if found != holders:
+            holders, changed = found, now
         if now >= changed + WAIT:
             raise DeviceError(
                 f"no GPU became free in {WAIT / 3600:.0f} hours: {'; '.join(holders)}; end what "
