@@ -84,7 +84,7 @@ def job(tmp_path):
     clean = {k: v for k, v in os.environ.items() if k not in devices.BATCH_JOB}
 
     def start(*gpus, first="", wait=100, locks=tmp_path, **environment):
-        with open(tmp_path / f"{len(started)}.log", "w") as log:
+        with open(tmp_path / f"{len(started)}.log", "w", encoding="utf-8") as log:
             started.append(
                 subprocess.Popen(
                     [sys.executable, "-c", JOB.format(first=first), locks, str(wait), *gpus],
