@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.metrics import top_k_accuracy_score
 
 from convergent import datasets, models, training
-from convergent.marks import marks
+from convergent.marks import image_marks
 
 RECIPE = {
     "mean": [0.5],
@@ -48,7 +48,7 @@ def bright_and_dark(path):
     np.savez(path, pixels=pixels)
     listing = pd.DataFrame({"label": labels, "path": [str(i) for i in range(80)]})
     listing["crc32"] = [zlib.crc32(p) for p in pixels]
-    listing["identity"] = [hex(mark) for mark in marks(pixels)]
+    listing["identity"] = [hex(mark) for mark in image_marks(pixels)]
     listing["split"] = np.where(np.arange(80) < 64, "train", "validation")
     options = {
         "size": 16, "mean": [0.5], "validation_transform": {"resize": 16},
