@@ -6,13 +6,33 @@ import os
 import sys
 import traceback
 import warnings
+from importlib.util import cache_from_source, find_spec
 from pathlib import Path
 
 # The library beside this workflow, whatever environment the job runs in.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 # What libraries keep in the home folder lies with Snakemake's own files: code, fonts, defaults.
+CACHE = Path(".snakemake", "cache").absolute()
 for variable in ("NUMBA_CACHE_DIR", "MPLCONFIGDIR", "DASK_CONFIG"):
-    os.environ.setdefault(variable, str(Path(".snakemake", "cache", variable).absolute()))
+    os.environ.setdefault(variable, str(CACHE / variable))
+
+
+def keep_compiled_modules():
+    """Let this process and those that it starts keep what they compile, wherever they may.
+
+    Or each job compiles all that it imports where `PYTHONDONTWRITEBYTECODE` is set, which doubles
+    its time. Installers compile packages; where none did, and nobody can beside the packages,
+    what is compiled lies with Snakemake's own files, too.
+    """
+    package = find_spec("numpy").origin
+    may = not sys.dont_write_bytecode and os.access(Path(package).parent, os.W_OK)
+    if not (sys.pycache_prefix or may or Path(cache_from_source(package)).exists()):
+        sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(CACHE / "PYTHONPYCACHEPREFIX")
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+keep_compiled_modules()
 
 
 def run(main, snakemake):
