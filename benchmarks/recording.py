@@ -24,7 +24,7 @@ from convergent.stores import create, new_store
 
 
 def forward(net: torch.nn.Module, x: torch.Tensor, batch_size: int) -> None:
-    with evaluating(net, "cpu"), torch.inference_mode():
+    with evaluating(net, "cpu", channels_last=True), torch.inference_mode():
         for batch in x.split(batch_size):
             net(batch)
 

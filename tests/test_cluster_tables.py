@@ -97,12 +97,12 @@ def write_stores(folder, a, b):
     statistics.write_correlation(*paths, ["fc6"], blocks=4)
 
 
-def test_halves_are_every_other_block_of_images(rng, tmp_path):
+def test_halves_are_the_first_and_the_last_of_the_images(rng, tmp_path):
     """Units that keep company in one half of the images and part in the other."""
     first, second = np.arange(8) % 2, np.arange(8) // 4
     features = rng.normal(size=(80, 2))
-    block = np.arange(80) // 20
-    values = np.where((block % 2 == 0)[:, None], features[:, first], features[:, second])
+    early = np.arange(80)[:, None] < 40
+    values = np.where(early, features[:, first], features[:, second])
     values += 0.1 * rng.normal(size=values.shape)
     write_stores(tmp_path, values, values)
     assert tables(tmp_path, {"fc6": 2}, alpha=1)[3]["halves"].item() < 0.1

@@ -29,8 +29,8 @@ def job(tmp_path):
         ROOT / "workflow", tmp_path / "workflow", ignore=shutil.ignore_patterns("__pycache__")
     )
     (tmp_path / "packages/numpy").mkdir(parents=True)
-    (tmp_path / "packages/numpy/__init__.py").write_text("")
-    (tmp_path / "job.py").write_text(JOB)
+    (tmp_path / "packages/numpy/__init__.py").write_text("", encoding="utf-8")
+    (tmp_path / "job.py").write_text(JOB, encoding="utf-8")
 
     def run(**environment):
         clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}

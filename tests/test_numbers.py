@@ -169,6 +169,7 @@ def test_batches_and_threads_change_no_more_than_rounding(tmp_path, small_net, w
             recorded = {net: folder / f"recorded_{net}.zarr" for net in "ab"}
             for seed, path in enumerate(recorded.values()):
                 options = {"batch_size": batch_size, "dtype": "float32"}
+                options["identity"] = np.arange(80)
                 activations.record(small_net, images.roll(seed, 2), LAYERS, path, **options)
             tables = analyse(folder, recorded)
             found.append((everything(folder), tables))

@@ -7,6 +7,7 @@ import pytest
 from precision import rounding
 
 from convergent import statistics
+from convergent.blocks import half_correlations
 from convergent.mutual_information import correction, discretize, mutual_information
 from convergent.stores import StoreError, create, new_store, open_store, save
 
@@ -79,7 +80,7 @@ def test_statistics_store_holds_mean_std_and_dead(pair, tmp_path):
         correlation = group["correlation"][...]
         np.testing.assert_allclose(correlation, exact(b[layer], b[layer]), atol=near)
         np.testing.assert_array_equal(correlation.diagonal(), ~group["dead"][...])
-        for half in statistics.half_correlations(group):
+        for half in half_correlations(group):
             np.testing.assert_array_equal(half.diagonal(), ~group["dead"][...])
     assert store["conv1/dead"][...].sum() == 1
 

@@ -100,10 +100,12 @@ def test_weights_and_checkpoints_that_are_something_else_are_refused(tmp_path, t
     if kind == "cut":
         os.truncate(path, 900)
     data = {"size": 16, "mean": [0.5]}
-    with pytest.raises(models.WeightsError, match=r"(?s)x\.pt: no weights .*delete it"):
+    with pytest.raises(models.WeightsError, match=r"(?s)x\.pt: no weights .*--forcerun"):
         models.load(path, TINY, data, 3)
     images = [None] * 4
-    with pytest.raises(training.TrainingError, match=r"(?s)x\.pt: no checkpoint .*delete it"):
+    with pytest.raises(
+        training.TrainingError, match=r"(?s)x\.pt: cannot be resumed .*move it away"
+    ):
         training.train(
             lambda: torch.nn.Linear(2, 2), images, images, seed=1, mean=[0.5], std=[0.5], epochs=1,
             batch_size=2, optimizer="sgd", learning_rate=0.1, momentum=0.9, weight_decay=0,

@@ -242,7 +242,7 @@ def outputs(
         run_once(net, batch, [m.register_forward_hook(keep(n)) for n, m in modules.items()])
         return {layer: slots[0][layer][:images] for layer in layers}
 
-    with evaluating(net, device):
+    with evaluating(net, device, channels_last=True):
         yield run
 
 
@@ -475,11 +475,12 @@ def _check(kept: torch.Tensor, output: torch.Tensor, layer: str) -> None:
     if all(math.isfinite(value) for value in kept.aminmax()):  # NaN is both
         return
     smallest, largest = (value.item() for value in output.aminmax())
+    if not (math.isfinite(smallest) and math.isfinite(largest)):
+        raise RecordingError(
+            f"layer {layer}: activations are NaN or infinite; train the net again, with a lower "
+            "training.learning_rate"
+        )
     dtype = str(kept.dtype).split(".")[1]
-    raise RecordingError(
-        f"layer {layer}: activations from {smallest:g} to {largest:g} do not fit into {dtype}; "
-        + ("set activations.dtype: float32" if dtype == "float16" else "scale the net's output")
-        if math.isfinite(smallest) and math.isfinite(largest)
-        else f"layer {layer}: activations are NaN or infinite; train the net again, with a "
-        "lower training.learning_rate"
-    )
+    worst = f"up to {largest:g}" if largest > -smallest else f"down to {smallest:g}"
+    remedy = "set activations.dtype: float32" if dtype == "float16" else "scale the net's output"
+    raise RecordingError(f"layer {layer}: activations {worst} do not fit into {dtype}; {remedy}")

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from convergent import ConvergentError
-from convergent.models import activation, run_once
+from convergent.models import activation, evaluating, run_once
 
 RELUS = {
     torch.relu,
@@ -47,7 +47,7 @@ def deconvolve(
     Parameters
     ----------
     net : nn.Module
-        In evaluation mode.
+        Runs in evaluation mode, and is given back as it was found.
     layer : str
         Name as :func:`convergent.models.layers` gives it.
     images : torch.Tensor of shape (image, channel, y, x)
@@ -73,7 +73,7 @@ def deconvolve(
     def chosen(output: torch.Tensor) -> torch.Tensor:
         return output[rows, unit, y, x] if output.ndim == 4 else output[rows, unit]
 
-    with warnings.catch_warnings():
+    with evaluating(net), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Setting backward hooks")
         method = NeuronDeconvolution(_up_to(net, layer), activation(net, layer))
         return method.attribute(images.detach().requires_grad_(), chosen).detach()

@@ -156,13 +156,13 @@ def load_marks(group: zarr.Group) -> Marks:
 
 
 def check_same_images(
-    stores: Mapping[str | Path, zarr.Group], *, other_views: bool = False
+    stores: Mapping[str | Path, zarr.Group | Marks], *, other_views: bool = False
 ) -> bool | None:
     """Check that stores are of the same images in the same order.
 
     Parameters
     ----------
-    stores : mapping of path to group
+    stores : mapping of path to group, or to marks
         Two or more; the first is compared with each of the others. Marks that one of them does
         not know are not compared.
     other_views : bool
@@ -178,10 +178,12 @@ def check_same_images(
     StoreError
         Names the stores, says which images differ, and whether it looks like another order.
     """
-    (first, group), *others = stores.items()
-    expected, same = load_marks(group), True
-    for path, other in others:
-        found = load_marks(other)
+    (first, expected), *others = (
+        (path, marks if isinstance(marks, Marks) else load_marks(marks))
+        for path, marks in stores.items()
+    )
+    same = True
+    for path, found in others:
         for name in ("index", "identity"):
             a, b = getattr(expected, name), getattr(found, name)
             if a is not None and b is not None and not np.array_equal(a, b):

@@ -194,20 +194,24 @@ def run_once(net: nn.Module, example: torch.Tensor, hooks: Sequence[RemovableHan
 
 
 @contextmanager
-def evaluating(net: nn.Module, device: str | None = None) -> Iterator[nn.Module]:
+def evaluating(
+    net: nn.Module, device: str | None = None, *, channels_last: bool = False
+) -> Iterator[nn.Module]:
     """Hold a net in evaluation mode, and give it back as it was found.
 
     Parameters
     ----------
     net : nn.Module
     device : str, optional
-        Where the net is meanwhile, its kernels channels last: the unit is then the last axis of
-        its maps without a transpose, and convolutions are faster.
+        Where the net is meanwhile.
+    channels_last : bool
+        Whether its kernels are so on the device: the unit is then the last axis of its maps
+        without a transpose, and convolutions are faster.
     """
     modes = {module: module.training for module in net.modules()}
     tensors = [*net.parameters(), *net.buffers()] if device else []
     found = [tensor.data for tensor in tensors]
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d} if channels_last else {}
     try:
         net.eval()
         for tensor in tensors:

@@ -10,6 +10,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from convergent.marks import Marks, check_same_images
 from convergent.progress import stage
 from convergent.stores import create, new_store, open_store, save
 
@@ -75,7 +76,7 @@ def write_units(
     statistics : path
         Of the net.
     net : nn.Module
-        The net; moved to `device`.
+        The net; given back as it was found.
     images : Images
         Those that were recorded, in order.
     image_index : ndarray of shape (image,)
@@ -90,47 +91,63 @@ def write_units(
     ------
     FieldError, FunctionalReluError
         If the net has parts that its receptive fields or deconvolutions cannot be told for.
-    ValueError
+    StoreError
         If `images` are not those that were recorded.
+    ValueError
+        If `image_index` is not theirs.
     """
     from convergent.datasets import normalize
     from convergent.deconvolution import check_relus
     from convergent.devices import exact
+    from convergent.models import evaluating
     from convergent.receptive_fields import receptive_fields
 
     source = open_store(statistics)
     index = source["image_index"][...]
-    if not np.array_equal(image_index, index) or len(images) != len(index):
-        raise ValueError(f"{statistics}: other images were recorded than the {len(images)} given")
+    # Where a view is known, images came from a data set, and are marked as those given are.
+    identities = images.identities if "view" in source else None
+    given = Marks(np.asarray(image_index), identities)
+    if len(images) != len(given.index):
+        raise ValueError(f"{len(images)} images, where image_index names {len(given.index)}")
+    check_same_images({statistics: source, "images": given})
     order = np.argsort(index)
     exact()  # as in recording
-    net = net.to(device).eval()
-    example = normalize(images.__getitems__([0])[0].to(device), data["mean"], data["std"])
-    check_relus(net, example)
-    fields = receptive_fields(net, layers, example)
-    tops = {layer: Top.read(source[layer]) for layer in layers}
-    pictured = {layer: np.zeros(len(top.value), bool) for layer, top in tops.items()}
-    for layer, mask in pictured.items():
-        chosen = pictures.get(layer, ())
-        mask[slice(None) if chosen is None else list(chosen)] = True
-    total = sum((top.value[pictured[layer]] > 0).sum() for layer, top in tops.items())
-    with new_store(store) as target, stage(Path(store), "picture", total) as step:
-        for layer, top in tops.items():
-            group = target.create_group(layer)
-            for name, values in top._asdict().items():
-                save(group, name, values, ("unit", "rank"))
-            save(group, "receptive_field", np.array(fields[layer]), ("size_stride_offset",))
-            save(group, "pictured", pictured[layer], ("unit",))
-            rows = top._replace(image=order[np.searchsorted(index, top.image, sorter=order)])
-            _write_pictures(
-                group, layer, rows, pictured[layer], fields[layer], net, images, data, device, step
-            )
-        for layer in layers:
-            weights = _first_filters(net, fields[layer])
-            if weights is not None:
-                names = ("unit", "height", "width", "channel")
-                save(target[layer], "filters", _eight_bit(weights), names)
-                break
+    with evaluating(net, device):
+        example = normalize(images.__getitems__([0])[0].to(device), data["mean"], data["std"])
+        check_relus(net, example)
+        fields = receptive_fields(net, layers, example)
+        tops = {layer: Top.read(source[layer]) for layer in layers}
+        pictured = {layer: np.zeros(len(top.value), bool) for layer, top in tops.items()}
+        for layer, mask in pictured.items():
+            chosen = pictures.get(layer, ())
+            mask[slice(None) if chosen is None else list(chosen)] = True
+        total = sum((top.value[pictured[layer]] > 0).sum() for layer, top in tops.items())
+        with new_store(store) as target, stage(Path(store), "picture", total) as step:
+            for layer, top in tops.items():
+                group = target.create_group(layer)
+                for name, values in top._asdict().items():
+                    save(group, name, values, ("unit", "rank"))
+                save(group, "receptive_field", np.array(fields[layer]), ("size_stride_offset",))
+                save(group, "pictured", pictured[layer], ("unit",))
+                rows = top._replace(image=order[np.searchsorted(index, top.image, sorter=order)])
+                _write_pictures(
+                    group,
+                    layer,
+                    rows,
+                    pictured[layer],
+                    fields[layer],
+                    net,
+                    images,
+                    data,
+                    device,
+                    step,
+                )
+            for layer in layers:
+                weights = _first_filters(net, fields[layer])
+                if weights is not None:
+                    names = ("unit", "height", "width", "channel")
+                    save(target[layer], "filters", _eight_bit(weights), names)
+                    break
 
 
 def cut(picture: NDArray[np.uint8], field: ReceptiveField, y: int, x: int) -> NDArray[np.uint8]:
