@@ -135,12 +135,63 @@ def test_units_too_small_for_float16_are_kept_in_float32(tmp_path, caplog, units
     store = activations.open_store(tmp_path / "a.zarr")
     assert (store["1"].dtype, store["4"].dtype) == (np.float16, np.float32)
     number = len(range(16)[units])
-    assert f"layer 4: kept as float32, as {number} of its 16 units" in caplog.text
+    assert f"too few digits for {number} of its 16 units" in caplog.text
     with torch.inference_mode():
         expected = net(x).numpy()
     # float32 sums of 1568 products, each unit on its own scale.
     scale = expected.max(axis=0)
     np.testing.assert_allclose(store["4"][...] / scale, expected / scale, atol=1e-5)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(1, 6e-6), (10, 0.01), (1000, 1), (-5, 1e-3)])
+def test_units_that_vary_little_beside_their_mean_are_kept_in_float32(tmp_path, mean, std):
+    """As in an untrained net whose biases are 1."""
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LeakyReLU(1))
+    net[1].__class__ = type("Passing", (torch.nn.ReLU,), {"forward": lambda self, x: x})
+    x = mean + std * torch.randn(200, 1, 2, 3, generator=torch.Generator().manual_seed(0))
+    activations.record(net, x, ["1"], tmp_path / "a.zarr", batch_size=50)
+    array = activations.open_store(tmp_path / "a.zarr")["1"]
+    assert array.dtype == np.float32
+    np.testing.assert_array_equal(array[...], x.flatten(1).numpy())
+
+
+@pytest.mark.parametrize("units", [1, 200])
+def test_what_later_batches_show_is_told(tmp_path, caplog, units):
+    """An error for a layer, a warning for one unit of many."""
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU())
+    x = torch.rand(200, 1, 1, 200)
+    x[..., :units] = 1e-7 * torch.rand(200, 1, 1, units)
+    x[:50] = 0
+    if units == 1:
+        activations.record(net, x, ["1"], tmp_path / "a.zarr", batch_size=50)
+        assert "too few digits for 1 of its 200 units" in caplog.text
+        return
+    with pytest.raises(activations.RecordingError, match=r"200 of its 200 .*dtype: float32"):
+        activations.record(net, x, ["1"], tmp_path / "a.zarr", batch_size=50)
+    assert not list(tmp_path.iterdir())
+
+
+def test_buffers_that_a_net_writes_are_given_back(tmp_path):
+    class Writing(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.relu = torch.nn.Linear(4, 5), torch.nn.ReLU()
+            self.register_buffer("seen", torch.zeros(()))
+            self.register_buffer("last", torch.zeros(4))
+            self.table = None
+
+        def forward(self, x):
+            self.seen += len(x)
+            self.last = x[0] * 2
+            if self.table is None:
+                self.table = torch.ones(5)
+            return self.relu(self.linear(x)) * self.table
+
+    net, x = Writing(), torch.randn(20, 4)
+    activations.record(net, x, ["relu"], tmp_path / "a.zarr")
+    assert net.seen == 0
+    assert not net.last.any()
+    net(x).sum().backward()  # nothing that inference left behind stands in the way
 
 
 def test_a_net_is_given_back_as_it_was_found(tmp_path, small_net, images):

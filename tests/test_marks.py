@@ -105,7 +105,7 @@ def test_identity_that_is_stated_is_what_counts(tmp_path, net, images):
     record(net, images, tmp_path / "b", identity=names[::-1])
     with pytest.raises(StoreError, match="in another order"):
         correlate(tmp_path)
-    with pytest.raises(ValueError, match="identity must hold a number for each of 40 images"):
+    with pytest.raises(ValueError, match="identity must hold a whole number for each of 40 images"):
         record(net, images, tmp_path / "b", identity=names[:3])
 
 

@@ -293,3 +293,12 @@ def test_moments_are_made_again_from_correlations(rng):
     found = Moments.of(x, y)
     again = Moments.of_correlation(*found[:-1], found.correlation())
     np.testing.assert_allclose(again.comoment, found.comoment, rtol=1e-13)
+
+
+@pytest.mark.parametrize("kind", [">f4", ">f8", ">f2", np.longdouble, np.int16])
+def test_any_real_numbers_are_taken(rng, kind):
+    x = np.round(100 * rng.normal(size=(50, 3)))
+    found = Moments.of(x.astype(kind), x.astype(kind)).correlation()
+    np.testing.assert_allclose(found, Moments.of(x, x).correlation(), atol=rounding(x))
+    with pytest.raises(ValueError, match="x must hold real numbers, got complex"):
+        Moments.of(x.astype(complex))

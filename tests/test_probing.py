@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from convergent import activations
-from convergent.probing import ProbingError, unit_axes
+from convergent.probing import ProbingError, probe
 from convergent.stores import open_store
 
 
@@ -30,8 +30,7 @@ def relu(**modules):
 
 
 def axis(net, x, layer="relu", **options):
-    modules = {layer: net.get_submodule(layer)}
-    return unit_axes(net.eval(), modules, x, **options)[layer]
+    return probe(net, {layer: net.get_submodule(layer)}, x, **options)[layer].axis
 
 
 def rows_of_patches(net, x):
@@ -94,6 +93,26 @@ CASES = {
     ),
     "linear": (nn.Linear(8, 4), lambda n, x: n.relu(n.m(x)), 3),
     "normed": (nn.LayerNorm(8), lambda n, x: n.relu(n.m(x)), 3),
+    "layer norm of maps": (
+        nn.Sequential(nn.Conv2d(3, 5, 3), nn.LayerNorm([5, 6, 6])),
+        lambda n, x: n.relu(n.m(x)),
+        1,
+    ),
+    "batch norm of tokens": (
+        nn.Sequential(nn.Linear(64, 4), nn.BatchNorm1d(3)),
+        lambda n, x: n.relu(n.m(x.flatten(2))),
+        2,
+    ),
+    "group norm of tokens": (
+        nn.Sequential(nn.Linear(64, 4), nn.GroupNorm(1, 3)),
+        lambda n, x: n.relu(n.m(x.flatten(2))),
+        2,
+    ),
+    "one slope": (
+        nn.Sequential(nn.Linear(64, 4), nn.PReLU()),
+        lambda n, x: n.relu(n.m(x.flatten(2))),
+        2,
+    ),
     "flat": (nn.Conv2d(3, 5, 3), lambda n, x: n.relu(n.m(x).flatten(1)), 1),
 }
 
@@ -116,7 +135,7 @@ def test_what_cannot_be_told_is_asked_for(tmp_path):
     net = Net(lambda n, x: n.relu(torch.einsum("nij,jk->nik", x, n.w)), **relu())
     net.w = nn.Parameter(torch.randn(6, 9))
     x = torch.randn(10, 4, 6)
-    with pytest.raises(ProbingError, match=r"layer relu: which axis .*unit_axis=\{'relu': -1\}"):
+    with pytest.raises(ProbingError, match=r"layer relu: which axis .*unit_axis=\{'relu': axis\}"):
         activations.record(net, x, ["relu"], tmp_path / "a.zarr")
     activations.record(net, x, ["relu"], tmp_path / "a.zarr", unit_axis={"relu": -1})
     assert open_store(tmp_path / "a.zarr")["relu"].shape == (10, 4, 9)
@@ -138,11 +157,32 @@ def order(net, x):
     return net.relu(net.conv(x + torch.arange(len(x)).view(-1, 1, 1, 1)))
 
 
+def rarely(net, x):
+    """Drops one image in a thousand."""
+    return net.relu(net.conv(x) * (torch.rand(len(x), 1, 1, 1) > 1e-3))
+
+
+def by_numpy(net, x):
+    return net.relu(net.conv(x) + 1e-6 * np.random.rand())  # noqa: NPY002
+
+
+def mean_of_many(net, x):
+    return net.relu(net.conv(x - x.mean(0) if len(x) > 4 else x))
+
+
+def beside_a_large_unit(net, x):
+    maps = functional.batch_norm(net.conv(x), None, None, training=True)
+    return net.relu(torch.cat([maps, torch.full_like(maps[:, :1], 1e4)], 1))
+
+
 @pytest.mark.parametrize("images", [1, 2, 64])
-@pytest.mark.parametrize("forward", [dropout, batch_statistics, order])
+@pytest.mark.parametrize(
+    "forward",
+    [dropout, rarely, by_numpy, batch_statistics, mean_of_many, beside_a_large_unit, order],
+)
 def test_a_net_that_answers_differently_is_refused(tmp_path, forward, images):
-    if forward is order and images == 1:
-        pytest.skip("a single image has one place")
+    if forward is mean_of_many and images < 5:
+        pytest.skip("the same for few images")
     net = Net(forward, **relu(conv=nn.Conv2d(3, 8, 3)))
     with pytest.raises(ProbingError, match=r"layer relu: .* no function of an image"):
         activations.record(net, torch.randn(images, 3, 12, 12), ["relu"], tmp_path / "a.zarr")
@@ -155,7 +195,7 @@ def test_rounding_is_no_difference(kind, small_net):
 
     modules = {layer: models.activation(small_net, layer) for layer in layers}
     x = torch.rand(6, 1, 16, 16).to(kind)
-    assert list(unit_axes(small_net.to(kind).eval(), modules, x).values()) == [1, 1, 1]
+    assert [found.axis for found in probe(small_net.to(kind), modules, x).values()] == [1, 1, 1]
 
 
 def test_a_layer_that_never_runs_is_named():
@@ -178,3 +218,55 @@ def test_tokens_are_given_as_they_are_and_pixels_as_floats(tmp_path):
     np.testing.assert_allclose(open_store(tmp_path / "b.zarr")["1"][...], expected, rtol=1e-4)
     with pytest.raises(ProbingError, match=r"torch\.int64 as they are .*by \.float\(\)"):
         activations.record(net, pixels, ["1"], tmp_path / "c.zarr")
+
+
+def test_random_numbers_after_a_layer_do_not_matter():
+    net = Net(lambda n, x: functional.dropout(n.relu(n.conv(x)), training=True),
+              **relu(conv=nn.Conv2d(3, 8, 3)))  # fmt: skip
+    assert axis(net, torch.randn(4, 3, 8, 8)) == 1
+
+
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_few_images_that_are_squeezed_are_no_fault(images):
+    net = Net(lambda n, x: n.relu(n.m(x)[:, :, None].squeeze()), **relu(m=nn.Linear(6, 5)))
+    assert axis(net, torch.randn(images, 6)) == 1
+
+
+def test_a_shared_relu_is_recorded_and_judged_as_it_is_when_it_runs_last(tmp_path):
+    """Small after it was large; other axes the first time."""
+    torch.manual_seed(0)
+    first, last = nn.Linear(6, 8), nn.Linear(8, 8)
+
+    def forward(net, x):
+        gate = net.relu(1e6 * first(x.mean(1)))
+        return net.relu(1e-7 * last(first(x)) * (1 + gate[:, None] * 0))
+
+    net = Net(forward, **relu(first=first, last=last))
+    x = torch.randn(40, 3, 6)
+    activations.record(net, x, ["relu"], tmp_path / "a.zarr")
+    array = open_store(tmp_path / "a.zarr")["relu"]
+    assert array.dtype == np.float32
+    np.testing.assert_allclose(array[...], net(x).detach().numpy(), rtol=1e-4, atol=1e-12)
+
+
+def test_wrong_arguments_are_named_before_the_net_runs(tmp_path):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    x = torch.randn(8, 3, 9, 9)
+
+    class Endless(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(x)
+
+    for images, options, message in (
+        (x, {"layers": ["1", "1"]}, "each once"),
+        (x, {"layers": []}, "at least one layer"),
+        (x, {"dtype": "bfloat16"}, "float16 or float32"),
+        (x, {"unit_axis": {"2": 1}}, "unit_axis names 2"),
+        (x, {"identity": np.arange(8) / 2}, "identity must hold a whole number .* float64"),
+        (x, {"image_index": np.ones(8)}, "image_index must name .* whole numbers"),
+        (torch.utils.data.DataLoader(Endless()), {}, "batches need image_index"),
+    ):
+        layers = options.pop("layers", ["1"])
+        with pytest.raises(ValueError, match=message):
+            activations.record(net, images, layers, tmp_path / "a.zarr", **options)
+    assert not list(tmp_path.iterdir())

@@ -41,6 +41,11 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+# Share of a unit's variance that rounding may be: no correlation is then off by a thousandth.
+LOST = 2.0**-11
+# Positions along each axis of a map on which rounding is looked at, at least.
+ROUNDED = 8
+
 
 class RecordingError(ConvergentError, OverflowError):
     """An activation that the store cannot hold; the message names the layer."""
@@ -94,8 +99,8 @@ def record(
         :func:`random_positions` does; all if left out. Arrays are then (image, position, unit),
         their flat places in (y, x) lie under ``positions``.
     dtype : {"float16", "float32"}
-        Of the stored activations. Layers with units that are too small for float16, by the first
-        batch, are kept in float32.
+        Of the stored activations. Layers with units for which float16 has too few digits, by the
+        first batch, are kept in float32.
     device : str
         For torch, such as ``cpu`` or ``cuda``.
     batch_size : int
@@ -114,7 +119,8 @@ def record(
         If a layer's output is not one row an image, its units cannot be told, or it changes
         when an image is run again among others.
     RecordingError
-        If an activation is NaN or infinite, or too large for `dtype` (beyond 65504 in float16).
+        If an activation is NaN or infinite, or too large for `dtype` (beyond 65504 in float16); or
+        if float16 has too few digits for units of a layer, which only later batches show.
     DiskFullError
         If the disk fills.
     """
@@ -122,17 +128,23 @@ def record(
 
     if image_index is None:
         images_known = getattr(images, "dataset", images)
-        if not hasattr(images_known, "shape") and images_known is images:
+        whole = hasattr(images_known, "shape") or images_known is not images
+        if not whole or not hasattr(images_known, "__len__"):
             raise ValueError(f"{store}: batches need image_index, which says how many images")
         image_index = np.arange(len(images_known))
     index = np.asarray(image_index)
-    if index.ndim != 1 or len(index) == 0:
-        raise ValueError(f"{store}: image_index must name at least one image, got {index.shape}")
-    if identity is not None and np.shape(identity) != index.shape:
+    if index.ndim != 1 or len(index) == 0 or index.dtype.kind not in "iu":
         raise ValueError(
-            f"{store}: identity must hold a number for each of {len(index)} images, got shape "
-            f"{np.shape(identity)}"
+            f"{store}: image_index must name at least one image by whole numbers, got "
+            f"{index.dtype} of shape {index.shape}"
         )
+    if identity is not None:
+        identity = np.asarray(identity)
+        if identity.shape != index.shape or identity.dtype.kind not in "iu":
+            raise ValueError(
+                f"{store}: identity must hold a whole number for each of {len(index)} images, got "
+                f"{identity.dtype} of shape {identity.shape}"
+            )
     writers: dict[str, _Writer] = {}
     marks: list[Marks] = []
     count = 0
@@ -161,14 +173,17 @@ def record(
                 for layer in layers:
                     writers[layer].append(blocks.pop(layer), start)
             if count < len(index):
-                raise ValueError(f"{store}: {count} images where image_index names {len(index)}")
+                raise ValueError(
+                    f"{store}: {count} images where image_index names {len(index)}; name those "
+                    "that the batches hold, in their order"
+                )
             for writer in writers.values():
                 writer.flush()
             for writer in writers.values():
                 writer.wait()
             known = Marks.joined(marks)
             if identity is not None:
-                known = Marks(index, np.asarray(identity).astype(np.uint64))
+                known = Marks(index, identity.astype(np.uint64))
             save_marks(group, known)
     except DiskFullError as error:
         left = sum(w.array.nbytes * (1 - w.written / len(index)) for w in writers.values())
@@ -198,15 +213,22 @@ def outputs(
 
     from convergent.devices import exact
     from convergent.models import activation, evaluating, run_once
-    from convergent.probing import unit_axes
+    from convergent.probing import Output, probe
 
+    if dtype not in ("float16", "float32"):
+        raise ValueError(f"dtype must be float16 or float32, got {dtype!r}")
+    if not layers or len(set(layers)) < len(layers):
+        raise ValueError(f"layers must name at least one layer, and each once, got {list(layers)}")
+    unknown = sorted(set(unit_axis or ()) - set(layers))
+    if unknown:
+        raise ValueError(f"unit_axis names {unknown[0]}, which is not among layers")
     exact()
     modules = {layer: activation(net, layer) for layer in layers}
     types = [p.dtype for p in net.parameters() if p.is_floating_point()]
     # Two of each layer, used in turn: to get fresh memory costs many times the copy.
     slots: list[dict[str, torch.Tensor]] = [{}, {}]
-    kinds: dict[str, torch.dtype] = {}
-    axes: dict[str, int] = {}
+    known: dict[str, Output] = {}
+    rounding: dict[str, _Rounding] = {}
     most = 0
 
     def run(batch: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -216,26 +238,33 @@ def outputs(
             batch = batch.to(device, dtype=(types or [torch.float32])[0], non_blocking=True)
         else:
             batch = batch.to(device, non_blocking=True)
-        if not axes:
-            axes.update(unit_axes(net, modules, batch, unit_axis))
+        if not known:
+            known.update(probe(net, modules, batch, unit_axis))
         # The size of a batch decides how sums are rounded: the last, which may be smaller, is
         # filled up, else units that are the same on all images would seem to vary.
         images, most = len(batch), max(most, len(batch))
         if images < most:
             batch = torch.cat([batch, batch[-1:].expand(most - images, *batch.shape[1:])])
+        calls = dict.fromkeys(layers, 0)
 
         def keep(layer: str):
             def hook(module, args, output: torch.Tensor) -> None:
-                # A copy at once, as what follows the ReLU may work in place.
-                values = output.movedim(axes[layer], -1)
-                if layer not in kinds:
-                    kinds[layer] = _kind(values, getattr(torch, dtype), layer)
+                calls[layer] += 1
+                # Of a module that runs more than once the last counts.
+                if calls[layer] < known[layer].calls:
+                    return
+                values = output.movedim(known[layer].axis, -1)
+                if layer not in rounding:
+                    rounding[layer] = _Rounding.chosen(values[:images], dtype, layer)
                 slot = slots[0].get(layer)
-                # Of a ReLU that runs more than once the last counts, whatever its shape.
-                if slot is None or len(slot) < len(values) or slot.shape[1:] != values.shape[1:]:
-                    slot = torch.empty(values.shape, dtype=kinds[layer], device=values.device)
+                if slot is None or len(slot) < len(values):
+                    slot = torch.empty(
+                        values.shape, dtype=rounding[layer].kind, device=values.device
+                    )
                     slots[0][layer] = slot
+                # A copy at once, as what follows may work in place.
                 _check(slot[: len(values)].copy_(values), output, layer)
+                rounding[layer].add(values[:images], slot[:images])
 
             return hook
 
@@ -244,6 +273,8 @@ def outputs(
 
     with evaluating(net, device, channels_last=True):
         yield run
+        for layer, seen in rounding.items():
+            seen.check(layer)
 
 
 class Places(NamedTuple):
@@ -448,26 +479,76 @@ def _warn_if_small(store: str | Path, size: int) -> None:
         )
 
 
-def _kind(values: torch.Tensor, kind: torch.dtype, layer: str) -> torch.dtype:
-    """Choose the type to keep a layer in, by its first batch (image, ..., unit).
+class _Rounding:
+    """What rounding to the type that is kept leaves of each unit's variance, on some positions."""
 
-    Below 2**-14 float16 loses a bit with every halving, until it is 0: where all that a unit does
-    lies there, its correlations would be those of rounding.
-    """
-    import torch
+    def __init__(self, kind: torch.dtype):
+        self.kind = kind
+        self.count = 0
+        self.moments: list[torch.Tensor] = []
 
-    if kind != torch.float16:
-        return kind
-    largest = values.abs().amax(dim=tuple(range(values.ndim - 1)))
-    lost = (largest > 0) & (largest < torch.finfo(kind).smallest_normal)
-    if not lost.any():
-        return kind
-    logger.warning(
-        "layer %s: kept as float32, as %d of its %d units stay below %.2g, where float16 has few "
-        "digits",
-        *(layer, lost.sum(), len(lost), torch.finfo(kind).smallest_normal),
-    )
-    return torch.float32
+    @classmethod
+    def chosen(cls, values: torch.Tensor, dtype: str, layer: str) -> _Rounding:
+        """Take float32 in place of float16 where the first batch (image, ..., unit) asks for it."""
+        import torch
+
+        rounding = cls(getattr(torch, dtype))
+        if dtype == "float32":
+            return rounding
+        half = values.to(torch.float16)
+        if not torch.isfinite(half).all():
+            return rounding  # which is told when it is kept
+        rounding.add(values, half)
+        lost = rounding.lost()
+        if not lost.any():
+            return cls(torch.float16)
+        logger.warning(
+            "layer %s: kept as float32, as float16 has too few digits for %d of its %d units",
+            *(layer, lost.sum(), len(lost)),
+        )
+        return cls(torch.float32)
+
+    def add(self, values: torch.Tensor, kept: torch.Tensor) -> None:
+        """Add a batch (image, ..., unit), as it is and as it is kept."""
+        import torch
+
+        if self.kind != torch.float16:
+            return
+        # Few positions of each image tell as much as all, and cost little.
+        steps = [slice(None, None, max(1, side // ROUNDED)) for side in values.shape[1:-1]]
+        values, kept = (
+            v[(slice(None), *steps)].reshape(-1, v.shape[-1]).double() for v in (values, kept)
+        )
+        count, mean = len(values), values.mean(dim=0)
+        parts = [mean, (values - mean).square().sum(dim=0), (values - kept).square().sum(dim=0)]
+        if self.count:
+            delta = mean - self.moments[0]
+            total = self.count + count
+            parts = [
+                self.moments[0] + delta * count / total,
+                self.moments[1] + parts[1] + delta.square() * self.count * count / total,
+                self.moments[2] + parts[2],
+            ]
+        self.count, self.moments = self.count + count, parts
+
+    def lost(self) -> torch.Tensor:
+        """Units that vary and whose rounding is more than :data:`LOST` of their variance."""
+        _, squares, errors = self.moments
+        return (squares > 0) & ~(errors <= LOST * squares)
+
+    def check(self, layer: str) -> None:
+        """Raise an error if more than one in a hundred units are lost, and warn of fewer."""
+        if not self.moments:
+            return
+        lost = self.lost()
+        message = (
+            f"layer {layer}: float16 has too few digits for {lost.sum()} of its {len(lost)} units, "
+            "which vary little beside their mean, or are small; set activations.dtype: float32"
+        )
+        if lost.sum() > len(lost) / 100:
+            raise RecordingError(message)
+        if lost.any():
+            logger.warning("%s if they matter", message)
 
 
 def _check(kept: torch.Tensor, output: torch.Tensor, layer: str) -> None:

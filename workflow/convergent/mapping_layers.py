@@ -93,10 +93,10 @@ def write_sgd_mapping(
     Groups as :func:`write_mapping` has them, direction ``ab`` only and without
     `held_out_loss`; the loss is that over all images after the last step.
     """
-    a, b = map(open_store, activations)
-    check_same_images(dict(zip(activations, (a, b), strict=True)), other_views=True)
-    stats_a, stats_b = map(open_store, statistics)
-    between = open_store(correlation)
+    paths = (*activations, *statistics, correlation)
+    stores = [open_store(path) for path in paths]
+    check_same_images(dict(zip(paths, stores, strict=True)), other_views=True)
+    a, b, stats_a, stats_b, between = stores
 
     def told(batches: Iterator) -> Iterator:
         for batch in batches:

@@ -77,6 +77,8 @@ def image_marks(images: NDArray | torch.Tensor) -> NDArray[np.uint64]:
     found = np.empty(len(images), np.uint64)
     for number, image in enumerate(images):
         values = np.ascontiguousarray(image, dtype)
+        if dtype == "<f4":
+            values = values + np.float32(0)  # -0 is 0
         content = hashlib.blake2b(shape, digest_size=8)
         content.update(values)
         found[number] = int.from_bytes(content.digest(), "little")

@@ -186,7 +186,7 @@ def layers(net: nn.Module, example: torch.Tensor) -> list[str]:
 def run_once(net: nn.Module, example: torch.Tensor, hooks: Sequence[RemovableHandle]) -> None:
     """Run a net on an example in evaluation mode, then remove hooks and restore its modes."""
     try:
-        with evaluating(net), torch.inference_mode():
+        with evaluating(net), torch.no_grad():
             net(example)
     finally:
         for hook in hooks:
@@ -209,16 +209,23 @@ def evaluating(
         without a transpose, and convolutions are faster.
     """
     modes = {module: module.training for module in net.modules()}
-    tensors = [*net.parameters(), *net.buffers()] if device else []
+    buffers = [(m, name, b) for m in net.modules() for name, b in m._buffers.items()]
+    tensors = [*net.parameters(), *(b for *_, b in buffers if b is not None)]
     found = [tensor.data for tensor in tensors]
     formats = {4: torch.channels_last, 5: torch.channels_last_3d} if channels_last else {}
     try:
         net.eval()
         for tensor in tensors:
             memory_format = formats.get(tensor.ndim, torch.preserve_format)
-            tensor.data = tensor.data.to(device, memory_format=memory_format)
+            # Buffers are copied in any case, as a net may write into them.
+            copy = not isinstance(tensor, nn.Parameter)
+            tensor.data = tensor.data.to(
+                device or tensor.device, memory_format=memory_format, copy=copy
+            )
         yield net
     finally:
+        for module, name, buffer in buffers:
+            module._buffers[name] = buffer
         for tensor, data in zip(tensors, found, strict=True):
             tensor.data = data
         for module, training in modes.items():

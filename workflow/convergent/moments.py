@@ -217,7 +217,11 @@ def _samples(x: NDArray, name: str) -> NDArray:
     x = np.asarray(x)
     if x.ndim != 2 or 0 in x.shape:
         raise ValueError(f"{name} must be (sample, unit) and not empty, got shape {x.shape}")
-    return x if x.dtype.kind == "f" else x.astype(np.float64)
+    if x.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must hold real numbers, got {x.dtype}")
+    held = x.dtype.kind == "f" and x.itemsize <= 8
+    # In the byte order of this machine, which compiled loops take alone.
+    return x.astype(x.dtype.newbyteorder("=") if held else np.float64, copy=False)
 
 
 def widen(x: NDArray) -> NDArray[np.float32]:

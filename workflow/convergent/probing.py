@@ -6,9 +6,11 @@ recorded as if they were, and every number after them would be wrong.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -18,19 +20,22 @@ from convergent import ConvergentError
 if TYPE_CHECKING:
     from torch import nn
 
-# Images that are run.
-IMAGES = 4
-# Most that an output may differ, as a share of the layer's largest: what rounding does in a deep
-# net of float32, and as many units in the last place of coarser types.
-DIFFERENCE = 1e-3
-ULPS = 32
+# Images that are run, and those of them on which units are followed.
+IMAGES, FOLLOWED = 32, 3
+# Most that an output may differ, as a share of its unit's largest: what rounding does in a deep net
+# of float32, and as many units in the last place of coarser types.
+DIFFERENCE = 2e-4
+ULPS = 16
+# The least that a unit's largest counts, as a share of the median unit's: what is left of larger
+# terms that cancel has their rounding.
+LEAST = 0.01
 
-# Functions whose output has its units along the axis after the images, or along the last.
-SECOND = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-          "batch_norm", "instance_norm", "group_norm", "prelu")  # fmt: skip
-LAST = ("linear", "layer_norm", "rms_norm", "embedding", "multi_head_attention_forward",
-        "native_multi_head_attention", "transformer_encoder_layer_fwd", "lstm", "gru", "rnn_tanh",
-        "rnn_relu")  # fmt: skip
+# Functions that make units, along the axis after the images or along the last.
+SECOND = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+LAST = ("linear", "embedding", "multi_head_attention_forward", "native_multi_head_attention",
+        "transformer_encoder_layer_fwd", "lstm", "gru", "rnn_tanh", "rnn_relu")  # fmt: skip
+# Functions that normalise, whose units are where they were, or else along the second axis.
+NORMALISING = ("batch_norm", "instance_norm", "group_norm")
 # Functions that move values about and compute none.
 MOVING = (
     "view", "reshape", "flatten", "unflatten", "permute", "transpose", "swapaxes", "swapdims",
@@ -38,6 +43,7 @@ MOVING = (
     "chunk", "split", "unbind", "cat", "concat", "stack", "roll", "index_select", "narrow",
     "select", "repeat", "tile", "t", "flip", "detach", "get",
 )  # fmt: skip
+JOINING = ("cat", "concat", "stack")
 # Functions that change the size of maps and keep their axes.
 RESIZING = ("pool", "interpolate", "upsample", "pad")
 
@@ -46,20 +52,35 @@ class ProbingError(ConvergentError, ValueError):
     """A layer whose output cannot be recorded; the message names it."""
 
 
-def unit_axes(
+class Output(NamedTuple):
+    """What is known of a layer's output.
+
+    Attributes
+    ----------
+    axis : int
+        Of its units, from 1 up.
+    calls : int
+        Number of times that its module runs for a batch; the last counts.
+    """
+
+    axis: int
+    calls: int
+
+
+def probe(
     net: nn.Module,
     modules: Mapping[str, nn.Module],
     batch: torch.Tensor,
     stated: Mapping[str, int] | None = None,
-) -> dict[str, int]:
-    """Find the axis of each layer's units, by running a few images in two batches.
+) -> dict[str, Output]:
+    """Find out what layers put out, by running a few images in two batches.
 
     Parameters
     ----------
     net : nn.Module
-        In evaluation mode, on the device of `batch`.
+        On the device of `batch`.
     modules : mapping of layer to nn.Module
-        Parts of the net whose outputs are wanted; of one that runs more than once the last counts.
+        Parts of the net whose outputs are wanted.
     batch : torch.Tensor of shape (image, ...)
         What the net takes; of many images the first few are used.
     stated : mapping of layer to int, optional
@@ -67,27 +88,25 @@ def unit_axes(
 
     Returns
     -------
-    dict of layer to int
-        In order of `modules`, from 1 up.
+    dict of layer to Output
+        In order of `modules`.
 
     Raises
     ------
     ProbingError
         If the first axis of an output does not count images, its units cannot be told, it is not
-        computed, or not the same for an image in another batch; or the net takes no integers.
+        computed, it follows from random numbers, or it is not the same for an image in another
+        batch; or if the net takes no integers.
     """
     batch = batch[:IMAGES]
-    # Other company for every image, in another order and another number.
+    # Other company for every image, in another order and another number, two at least.
     if len(batch) == 1:
-        first, second, same = torch.cat([batch, batch.flip(-1)]), batch, [0]
-    else:
-        first, second = batch, batch[1:].flip(0)
-        same = list(range(1, len(batch)))[::-1]
-    axes: dict[str, int | None] = {}
-    outputs, others = {}, {}
+        batch = torch.cat([batch, batch.flip(-1)])
+    order = [1, 0, 1] if len(batch) == 2 else list(range(len(batch) - 1, 0, -1))
     try:
         with _UnitAxes() as known:
-            _run(net, modules, first, outputs, lambda layer, o: axes.update({layer: known.axis(o)}))
+            few = _run(net, modules, batch[:FOLLOWED], known)
+        first, second = _run(net, modules, batch), _run(net, modules, batch[order])
     except RuntimeError as error:
         if batch.is_floating_point():
             raise
@@ -95,75 +114,116 @@ def unit_axes(
             f"the net cannot take images of {batch.dtype} as they are ({error}); convert them, "
             "such as by .float()"
         ) from error
-    _run(net, modules, second, others)
     found = {}
     for layer in modules:
-        if layer not in outputs:
+        if layer not in first:
             raise ProbingError(f"layer {layer}: never runs when the net is given images")
-        _check_rows(layer, outputs[layer], others[layer], len(first), len(second))
-        _check_same(layer, outputs[layer][same], others[layer])
-        found[layer] = _axis(layer, outputs[layer].shape, axes[layer], (stated or {}).get(layer))
+        output, other = first[layer].output, second[layer].output
+        _check_rows(layer, output, other, len(batch), len(order))
+        if first[layer].drawn or second[layer].drawn:
+            raise _changing(layer, "random numbers are drawn on the way to it")
+        axis = _axis(layer, output.shape, few[layer].axis, (stated or {}).get(layer))
+        _check_same(layer, output[order].movedim(axis, -1), other.movedim(axis, -1))
+        found[layer] = Output(axis, first[layer].calls)
     return found
 
 
-def _run(net, modules, batch, outputs: dict, seen=lambda layer, output: None) -> None:
-    """Run a batch and keep the outputs of modules by layer."""
+class _Seen(NamedTuple):
+    """The last output of a module, and what was seen until then."""
+
+    output: Any
+    axis: int | None
+    calls: int
+    drawn: bool
+
+
+def _run(
+    net: nn.Module,
+    modules: Mapping[str, nn.Module],
+    batch: torch.Tensor,
+    known: _UnitAxes | None = None,
+) -> dict[str, _Seen]:
+    """Run a batch, and keep what was seen of each layer."""
     from convergent.models import run_once
+
+    seen: dict[str, _Seen] = {}
+    before = _random_states(batch)
 
     def keep(layer: str):
         def hook(module, args, output) -> None:
-            if not isinstance(output, torch.Tensor) or output.ndim < 2:
-                what = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output)
-                raise ProbingError(
-                    f"layer {layer}: its output is no tensor of (image, ..., unit), got {what}"
-                )
-            seen(layer, output)
-            # A copy, as what follows may work in place.
-            outputs[layer] = output.clone()
+            calls = seen[layer].calls + 1 if layer in seen else 1
+            axis = None
+            if isinstance(output, torch.Tensor):
+                axis = known.axis(output) if known else None
+                output = output.clone()  # as what follows may work in place
+            seen[layer] = _Seen(output, axis, calls, _random_states(batch) != before)
 
         return hook
 
     run_once(net, batch, [m.register_forward_hook(keep(layer)) for layer, m in modules.items()])
+    return seen
 
 
-def _check_rows(
-    layer: str, output: torch.Tensor, other: torch.Tensor, images: int, fewer: int
-) -> None:
+def _random_states(batch: torch.Tensor) -> tuple:
+    """States of the generators that a net may draw from."""
+    _, numbers, place, *_ = np.random.get_state()  # noqa: NPY002 (what others draw from)
+    states = (torch.get_rng_state().numpy().tobytes(), numbers.tobytes(), place, random.getstate())
+    if batch.is_cuda:
+        states += (torch.cuda.get_rng_state(batch.device).numpy().tobytes(),)
+    return states
+
+
+def _check_rows(layer: str, output: Any, other: Any, images: int, others: int) -> None:
     """Raise an error unless the first axis, and no other, counts images."""
+    if not isinstance(output, torch.Tensor) or not 2 <= output.ndim <= 5:
+        what = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise ProbingError(
+            f"layer {layer}: its output is no tensor of (image, unit), with up to three axes of "
+            f"positions between, got {what}"
+        )
     a, b = tuple(output.shape), tuple(other.shape)
-    if a == (images, *a[1:]) and b == (fewer, *a[1:]):
+    if a == (images, *a[1:]) and b == (others, *a[1:]):
         return
     message = f"layer {layer}: its first axis does not count images: {images} of them give {a}"
-    where = [k for k, (i, j) in enumerate(zip(a, b, strict=False)) if (i, j) == (images, fewer)]
+    where = [k for k, (i, j) in enumerate(zip(a, b, strict=False)) if (i, j) == (images, others)]
     if len(a) == len(b) and where:
         message += (
             f", with images along axis {where[0]}; give the net batches first (batch_first=True)"
         )
-    elif a[0] * fewer == b[0] * images:
+    elif a[0] * others == b[0] * images:
         message += (
             f", {a[0] / images:g} rows an image, as where positions are made rows by view(-1, "
             "units); record a place where each image has one row, (image, position, unit)"
         )
     else:
-        message += f", and {fewer} give {b}"
+        message += f", and {others} give {b}"
     raise ProbingError(message)
 
 
 def _check_same(layer: str, output: torch.Tensor, other: torch.Tensor) -> None:
-    """Raise an error if the same images gave other values in another batch."""
+    """Raise an error if images gave other values (image, ..., unit) in another batch."""
     if not output.is_floating_point():
         return
-    largest = output.abs().amax().item()
-    worst = (output - other).abs().amax().item()
+    positions = tuple(range(output.ndim - 1))
+    largest = output.abs().amax(dim=positions).float()
     allowed = max(DIFFERENCE, ULPS * torch.finfo(output.dtype).eps)
+    scale = torch.maximum(largest, LEAST * largest.median())
+    worst = ((output - other).abs().amax(dim=positions).float() / scale).nan_to_num(0)
     # What is not finite is told when it is recorded.
-    if worst > allowed * largest:
-        raise ProbingError(
-            f"layer {layer}: the same images give values that differ by {worst / largest:.1%} of "
-            "the largest when they run again among others: the net is no function of an image. "
-            "Dropout, sampling or statistics of the batch are left on (such as "
-            "F.dropout(training=True), or normalisation without running statistics); turn them off"
+    if worst.max() > allowed:
+        raise _changing(
+            layer,
+            f"unit {int(worst.argmax())} changes by {worst.max():.2g} of its largest value when "
+            "the same images run again among others",
         )
+
+
+def _changing(layer: str, how: str) -> ProbingError:
+    return ProbingError(
+        f"layer {layer}: the net is no function of an image: {how}. Dropout, sampling or "
+        "statistics of the batch are left on (such as F.dropout(training=True), or normalisation "
+        "without running statistics); turn them off"
+    )
 
 
 def _axis(layer: str, shape: tuple[int, ...], known: int | None, stated: int | None) -> int:
@@ -180,7 +240,7 @@ def _axis(layer: str, shape: tuple[int, ...], known: int | None, stated: int | N
     if known is None or known == 0:
         raise ProbingError(
             f"layer {layer}: which axis of its output {tuple(shape)} are units cannot be told from "
-            f"the net; say so by unit_axis={{{layer!r}: -1}} if it is the last"
+            f"the net; say so by unit_axis={{{layer!r}: axis}}"
         )
     return known
 
@@ -199,7 +259,7 @@ class _UnitAxes(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "").strip("_")
-        tensors = _tensors(args)
+        tensors = [t for t in _tensors(args) if t.is_floating_point()]
         known = [t for t in tensors if t in self.axes]
         before = {t: (tuple(t.shape), self.axes[t]) for t in known} if known else {}
         result = func(*args, **kwargs)
@@ -209,7 +269,13 @@ class _UnitAxes(TorchFunctionMode):
                 axis = 1
             elif name in LAST:
                 axis = output.ndim - 1
-            elif name in MOVING and tensors and len(known) == len(tensors):
+            elif name in NORMALISING and not known:
+                axis = 1
+            elif name in ("layer_norm", "rms_norm") and not known:
+                # Over several axes any of them may be the units.
+                normalised = kwargs.get("normalized_shape") or args[1]
+                axis = output.ndim - 1 if len(normalised) == 1 else None
+            elif name in MOVING and known and (len(known) == len(tensors) or name in JOINING):
                 axis = _moved(func, args, kwargs, before, index)
             else:
                 resizes = any(word in name for word in RESIZING)
@@ -236,6 +302,8 @@ def _moved(func, args, kwargs, before, index: int) -> int | None:
             shape, axis = before[value]
             row = torch.arange(1, shape[axis] + 1, device=value.device)
             return row.view([-1 if k == axis else 1 for k in range(len(shape))]).expand(shape)
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            return torch.zeros(value.shape, dtype=torch.int64, device=value.device)
         if isinstance(value, list | tuple):
             return type(value)(map(numbers, value)) if type(value) in (list, tuple) else value
         return value

@@ -156,13 +156,6 @@ def save_statistics(
     save(group, "correlation", _float32(total.correlation()), ("unit", "unit_b"))
     save_blocks(group, blocks)
     codes, edges = discretize(values, binning)
-    rough = (std > 0) & (std < 2.0**-20)
-    if values.dtype == np.float16 and rough.any():
-        logger.warning(
-            "%s: %d units vary by less than 1e-6, of which float16 keeps few digits; "
-            "activations.dtype: float32 keeps them",
-            *(group.store_path, rough.sum()),
-        )
     silent = (std > 0) & (codes.max(axis=0) == codes.min(axis=0))
     if silent.any():
         logger.warning(

@@ -179,9 +179,10 @@ class Store(zarr.Group):
     """A finished store, or a group of one, whose arrays are checked when they are read."""
 
     def __getitem__(self, path: str) -> CheckedArray | Store:
+        path = str(path).strip("/")
         node = self._folder / path
         with _reading(node, self._root):
-            if not _is_file(node / "zarr.json"):
+            if ".." in path.split("/") or not _is_file(node / "zarr.json"):
                 raise self._absent(path)
             return _checked(super().__getitem__(path))
 
