@@ -121,9 +121,10 @@ def lasso_path(
     if len(path) < len(alphas):
         with threadpool_limits(threads, user_api="blas"):
             weights[alphas == 0], gaps[alphas == 0] = _least_squares(gram, targets)
-    if (gaps > gap).any():
+    short = ~(gaps <= gap)
+    if short.any():
         warnings.warn(
-            f"{(gaps > gap).sum()} of {gaps.size} fits have a relative duality gap above {gap:g}; "
+            f"{short.sum()} of {gaps.size} fits have a relative duality gap above {gap:g}; "
             f"the largest is {gaps.max():.1e}",
             RuntimeWarning,
             stacklevel=2,
