@@ -28,9 +28,10 @@ ACCURACY = 1e-6
 SWEEPS = 6
 # Least number of units by which a working set may grow.
 GROWTH = 32
-# Rounds in a row in which the gap does not fall to this share, after which a way to solve is given
-# up; and its rounds in all, at most.
-PATIENCE, PROGRESS, ROUNDS = 10, 0.9, 1000
+# Rounds in a row in which the gap does not fall to this share, over working sets and within one,
+# after which these are given up; and rounds in all, at most.
+PATIENCE, PROGRESS = 10, 0.9
+ROUNDS = 1000
 # Ridges that a Newton step tries, each a hundred times the one before.
 RIDGES = 8
 # Where these ways end short of the gap: sweeps over all sources between two looks at it, looks at
@@ -121,9 +122,10 @@ def lasso_path(
     if len(path) < len(alphas):
         with threadpool_limits(threads, user_api="blas"):
             weights[alphas == 0], gaps[alphas == 0] = _least_squares(gram, targets)
-    if (gaps > gap).any():
+    short = ~(gaps <= gap)
+    if short.any():
         warnings.warn(
-            f"{(gaps > gap).sum()} of {gaps.size} fits have a relative duality gap above {gap:g}; "
+            f"{short.sum()} of {gaps.size} fits have a relative duality gap above {gap:g}; "
             f"the largest is {gaps.max():.1e}",
             RuntimeWarning,
             stacklevel=2,
