@@ -243,7 +243,7 @@ STATISTICS |= UNITS_SEEN
          STATISTICS | DOWNSTREAM),
         ("convergent/mutual_information.py", "total = 0.0", "total = 0.0 + 0.0",
          {"mutual_information": 1, "mutual_information_within": 2} | DOWNSTREAM),
-        ("convergent/mapping.py", " = 10, 0.9", " = 11, 0.9", MAPPING | {"fit_maps_sgd": 1}),
+        ("convergent/mapping.py", "PROGRESS = 10", "PROGRESS = 11", MAPPING | {"fit_maps_sgd": 1}),
         ("convergent/clustering.py", 'method="average"', 'method=str("average")',
          {"hac": 1, "fig7": 1}),
         ("convergent/atlas.py", "PARTNERS = 10", "PARTNERS = 11", ATLAS),
