@@ -13,9 +13,10 @@ import pandas as pd
 import psutil
 import pytest
 import slurm
+import snakemake.api as api
 import torch
 import zarr
-from running import LAYERS, RUN, copy_project, planned, snakemake
+from running import LAYERS, RUN, copy_project, parsed, planned, snakemake
 
 from convergent import scheduling
 
@@ -40,17 +41,16 @@ def copy(tmp_path_factory):
     return folder
 
 
-def test_arrays_are_of_rules_that_exist_and_are_submitted(copy):
+def test_arrays_are_of_rules_that_exist_and_are_submitted(copy, monkeypatch):
     """Needs no cluster, but a dry run."""
     profile = (copy / "profiles/slurm/config.yaml").read_text(encoding="utf-8")
     rules = set(re.search(r'slurm-array-jobs: "(.*)"', profile)[1].split(","))
     rules |= set(re.findall(r"(?m)^  ([a-z_]+): \{", profile)) - {"observe"}
     everything = planned(copy)
     assert rules <= set(everything)
-    texts = [path.read_text(encoding="utf-8") for path in (copy / "workflow/rules").glob("*.smk")]
-    rest = [rule for text in texts for rule in re.split(r"(?m)^rule ", text)[1:]]
-    local = [re.match(r"\w+", rule)[0] for rule in rest if "localrule" in rule]
-    assert not rules & set(local)
+    monkeypatch.setattr(api.Workflow, "local_exec", False)
+    workflow = parsed(copy, copy / "Snakefile", {})
+    assert not rules & {rule.name for rule in workflow.rules if workflow.is_local(rule)}
 
 
 def cancel_once(rule, cancelled):
@@ -138,13 +138,13 @@ def test_workers_are_jobs_that_listen_on_one_interface(cluster, tmp_path, monkey
 
 
 def test_a_pair_is_reduced_by_workers_of_the_cluster(cluster, copy, project):
-    before = len(slurm.ask("scontrol", "-o", "show", "job").splitlines())
+    before = slurm.ask("scontrol", "-o", "show", "job").count("JobId=")
     path = "pairs/net1-net2/correlation.zarr"
     snakemake(copy, f"{RUN}/{path}", "--config", "dask={scheduler: slurm, jobs: 2}", "-f")
-    assert len(slurm.ask("scontrol", "-o", "show", "job").splitlines()) == before + 2
+    assert slurm.ask("scontrol", "-o", "show", "job").count("JobId=") == before + 2
     found, expected = (zarr.open_group(run / RUN / path, mode="r") for run in (copy, project))
     for layer in LAYERS:
-        name = f"{layer}/blocks/comoment"
+        name = f"{layer}/blocks/correlation"
         np.testing.assert_array_equal(found[name][...], expected[name][...])
 
 

@@ -212,7 +212,8 @@ class Activations(Section):
     """Whether stores stay when all that is made from them is there; without, each is removed as
     soon as its last pair is done, and made again should anything ask for it."""
     dtype: Literal["float16", "float32"] = "float16"
-    """Of the activations; float16 halves the stores and holds values up to 65504."""
+    """Type of the activations; float16 halves the stores and holds values up to 65504. Layers for
+    which it has too few digits are kept in float32."""
     images: PositiveInt | None = None
     """Number of validation images, drawn at random; all if null."""
     positions: PositiveInt | None = None
@@ -226,8 +227,9 @@ class Statistics(Section):
     """How activations are reduced."""
 
     blocks: Annotated[int, Field(ge=2)] = 20
-    """Blocks of images whose moments are kept, for split halves and intervals. Wide layers get
-    fewer, so that a layer's blocks stay under 256 MB."""
+    """Blocks of images whose moments are kept, for split halves and intervals; the same for all
+    layers, nets and pairs. Wide layers keep neighbours merged, so that their blocks stay under 256
+    MB."""
     samples: Annotated[int, Field(ge=BINS)] = 60_000
     """Random samples per layer for mutual information, the same for all nets; all if there are
     fewer."""

@@ -179,7 +179,9 @@ class Store(zarr.Group):
     """A finished store, or a group of one, whose arrays are checked when they are read."""
 
     def __getitem__(self, path: str) -> CheckedArray | Store:
-        path = str(path).strip("/")
+        if not isinstance(path, str):
+            raise TypeError(f"a store's arrays and groups have names, got {path!r}")
+        path = path.strip("/")
         node = self._folder / path
         with _reading(node, self._root):
             if ".." in path.split("/") or not _is_file(node / "zarr.json"):
