@@ -249,6 +249,15 @@ def test_a_shared_relu_is_recorded_and_judged_as_it_is_when_it_runs_last(tmp_pat
     np.testing.assert_allclose(array[...], net(x).detach().numpy(), rtol=1e-4, atol=1e-12)
 
 
+def test_images_of_several_sizes_are_refused(tmp_path):
+    """Also where the smaller maps would spread over the larger ones."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    sizes = [torch.randn(4, 3, 9, 9), torch.randn(4, 3, 3, 3)]
+    with pytest.raises(activations.RecordingError, match="layer 1: .* give all images in one size"):
+        activations.record(net, sizes, ["1"], tmp_path / "a.zarr", image_index=np.arange(8))
+    assert not list(tmp_path.iterdir())
+
+
 def test_wrong_arguments_are_named_before_the_net_runs(tmp_path):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     x = torch.randn(8, 3, 9, 9)

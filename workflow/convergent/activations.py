@@ -48,7 +48,7 @@ ROUNDED = 8
 
 
 class RecordingError(ConvergentError, OverflowError):
-    """An activation that the store cannot hold; the message names the layer."""
+    """Activations that the store cannot hold; the message names the layer."""
 
 
 def record(
@@ -119,8 +119,9 @@ def record(
         If a layer's output is not one row an image, its units cannot be told, or it changes
         when an image is run again among others.
     RecordingError
-        If an activation is NaN or infinite, or too large for `dtype` (beyond 65504 in float16); or
-        if float16 has too few digits for units of a layer, which only later batches show.
+        If an activation is NaN or infinite, or too large for `dtype` (beyond 65504 in float16); if
+        float16 has too few digits for units of a layer, which only later batches show; or if maps
+        are of several sizes.
     DiskFullError
         If the disk fills.
     """
@@ -206,8 +207,8 @@ def outputs(
 
     They are on `device`, of `dtype`, and have the unit as their last axis; they hold until the
     next call but one. Parameters and errors are those of :func:`record`; the net is held in
-    evaluation mode on `device` until the block ends. The first images are run twice, to see what
-    the layers' outputs are (:mod:`convergent.probing`).
+    evaluation mode on `device` until the block ends. A few of the first images are run beforehand,
+    to see what the layers put out (:mod:`convergent.probing`).
     """
     import torch
 
@@ -228,6 +229,7 @@ def outputs(
     # Two of each layer, used in turn: to get fresh memory costs many times the copy.
     slots: list[dict[str, torch.Tensor]] = [{}, {}]
     known: dict[str, Output] = {}
+    shapes: dict[str, torch.Size] = {}
     rounding: dict[str, _Rounding] = {}
     most = 0
 
@@ -254,6 +256,12 @@ def outputs(
                 if calls[layer] < known[layer].calls:
                     return
                 values = output.movedim(known[layer].axis, -1)
+                shape = shapes.setdefault(layer, values.shape[1:])
+                if len(values) != len(batch) or values.shape[1:] != shape:
+                    raise RecordingError(
+                        f"layer {layer}: {len(batch)} images give {tuple(values.shape)}, where "
+                        f"those before gave {tuple(shape)} each; give all images in one size"
+                    )
                 if layer not in rounding:
                     rounding[layer] = _Rounding.chosen(values[:images], dtype, layer)
                 slot = slots[0].get(layer)
