@@ -149,11 +149,11 @@ def one_file(folder, name, write):
     return listing["identity"].iloc[0], seen
 
 
-def write_tiff(path, bits, photometric, shape, content):
+def write_tiff(path, bits, photometric, shape, content, sample_format=1):
     """A grey TIFF of one strip, as its specification has it."""
     entries = {
         256: shape[1], 257: shape[0], 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1,
-        278: shape[0], 279: len(content),
+        278: shape[0], 279: len(content), 339: sample_format,
     }  # fmt: skip
     fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
     header = b"II*\0" + struct.pack("<I", 8 + len(content))
@@ -218,6 +218,12 @@ def test_12_bits_are_scaled_to_8(tmp_path):
 def test_images_whose_range_is_unknown_are_refused_when_listed(folder, name, write):
     write(folder / "val/dog" / name)
     with pytest.raises(DataError, match=rf"val/dog/{name}: its .* no range .* grey of 8 or 16"):
+        datasets.list_folder(folder)
+
+
+def test_signed_values_are_refused_when_listed(folder):
+    write_tiff(folder / "val/dog/s.tif", 8, 1, (9, 9), bytes(81), sample_format=2)
+    with pytest.raises(DataError, match=r"val/dog/s\.tif: its values are signed"):
         datasets.list_folder(folder)
 
 

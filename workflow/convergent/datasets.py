@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 # Pillow's names of what it decodes to 8 bits a channel or fewer.
 EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+# TIFF's tag of what numbers its samples are; 2 is signed.
+SAMPLE_FORMAT = 339
 # Kinds of what is left out of a listing, besides suffixes.
 HIDDEN = "hidden"
 NESTED = "in folders within class folders"
@@ -526,6 +528,8 @@ def _source(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
     Whatever its format, 0 is black and the largest value of the dtype is white.
     """
+    if image.format == "TIFF" and 2 in image.tag_v2.get(SAMPLE_FORMAT, (1,)):
+        raise DataError("its values are signed; save it in grey or colour from black at 0 upwards")
     if image.mode in EIGHT_BIT:
         if image.mode in ("1", "P", "PA"):
             image = image.convert("L" if image.mode == "1" else "RGB")
