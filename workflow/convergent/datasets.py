@@ -528,9 +528,9 @@ def _source(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
     Whatever its format, 0 is black and the largest value of the dtype is white.
     """
-    if image.format == "TIFF" and 2 in image.tag_v2.get(SAMPLE_FORMAT, (1,)):
-        raise DataError("its values are signed; save it in grey or colour from black at 0 upwards")
     if image.mode in EIGHT_BIT:
+        if image.format == "TIFF" and 2 in image.tag_v2.get(SAMPLE_FORMAT, (1,)):
+            raise DataError("its values are signed; save it with black at 0 and white above")
         if image.mode in ("1", "P", "PA"):
             image = image.convert("L" if image.mode == "1" else "RGB")
         pixels = np.asarray(image)
