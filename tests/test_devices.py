@@ -149,6 +149,7 @@ def test_waiting_ends_with_an_error_that_says_who_has_the_gpu(job):
     assert "--resources gpu=1" in error
 
 
+@pytest.mark.slow
 def test_jobs_queue_as_long_as_gpus_change_hands(job):
     """Each waits longer than the limit in all, but not for any one of those before it."""
     queue = [job("GPU-0", wait=6)]

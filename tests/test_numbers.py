@@ -156,6 +156,7 @@ def test_a_mean_of_a_million_deviations_costs_no_digits(rng, monkeypatch, dtype,
     np.testing.assert_allclose(found, expected, atol=rounding(x, y))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [{"batch_size": 7}, {"threads": 2}])
 def test_batches_and_threads_change_no_more_than_rounding(tmp_path, small_net, way):
     """The README promises that correlations agree to 1e-5."""

@@ -134,6 +134,7 @@ def test_a_scheduler_without_workers_is_told(monkeypatch):
         assert time.monotonic() - start < 30
 
 
+@pytest.mark.slow
 def test_workers_that_go_are_missed_and_a_scheduler_that_goes_is_told(monkeypatch):
     monkeypatch.setattr(scheduling, "PATIENCE", 3)
     tasks = [scheduling.task(time.sleep, 1)(60) for _ in range(2)]

@@ -117,6 +117,7 @@ def test_killed_at_any_moment_a_run_ends_as_if_never_disturbed(project, tmp_path
     assert found == {name: expected[name] for name in found}
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_space(project, tmp_path):
     """Nothing with a final name is less than whole."""
     results, target = tmp_path / "results", f"{RUN}/nets/net1/weights.pt"

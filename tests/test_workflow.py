@@ -145,6 +145,7 @@ def test_a_second_run_has_nothing_to_do(project):
     assert "Nothing to be done" in snakemake(project)
 
 
+@pytest.mark.slow
 def test_figures_redraw_alone(project):
     """Asked for by name, each is one job, and the picture the same to the last byte."""
     everything = [*PAIR_FIGURES, *RUN_FIGURES]
@@ -469,6 +470,7 @@ def test_jobs_take_no_more_memory_than_they_ask_for(project):
     assert seen > 15
 
 
+@pytest.mark.slow
 def test_a_store_of_another_configuration_is_refused(project):
     """As where results were copied, or touched to pass for up to date."""
     target = f"{RUN}/pairs/net1-net2/correlation.zarr"
@@ -486,6 +488,7 @@ def test_a_store_of_another_configuration_is_refused(project):
         snakemake(project, "--touch")
 
 
+@pytest.mark.slow
 def test_no_damaged_store_is_averaged_in(project):
     """Whatever is wrong with whichever store: the jobs that read it fail and name it."""
     kept, run = project / "kept", project / RUN
@@ -529,6 +532,7 @@ def test_no_damaged_store_is_averaged_in(project):
         snakemake(project, "--touch")
 
 
+@pytest.mark.slow
 def test_a_net_that_dies_says_so_and_earlier_weights_come_back(project):
     """Last, for what follows from the weights is out of date afterwards."""
     target = f"{RUN}/nets/net1/weights.pt"
