@@ -43,8 +43,11 @@ logger = logging.getLogger(__name__)
 
 # Share of a unit's variance that rounding may be: no correlation is then off by a thousandth.
 LOST = 2.0**-11
+# Share of a layer's units that may be lost with no more than a warning: those that hardly ever do
+# anything are, in many nets.
+FEW = 0.01
 # Positions along each axis of a map on which rounding is looked at, at least.
-ROUNDED = 8
+ROUNDED = 4
 
 
 class RecordingError(ConvergentError, OverflowError):
@@ -508,7 +511,7 @@ class _Rounding:
             return rounding  # which is told when it is kept
         rounding.add(values, half)
         lost = rounding.lost()
-        if not lost.any():
+        if lost.sum() <= FEW * len(lost):
             return cls(torch.float16)
         logger.warning(
             "layer %s: kept as float32, as float16 has too few digits for %d of its %d units",
@@ -545,7 +548,7 @@ class _Rounding:
         return (squares > 0) & ~(errors <= LOST * squares)
 
     def check(self, layer: str) -> None:
-        """Raise an error if more than one in a hundred units are lost, and warn of fewer."""
+        """Raise an error if more than :data:`FEW` of the units are lost, and warn of fewer."""
         if not self.moments:
             return
         lost = self.lost()
@@ -553,7 +556,7 @@ class _Rounding:
             f"layer {layer}: float16 has too few digits for {lost.sum()} of its {len(lost)} units, "
             "which vary little beside their mean, or are small; set activations.dtype: float32"
         )
-        if lost.sum() > len(lost) / 100:
+        if lost.sum() > FEW * len(lost):
             raise RecordingError(message)
         if lost.any():
             logger.warning("%s if they matter", message)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 # Images that are run, and those of them on which units are followed.
-IMAGES, FOLLOWED = 32, 3
+IMAGES, FOLLOWED = 16, 3
 # Most that an output may differ, as a share of its unit's largest: what rounding does in a deep net
 # of float32, and as many units in the last place of coarser types.
 DIFFERENCE = 2e-4
