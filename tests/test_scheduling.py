@@ -100,9 +100,12 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
     assert time.monotonic() - start < 30
 
 
-def test_what_is_no_scheduler_is_named(monkeypatch):
-    """One says nothing, as the port of a web page does, the other something else."""
-    monkeypatch.setattr(scheduling, "PATIENCE", 2)
+def test_what_is_no_scheduler_is_named(monkeypatch, cluster):
+    """One says nothing, as the port of a web page does, the other something else.
+
+    Neither keeps this process from one that is.
+    """
+    monkeypatch.setattr(scheduling, "PATIENCE", 5)
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -123,6 +126,7 @@ def test_what_is_no_scheduler_is_named(monkeypatch):
         threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(scheduling.SchedulerError, match=f"no scheduler answers at {address}"):
             scheduling.compute([], scheduler=address)
+    assert scheduling.compute([scheduling.task(abs, 1)(-1)], scheduler=cluster) == [1]
 
 
 def test_a_scheduler_without_workers_is_told(monkeypatch):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import logging
 import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -210,25 +210,35 @@ def _connected(scheduler: str | SLURMCluster) -> Client:
     """A client of the scheduler."""
     from distributed import Client
 
-    found: list[Client | Exception] = []
+    if isinstance(scheduler, str):
+        _check_answer(scheduler)
+    return Client(scheduler, timeout=PATIENCE)
 
-    def connect() -> None:
-        try:
-            found.append(Client(scheduler, timeout=PATIENCE))
-        except Exception as error:  # of any kind, where something else answers
-            found.append(error)
 
-    # The timeout does not hold where something takes the connection and says nothing.
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(1.5 * PATIENCE)
-    client = found[0] if found else TimeoutError("silence")
-    if isinstance(client, Exception):
+def _check_answer(address: str) -> None:
+    """Ask the scheduler who it is, and raise if what is there does not say so.
+
+    A client whose connection fails can leave distributed's event loop, which all clients of a
+    process share, so that no later one connects. This runs in a loop, and a thread, of its own.
+    """
+    from distributed import rpc
+
+    async def ask() -> None:
+        async with rpc(address) as scheduler:
+            identity = await scheduler.identity()
+        if identity["type"] != "Scheduler":
+            raise ValueError(f"it is a {identity['type']}")
+
+    async def ask_in_time() -> None:
+        await asyncio.wait_for(ask(), PATIENCE)
+
+    with ThreadPoolExecutor(1) as pool:
+        error = pool.submit(asyncio.run, ask_in_time()).exception()
+    if error is not None:
         raise SchedulerError(
-            f"dask.scheduler: no scheduler answers at {scheduler} ({client}); start one with "
-            "`dask scheduler` and `dask worker`, or set it to threads or processes"
-        ) from client
-    return client
+            f"dask.scheduler: no scheduler answers at {address} ({str(error) or 'silence'}); start "
+            "one with `dask scheduler` and `dask worker`, or set it to threads or processes"
+        ) from error
 
 
 def _wait_for_workers(client: Client, address: str) -> None:
