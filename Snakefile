@@ -61,6 +61,6 @@ include: "workflow/rules/targets.smk"
 
 
 onsuccess:
-    from convergent.report import summary
+    from convergent.figures.report import summary
 
     print(summary(RESULTS))

@@ -19,8 +19,8 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 from threadpoolctl import threadpool_info
 
-from convergent.clustering import spectral_clusters
-from convergent.graphs import combined_graph
+from convergent.alignment.clustering import spectral_clusters
+from convergent.alignment.graphs import combined_graph
 
 
 def nets(units: int, features: int, noise: float) -> tuple[tuple, np.ndarray]:

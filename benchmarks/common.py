@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from convergent.devices import cores
+from convergent.running.devices import cores
 
 # Set to an older processor it halves the speed of NumPy's products: benchmarks do without it, and
 # begin anew, as NumPy may have read it already.
@@ -48,7 +48,7 @@ def median_ratio(a: Sequence[float], b: Sequence[float]) -> float:
 
 def peak_of(code: str) -> int:
     """Peak memory in MB of a process of its own that runs `code` beside the benchmarks."""
-    peak = "from convergent.devices import peak_memory; print('peak', peak_memory())"
+    peak = "from convergent.running.devices import peak_memory; print('peak', peak_memory())"
     output = subprocess.run(
         [sys.executable, "-c", f"{code}\n{peak}"],
         cwd=Path(__file__).parent,

@@ -24,11 +24,10 @@ import threadpoolctl
 import zarr
 from common import THREADS, header, interleaved, median_ratio, peak_of
 
-from convergent.activations import open_store
-from convergent.moments import TILE, Moments
-from convergent.moments import correlation as correlate
-from convergent.statistics import block_moments, leaf_rows
-from convergent.stores import create, new_store
+from convergent.activations.moments import TILE, Moments
+from convergent.activations.moments import correlation as correlate
+from convergent.activations.statistics import block_moments, leaf_rows
+from convergent.running.stores import create, new_store, open_store
 
 SHAPES = {
     "conv1": (55, 55, 96),

@@ -23,10 +23,10 @@ from sklearn.linear_model import lasso_path as lasso_path_of_scikit_learn
 from sklearn.linear_model._cd_fast import enet_coordinate_descent_gram
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from convergent.devices import cores, peak_memory
-from convergent.mapping import lasso_path, sgd
-from convergent.mapping_layers import _second_moments
-from convergent.stores import open_store
+from convergent.alignment.lasso import lasso_path, sgd
+from convergent.alignment.sparse_maps import _second_moments
+from convergent.running.devices import cores, peak_memory
+from convergent.running.stores import open_store
 
 THREADS = cores()
 TOLERANCE, STEPS, SAMPLES = 1e-6, 12, 20_000

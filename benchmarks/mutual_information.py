@@ -18,8 +18,9 @@ import numba
 import numpy as np
 from sklearn.metrics import mutual_info_score
 
-from convergent.devices import cores, peak_memory
-from convergent.mutual_information import discretize, mutual_information
+from convergent.activations.codes import discretize
+from convergent.measures.mutual_information import mutual_information
+from convergent.running.devices import cores, peak_memory
 
 SAMPLES, ACTIVE = 60_000, 0.28
 THREADS = cores()

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from common import THREADS, header, interleaved, median_ratio
 
-from convergent import activations, models, observation, statistics
-from convergent.stores import open_store
+from convergent.activations import from_nets, recording, statistics
+from convergent.nets import models
+from convergent.running.stores import open_store
 
 LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5"]
 OPTIONS = {"blocks": 4, "samples": 20_000}
@@ -33,7 +34,7 @@ def make_nets(number: int) -> dict[str, torch.nn.Module]:
 
 def through_stores(folder: Path, nets: dict, images: torch.Tensor, layers: list[str]) -> None:
     for name, net in nets.items():
-        activations.record(net, images, layers, folder / name, batch_size=32)
+        recording.record(net, images, layers, folder / name, batch_size=32)
         statistics.write_statistics(
             folder / name, folder / f"{name}.zarr", layers, workers=THREADS, **OPTIONS
         )
@@ -45,7 +46,7 @@ def through_stores(folder: Path, nets: dict, images: torch.Tensor, layers: list[
 
 
 def straight(folder: Path, nets: dict, images: torch.Tensor, layers: list[str]) -> None:
-    observation.observe(
+    from_nets.observe(
         nets,
         images.split(32),
         layers,

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 from torch.nn import functional
 
-from convergent import models
+from convergent.nets import models
 
 PRESET = yaml.safe_load(
     (Path(__file__).parents[1] / "presets/imagenet.yaml").read_text(encoding="utf-8")

@@ -12,9 +12,10 @@ from functools import reduce
 import numpy as np
 import zarr
 
-from convergent.activations import Places, open_store
-from convergent.matching import semi_matching
-from convergent.moments import Moments
+from convergent.activations.moments import Moments
+from convergent.activations.samples import Places
+from convergent.measures.matching import semi_matching
+from convergent.running.stores import open_store
 
 
 def correlation(x: zarr.Array, y: zarr.Array, index: np.ndarray, positions: int | None, seed: int):

@@ -18,9 +18,9 @@ import photographs
 import torch
 from common import THREADS, header, interleaved, peak_of
 
-from convergent.activations import open_store, record
-from convergent.models import evaluating
-from convergent.stores import create, new_store
+from convergent.activations.recording import record
+from convergent.nets.models import evaluating
+from convergent.running.stores import create, new_store, open_store
 
 
 def forward(net: torch.nn.Module, x: torch.Tensor, batch_size: int) -> None:

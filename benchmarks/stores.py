@@ -4,9 +4,9 @@
     uv run python benchmarks/stores.py --store results/digits/activations/net1.zarr --layer conv2
 
 Records a layer of a full-size AlexNet, or takes up to 128 MB of one recorded
-before. Each row differs from the first, what `convergent.stores` does, in one choice. Runs are
-interleaved; speeds are ratios to the first row, medians. Writing goes shard by shard in one
-thread, reading by runs of chunks (as the statistics read) in all there are.
+before. Each row differs in one choice from the first, which is what `convergent.running.stores`
+does. Runs are interleaved; speeds are ratios to the first row, medians. Writing goes shard by
+shard in one thread, reading by runs of chunks (as the statistics read) in all there are.
 """
 
 import argparse
@@ -22,9 +22,10 @@ import zarr
 from common import THREADS, header
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
-from convergent import stores
-from convergent.activations import open_store, record
-from convergent.statistics import leaf_rows
+from convergent.activations.recording import record
+from convergent.activations.statistics import leaf_rows
+from convergent.running import stores
+from convergent.running.stores import open_store
 
 DEFAULT = {"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}
 MB = 2**20

@@ -16,8 +16,8 @@ import torch
 from common import header, interleaved, median_ratio
 from torch import nn
 
-from convergent import models
-from convergent.datasets import Images
+from convergent.nets import models
+from convergent.nets.datasets import Images
 
 SHAPES = {
     "CIFAR-10, after conv1": (64, 48, 15, 15),

@@ -5,7 +5,7 @@ import pytest
 import torch
 from running import copy_project, snakemake
 
-from convergent import models
+from convergent.nets import models
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from convergent.matching import match_table
-from convergent.stores import new_store, save
+from convergent.measures.matching import match_table
+from convergent.running.stores import new_store, save
 
 NETS = ["net1", "net2", "net3"]
 
@@ -107,7 +107,7 @@ def _standard(values):
 
 
 def stores(folder, nets=NETS):
-    """What `convergent.atlas.write_atlas` takes as `nets` and `pairs`."""
+    """What `convergent.figures.atlas.write_atlas` takes as `nets` and `pairs`."""
     of_nets = {
         net: {kind: folder / f"{kind}/{net}.zarr" for kind in ("statistics", "units")}
         for net in nets

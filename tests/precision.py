@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from convergent.moments import TILE
+from convergent.activations.moments import TILE
 
 # No more than a tile's samples are added up in float32. Each addition rounds by at most u = 2**-24
 # of the sum so far, with a deviation of u / sqrt(3); where that sum grows evenly, n additions

@@ -7,7 +7,9 @@ import pytest
 import torch
 import zarr
 
-from convergent import activations, models, stores
+from convergent.activations import recording, samples
+from convergent.nets import models
+from convergent.running import stores
 
 LAYERS = ["conv1", "conv3", "conv5", "fc6", "fc7"]
 
@@ -29,8 +31,8 @@ def relu_outputs(net, images):
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_store_holds_the_relu_outputs(tmp_path, small_net, images, dtype):
-    activations.record(small_net, images, LAYERS, tmp_path / "a.zarr", dtype=dtype, batch_size=7)
-    store = activations.open_store(tmp_path / "a.zarr")
+    recording.record(small_net, images, LAYERS, tmp_path / "a.zarr", dtype=dtype, batch_size=7)
+    store = recording.open_store(tmp_path / "a.zarr")
     expected = relu_outputs(small_net, images)
     for layer in LAYERS:
         values = expected[layer]
@@ -45,11 +47,11 @@ def test_store_holds_the_relu_outputs(tmp_path, small_net, images, dtype):
 
 
 def test_batches_and_shards_do_not_matter(tmp_path, small_net, images, monkeypatch):
-    activations.record(small_net, images, LAYERS, tmp_path / "a.zarr", dtype="float32")
+    recording.record(small_net, images, LAYERS, tmp_path / "a.zarr", dtype="float32")
     monkeypatch.setattr(stores, "CHUNK_BYTES", 4000)
     monkeypatch.setattr(stores, "SHARD_BYTES", 16_000)
     batches = ((part, "labels") for part in images.split(9))
-    activations.record(
+    recording.record(
         small_net,
         batches,
         LAYERS,
@@ -57,7 +59,7 @@ def test_batches_and_shards_do_not_matter(tmp_path, small_net, images, monkeypat
         dtype="float32",
         image_index=np.arange(100, 150),
     )
-    a, b = (activations.open_store(tmp_path / f"{name}.zarr") for name in "ab")
+    a, b = (recording.open_store(tmp_path / f"{name}.zarr") for name in "ab")
     assert b["conv1"].shards[0] < 50
     for layer in LAYERS:
         np.testing.assert_allclose(a[layer][...], b[layer][...], rtol=1e-5, atol=1e-6)
@@ -65,8 +67,8 @@ def test_batches_and_shards_do_not_matter(tmp_path, small_net, images, monkeypat
 
 
 def test_arrays_are_sharded_compressed_and_checksummed(tmp_path, small_net, images):
-    activations.record(small_net, images, ["conv1"], tmp_path / "a.zarr")
-    array = activations.open_store(tmp_path / "a.zarr")["conv1"]
+    recording.record(small_net, images, ["conv1"], tmp_path / "a.zarr")
+    array = recording.open_store(tmp_path / "a.zarr")["conv1"]
     assert array.metadata.zarr_format == 3
     assert array.shards is not None
     assert [type(c).__name__ for c in array.compressors] == ["ZstdCodec", "Crc32cCodec"]
@@ -75,29 +77,29 @@ def test_arrays_are_sharded_compressed_and_checksummed(tmp_path, small_net, imag
 def test_an_incomplete_store_is_refused(tmp_path):
     zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=3)
     with pytest.raises(stores.StoreError, match=r"a\.zarr: incomplete"):
-        activations.open_store(tmp_path / "a.zarr")
+        recording.open_store(tmp_path / "a.zarr")
     with pytest.raises(stores.StoreError, match=r"b\.zarr: no Zarr group"):
-        activations.open_store(tmp_path / "b.zarr")
+        recording.open_store(tmp_path / "b.zarr")
 
 
 def test_a_failed_recording_leaves_what_was_there(tmp_path, small_net, images):
     store = tmp_path / "a.zarr"
-    activations.record(small_net, images, ["fc6"], store)
-    before = activations.open_store(store)["fc6"][...]
+    recording.record(small_net, images, ["fc6"], store)
+    before = recording.open_store(store)["fc6"][...]
     for wrong in (images[:3], np.zeros((60, 1, 16, 16), np.float32)):
         with pytest.raises(ValueError, match="image_index names"):
-            activations.record(small_net, wrong, ["fc6"], store, image_index=np.arange(50))
-    np.testing.assert_array_equal(activations.open_store(store)["fc6"][...], before)
+            recording.record(small_net, wrong, ["fc6"], store, image_index=np.arange(50))
+    np.testing.assert_array_equal(recording.open_store(store)["fc6"][...], before)
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
 
 
 def test_activations_too_large_for_float16_name_layer_and_remedy(tmp_path, small_net, images):
     with pytest.raises(
-        activations.RecordingError, match=r"layer conv1: .* float16; set activations.dtype"
+        recording.RecordingError, match=r"layer conv1: .* float16; set activations.dtype"
     ):
-        activations.record(small_net, 1e6 * images, LAYERS, tmp_path / "a.zarr")
+        recording.record(small_net, 1e6 * images, LAYERS, tmp_path / "a.zarr")
     assert not (tmp_path / "a.zarr").exists()
-    activations.record(small_net, 1e6 * images, LAYERS, tmp_path / "a.zarr", dtype="float32")
+    recording.record(small_net, 1e6 * images, LAYERS, tmp_path / "a.zarr", dtype="float32")
 
 
 @pytest.mark.parametrize(("sign", "way"), [(1, "up to"), (-1, "down to")])
@@ -112,12 +114,12 @@ def test_values_beyond_float16_are_refused_on_either_side(tmp_path, sign, way):
     x = torch.rand(10, 1, 2, 2) + 1
     x[7, 0, 1, 1] = sign * 1e6
     message = rf"layer 1: activations {way} -?1e\+06 do not fit into float16"
-    with pytest.raises(activations.RecordingError, match=message):
-        activations.record(net, x, ["1"], tmp_path / "a.zarr")
-    activations.record(net, x, ["1"], tmp_path / "a.zarr", dtype="float32")
+    with pytest.raises(recording.RecordingError, match=message):
+        recording.record(net, x, ["1"], tmp_path / "a.zarr")
+    recording.record(net, x, ["1"], tmp_path / "a.zarr", dtype="float32")
     x[7, 0, 1, 1] = -torch.inf
-    with pytest.raises(activations.RecordingError, match="layer 1: activations are NaN or inf"):
-        activations.record(net, x, ["1"], tmp_path / "b.zarr", dtype="float32")
+    with pytest.raises(recording.RecordingError, match="layer 1: activations are NaN or inf"):
+        recording.record(net, x, ["1"], tmp_path / "b.zarr", dtype="float32")
 
 
 @pytest.mark.parametrize("units", [slice(None), slice(3, 4)])
@@ -131,8 +133,8 @@ def test_units_too_small_for_float16_are_kept_in_float32(tmp_path, caplog, units
         net[3].weight[units] *= 1e-6
         net[3].bias[units] = 0
     x = torch.randn(100, 1, 16, 16)
-    activations.record(net, x, ["1", "4"], tmp_path / "a.zarr")
-    store = activations.open_store(tmp_path / "a.zarr")
+    recording.record(net, x, ["1", "4"], tmp_path / "a.zarr")
+    store = recording.open_store(tmp_path / "a.zarr")
     assert (store["1"].dtype, store["4"].dtype) == (np.float16, np.float32)
     number = len(range(16)[units])
     assert f"too few digits for {number} of its 16 units" in caplog.text
@@ -149,8 +151,8 @@ def test_units_that_vary_little_beside_their_mean_are_kept_in_float32(tmp_path, 
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LeakyReLU(1))
     net[1].__class__ = type("Passing", (torch.nn.ReLU,), {"forward": lambda self, x: x})
     x = mean + std * torch.randn(200, 1, 2, 3, generator=torch.Generator().manual_seed(0))
-    activations.record(net, x, ["1"], tmp_path / "a.zarr", batch_size=50)
-    array = activations.open_store(tmp_path / "a.zarr")["1"]
+    recording.record(net, x, ["1"], tmp_path / "a.zarr", batch_size=50)
+    array = recording.open_store(tmp_path / "a.zarr")["1"]
     assert array.dtype == np.float32
     np.testing.assert_array_equal(array[...], x.flatten(1).numpy())
 
@@ -163,11 +165,11 @@ def test_what_later_batches_show_is_told(tmp_path, caplog, units):
     x[..., :units] = 1e-7 * torch.rand(200, 1, 1, units)
     x[:50] = 0
     if units == 1:
-        activations.record(net, x, ["1"], tmp_path / "a.zarr", batch_size=50)
+        recording.record(net, x, ["1"], tmp_path / "a.zarr", batch_size=50)
         assert "too few digits for 1 of its 200 units" in caplog.text
         return
-    with pytest.raises(activations.RecordingError, match=r"200 of its 200 .*dtype: float32"):
-        activations.record(net, x, ["1"], tmp_path / "a.zarr", batch_size=50)
+    with pytest.raises(recording.RecordingError, match=r"200 of its 200 .*dtype: float32"):
+        recording.record(net, x, ["1"], tmp_path / "a.zarr", batch_size=50)
     assert not list(tmp_path.iterdir())
 
 
@@ -188,7 +190,7 @@ def test_buffers_that_a_net_writes_are_given_back(tmp_path):
             return self.relu(self.linear(x)) * self.table
 
     net, x = Writing(), torch.randn(20, 4)
-    activations.record(net, x, ["relu"], tmp_path / "a.zarr")
+    recording.record(net, x, ["relu"], tmp_path / "a.zarr")
     assert net.seen == 0
     assert not net.last.any()
     net(x).sum().backward()  # nothing that inference left behind stands in the way
@@ -200,10 +202,10 @@ def test_a_net_is_given_back_as_it_was_found(tmp_path, small_net, images):
     modes = [module.training for module in small_net.modules()]
     strides = [p.stride() for p in small_net.parameters()]
     places = [p.data_ptr() for p in small_net.parameters()]
-    activations.record(small_net, images, ["conv1"], tmp_path / "a.zarr")
+    recording.record(small_net, images, ["conv1"], tmp_path / "a.zarr")
     models.layers(small_net, images[:1])
-    with pytest.raises(activations.RecordingError):
-        activations.record(small_net, images * 1e6, ["conv1"], tmp_path / "a.zarr")
+    with pytest.raises(recording.RecordingError):
+        recording.record(small_net, images * 1e6, ["conv1"], tmp_path / "a.zarr")
     assert [module.training for module in small_net.modules()] == modes
     assert [p.stride() for p in small_net.parameters()] == strides
     assert [p.data_ptr() for p in small_net.parameters()] == places
@@ -211,10 +213,10 @@ def test_a_net_is_given_back_as_it_was_found(tmp_path, small_net, images):
 
 @pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
 def test_nets_of_other_precision_are_given_images_of_it(tmp_path, small_net, images, kind):
-    activations.record(small_net, images, LAYERS, tmp_path / "a.zarr", dtype="float32")
-    activations.record(small_net.to(kind), images, LAYERS, tmp_path / "b.zarr", dtype="float32")
+    recording.record(small_net, images, LAYERS, tmp_path / "a.zarr", dtype="float32")
+    recording.record(small_net.to(kind), images, LAYERS, tmp_path / "b.zarr", dtype="float32")
     assert all(p.dtype == kind for p in small_net.parameters())
-    a, b = (activations.open_store(tmp_path / f"{name}.zarr") for name in "ab")
+    a, b = (recording.open_store(tmp_path / f"{name}.zarr") for name in "ab")
     for layer in LAYERS:
         # Weights and every sum in between are rounded to the net's own type.
         atol = 30 * max(torch.finfo(kind).eps, 1e-7) * a[layer][...].max()
@@ -225,7 +227,7 @@ def test_a_full_disk_stops_the_recording(small_disk, caplog, monkeypatch):
     monkeypatch.setattr(stores, "SHARD_BYTES", 10**6)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU())
     with pytest.raises(stores.DiskFullError, match=r"a\.zarr: its disk is full") as error:
-        activations.record(net, torch.rand(10_000, 1, 50, 50), ["1"], small_disk / "a.zarr")
+        recording.record(net, torch.rand(10_000, 1, 50, 50), ["1"], small_disk / "a.zarr")
     # 50 MB, of which little more than the 8 of the disk were written.
     assert 35 < int(re.search(r"about (\d+) MB before", str(error.value))[1]) < 42
     assert "activations.images" in str(error.value)
@@ -238,8 +240,8 @@ def test_no_image_or_layer_is_mixed_up_while_others_are_written(tmp_path, monkey
     monkeypatch.setattr(stores, "SHARD_BYTES", 120)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU(), torch.nn.ReLU(inplace=True))
     images = torch.arange(500.0).reshape(500, 1, 1, 1)
-    activations.record(net, images, ["1", "2"], tmp_path / "a.zarr", batch_size=7)
-    store = activations.open_store(tmp_path / "a.zarr")
+    recording.record(net, images, ["1", "2"], tmp_path / "a.zarr", batch_size=7)
+    store = recording.open_store(tmp_path / "a.zarr")
     assert store["1"].shards[0] < 100
     for layer in ("1", "2"):
         np.testing.assert_array_equal(store[layer][...], np.arange(500.0)[:, None])
@@ -253,96 +255,96 @@ def test_an_error_of_the_writing_thread_reaches_the_caller(
 
     monkeypatch.setattr(zarr.Array, "__setitem__", fail)
     with pytest.raises(OSError, match="the disk is gone"):
-        activations.record(small_net, images, LAYERS, tmp_path / "a.zarr")
+        recording.record(small_net, images, LAYERS, tmp_path / "a.zarr")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_store_keeps_what_made_it(tmp_path, small_net, images):
     made_by = {"model": {"channels": (4, 6)}, "seed": 3}
-    activations.record(small_net, images, ["fc7"], tmp_path / "a.zarr", made_by=made_by)
-    store = activations.open_store(tmp_path / "a.zarr", made_by)
+    recording.record(small_net, images, ["fc7"], tmp_path / "a.zarr", made_by=made_by)
+    store = recording.open_store(tmp_path / "a.zarr", made_by)
     assert store.attrs["made_by"] == {"model": {"channels": [4, 6]}, "seed": 3}
     with pytest.raises(stores.StoreError, match="seed: 3 there, 4 here"):
-        activations.open_store(tmp_path / "a.zarr", made_by | {"seed": 4})
+        recording.open_store(tmp_path / "a.zarr", made_by | {"seed": 4})
 
 
 def test_a_loader_knows_how_many_images_it_has(tmp_path, small_net, images):
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images), 20)
-    activations.record(small_net, loader, ["fc7"], tmp_path / "a.zarr")
-    assert activations.open_store(tmp_path / "a.zarr")["fc7"].shape == (50, 9)
+    recording.record(small_net, loader, ["fc7"], tmp_path / "a.zarr")
+    assert recording.open_store(tmp_path / "a.zarr")["fc7"].shape == (50, 9)
 
 
 def test_bare_batches_need_an_index(tmp_path, small_net, images):
     for batches in (list(images.split(9)), iter(images.split(9))):
         with pytest.raises(ValueError, match="batches need image_index"):
-            activations.record(small_net, batches, ["fc7"], tmp_path / "a.zarr")
+            recording.record(small_net, batches, ["fc7"], tmp_path / "a.zarr")
 
 
 def test_a_layer_that_is_not_there_is_named(tmp_path, small_net, images):
     with pytest.raises(KeyError, match="no layer 'conv9'; it has conv1, conv2"):
-        activations.record(small_net, images, ["conv9"], tmp_path / "a.zarr")
+        recording.record(small_net, images, ["conv9"], tmp_path / "a.zarr")
 
 
 def test_a_damaged_chunk_is_found_and_named(tmp_path, small_net, images):
-    activations.record(small_net, images, ["conv1"], tmp_path / "a.zarr")
+    recording.record(small_net, images, ["conv1"], tmp_path / "a.zarr")
     shard = next(p for p in (tmp_path / "a.zarr/conv1/c").rglob("*") if p.is_file())
     content = bytearray(shard.read_bytes())
     content[100] ^= 0xFF
     shard.write_bytes(content)
-    array = activations.open_store(tmp_path / "a.zarr")["conv1"]
+    array = recording.open_store(tmp_path / "a.zarr")["conv1"]
     with pytest.raises(stores.StoreError, match=r"a\.zarr/conv1: rows 0 to 50 cannot be read"):
-        activations.samples(array, 0, 50)
+        samples.samples(array, 0, 50)
 
 
 def test_samples_are_positions_of_images(tmp_path, small_net, images):
-    activations.record(small_net, images, ["conv1", "fc7"], tmp_path / "a.zarr")
-    store = activations.open_store(tmp_path / "a.zarr")
+    recording.record(small_net, images, ["conv1", "fc7"], tmp_path / "a.zarr")
+    store = recording.open_store(tmp_path / "a.zarr")
     whole = store["conv1"][...]
     np.testing.assert_array_equal(
-        activations.samples(store["conv1"], 10, 12), whole[10:12].reshape(-1, 4)
+        samples.samples(store["conv1"], 10, 12), whole[10:12].reshape(-1, 4)
     )
-    assert activations.samples(store["fc7"], 0, 50).shape == (50, 9)
+    assert samples.samples(store["fc7"], 0, 50).shape == (50, 9)
 
 
 def test_random_positions_depend_on_seed_and_image_alone():
     images = np.arange(40)
-    draw = activations.random_positions(3, images, 100, 10)
+    draw = samples.random_positions(3, images, 100, 10)
     assert draw.shape == (40, 10)
     assert all(len(set(row)) == 10 for row in draw)
     assert draw.min() >= 0
     assert draw.max() < 100
-    np.testing.assert_array_equal(draw[7:9], activations.random_positions(3, images[7:9], 100, 10))
-    assert (draw != activations.random_positions(4, images, 100, 10)).any()
+    np.testing.assert_array_equal(draw[7:9], samples.random_positions(3, images[7:9], 100, 10))
+    assert (draw != samples.random_positions(4, images, 100, 10)).any()
 
 
 def test_drawn_positions_alone_are_kept(tmp_path, small_net, images):
     index = np.arange(50) * 3
     for name, positions in (("all", None), ("some", 5)):
-        activations.record(
+        recording.record(
             small_net, images, ["conv1", "conv2", "fc6"], tmp_path / name, image_index=index,
             positions=positions, seed=8, batch_size=7,
         )  # fmt: skip
-    whole, part = (activations.open_store(tmp_path / name) for name in ("all", "some"))
+    whole, part = (recording.open_store(tmp_path / name) for name in ("all", "some"))
     for layer, width in (("conv1", 16), ("conv2", 7)):
         values = whole[layer][...]
         assert part[layer].metadata.dimension_names == ("image", "position", "unit")
-        drawn = activations.random_positions(8, index, width * width, 5)
+        drawn = samples.random_positions(8, index, width * width, 5)
         y, x = np.divmod(drawn, width)
         np.testing.assert_array_equal(part[layer][...], values[np.arange(50)[:, None], y, x])
-        places = activations.Places.of(part, layer)
+        places = samples.Places.of(part, layer)
         assert places.width == width
         np.testing.assert_array_equal(places.flat(np.array([4]), np.array([2])), drawn[4, 2])
     np.testing.assert_array_equal(part["fc6"][...], whole["fc6"][...])
-    assert activations.Places.of(part, "fc6") == (1, None)
+    assert samples.Places.of(part, "fc6") == (1, None)
 
 
 def test_recording_takes_any_net_with_relu_modules(tmp_path):
     net = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.ReLU(), torch.nn.Linear(5, 2))
     x = torch.randn(8, 4)
     assert models.layers(net, x) == ["1"]
-    activations.record(net, x, ["1"], tmp_path / "a.zarr", dtype="float32")
+    recording.record(net, x, ["1"], tmp_path / "a.zarr", dtype="float32")
     expected = net[:2](x).detach().numpy()
-    np.testing.assert_allclose(activations.open_store(tmp_path / "a.zarr")["1"][...], expected)
+    np.testing.assert_allclose(recording.open_store(tmp_path / "a.zarr")["1"][...], expected)
 
 
 def test_of_a_relu_that_runs_twice_the_last_counts(tmp_path, images):
@@ -359,8 +361,8 @@ def test_of_a_relu_that_runs_twice_the_last_counts(tmp_path, images):
 
     net = Twice()
     (layer,) = models.layers(net, images[:1])
-    activations.record(net, images, [layer], tmp_path / "a.zarr", batch_size=20)
+    recording.record(net, images, [layer], tmp_path / "a.zarr", batch_size=20)
     with torch.inference_mode():
         expected = net(images).permute(0, 2, 3, 1).numpy()
-    found = activations.open_store(tmp_path / "a.zarr")[layer][...]
+    found = recording.open_store(tmp_path / "a.zarr")[layer][...]
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-6)

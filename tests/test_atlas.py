@@ -14,8 +14,8 @@ import planted
 import pytest
 from PIL import Image
 
-from convergent import atlas
-from convergent.stores import StoreError, open_store
+from convergent.figures import atlas
+from convergent.running.stores import StoreError, open_store
 
 ROOT = Path(__file__).parents[1]
 PAGE = sorted((ROOT / "workflow/atlas").glob("*"))

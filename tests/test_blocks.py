@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from precision import rounding
 from test_statistics import activations, exact, flat, write_store
 
-from convergent import blocks, mapping_layers, statistics
-from convergent.blocks import Blocks, Cut, aligned, load_blocks, save_blocks
-from convergent.moments import Moments
-from convergent.stores import StoreError, new_store, open_store
+from convergent.activations import blocks, statistics
+from convergent.activations.blocks import Blocks, Cut, aligned, load_blocks, save_blocks
+from convergent.activations.moments import Moments
+from convergent.alignment import sparse_maps
+from convergent.running.stores import StoreError, new_store, open_store
 
 
 def test_edges_follow_from_images_and_blocks_alone():
@@ -141,7 +142,7 @@ def test_nets_of_unequal_width_are_cut_alike(rng, tmp_path, monkeypatch):
     statistics.write_correlation(tmp_path / "a", tmp_path / "b", tmp_path / "c", ["fc6"], blocks=20)
     kept = [len(load_blocks(open_store(tmp_path / p)["fc6"]).moments) for p in ("sa", "sb", "c")]
     assert kept == [10, 20, 20]
-    mapping_layers.write_mapping(
+    sparse_maps.write_mapping(
         tmp_path / "m", ["fc6"], [0], *(tmp_path / p for p in ("sa", "sb", "c")), threads=1
     )
     loss = open_store(tmp_path / "m")["fc6/ab/held_out_loss"][...]
@@ -154,7 +155,7 @@ def test_nets_of_unequal_width_are_cut_alike(rng, tmp_path, monkeypatch):
     other = [tmp_path / "sb", tmp_path / "c"]
     statistics.write_statistics(tmp_path / "a", tmp_path / "s9", ["fc6"], blocks=9)
     with pytest.raises(StoreError, match=r"other halves .*same statistics\.blocks"):
-        mapping_layers.write_mapping(tmp_path / "m", ["fc6"], [0], tmp_path / "s9", *other)
+        sparse_maps.write_mapping(tmp_path / "m", ["fc6"], [0], tmp_path / "s9", *other)
 
 
 def test_rests_of_two_blocks_are_the_blocks(rng):

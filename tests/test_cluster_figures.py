@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from convergent import cluster_figures as figures
-from convergent.graphs import combined
+from convergent.alignment.graphs import combined
+from convergent.figures import clusters as figures
 
 
 def layer(rng, a=6, b=5):

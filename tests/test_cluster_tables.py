@@ -7,10 +7,11 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 from test_statistics import write_store
 
-from convergent import statistics
-from convergent.cluster_tables import PAPER_LEAVES, ClusteringError, cluster_tables
-from convergent.clustering import cluster_similarity, spectral_clusters
-from convergent.stores import open_store
+from convergent.activations import statistics
+from convergent.alignment.cluster_tables import ClusteringError, cluster_tables
+from convergent.alignment.clustering import cluster_similarity, spectral_clusters
+from convergent.paper import PAPER_LEAVES
+from convergent.running.stores import open_store
 
 LAYERS = ["conv1", "fc6"]
 

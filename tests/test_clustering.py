@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.cluster.hierarchy import fcluster, is_valid_linkage
 
-from convergent.clustering import (
+from convergent.alignment.clustering import (
     block_matrix,
     branch,
     cluster_similarity,
@@ -21,8 +21,8 @@ from convergent.clustering import (
     spectral_clusters,
     write_hac,
 )
-from convergent.graphs import combined_graph, embedding, spectrum
-from convergent.stores import new_store, open_store, save
+from convergent.alignment.graphs import combined_graph, embedding, spectrum
+from convergent.running.stores import new_store, open_store, save
 
 # A map that the paper's authors fitted; not part of this repository.
 AUTHORS_MAP = Path(__file__).parents[2] / "shared/reference/li2016_mapping_conv1_decay-2.6.npy"

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from convergent import datasets
-from convergent.datasets import DataError, Images
-from convergent.marks import image_marks
+from convergent.nets import datasets
+from convergent.nets.datasets import DataError, Images
+from convergent.nets.marks import image_marks
 
 # An image folder of CIFAR-10, for those who have one.
 CIFAR10 = Path(os.environ.get("CONVERGENT_CIFAR10", "none"))

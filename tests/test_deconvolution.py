@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from convergent import models
-from convergent.deconvolution import FunctionalReluError, check_relus, deconvolve
+from convergent.nets import models
+from convergent.units.deconvolution import FunctionalReluError, check_relus, deconvolve
 
 
 def reference(net, layer, image, unit, y, x):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from convergent import devices
+from convergent.running import devices
 
 WORKFLOW = Path(__file__).parents[1] / "workflow"
 
@@ -44,7 +44,7 @@ def test_exact_turns_tf32_off():
 
 
 def test_importing_it_costs_no_torch():
-    code = "import sys, convergent.devices; sys.exit('torch' in sys.modules)"
+    code = "import sys, convergent.running.devices; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=WORKFLOW).returncode == 0
 
 
@@ -59,7 +59,7 @@ def test_an_old_processor_in_the_environment_is_told(monkeypatch):
 JOB = """
 import logging, os, sys, types
 from pathlib import Path
-from convergent import devices
+from convergent.running import devices
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 devices.LOCKS, devices.WAIT, devices.TELL = Path(sys.argv[1]), float(sys.argv[2]), 0

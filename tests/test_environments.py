@@ -122,7 +122,7 @@ def test_scripts_import_no_more_than_their_environment_has(path):
 def test_what_the_library_imports_late_is_in_the_environment_of_nets():
     """Everything that a function imports when it is called, as no other test can see it."""
     imported = set()
-    for module in (ROOT / "workflow/convergent").glob("*.py"):
+    for module in (ROOT / "workflow/convergent").rglob("*.py"):
         for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) else []

@@ -8,8 +8,8 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from convergent import figures
-from convergent.matching import match_table, matching
+from convergent.figures import one_to_one, style
+from convergent.measures.matching import match_table, matching
 
 LAYERS = ["conv1", "conv2", "fc6"]
 
@@ -28,7 +28,7 @@ def matches(rng):
 def test_fig1_permutes_by_the_matching_on_one_grey_scale(similarity):
     within = np.corrcoef(similarity)
     partner = matching(similarity)
-    figure = figures.correlation_matrices(
+    figure = one_to_one.correlation_matrices(
         within, within, similarity, partner, ["net1", "net2"], "conv1"
     )
     images = [ax.images[0] for ax in figure.axes if ax.images]
@@ -43,7 +43,7 @@ def test_fig1_permutes_by_the_matching_on_one_grey_scale(similarity):
 def test_fig1_shows_units_without_partner_last(rng):
     similarity = rng.uniform(size=(3, 5))
     partner = matching(similarity)
-    figure = figures.correlation_matrices(
+    figure = one_to_one.correlation_matrices(
         np.eye(3), np.eye(5), similarity, partner, ["net1", "net2"], "conv1"
     )
     shown = figure.axes[3].images[0].get_array().data
@@ -55,7 +55,7 @@ def test_fig1_puts_units_left_over_where_a_partner_is_missing(rng):
     similarity = rng.uniform(0.1, 1, size=(5, 6))
     similarity[1], similarity[:, 3] = 0, 0
     partner = matching(similarity)
-    figure = figures.correlation_matrices(
+    figure = one_to_one.correlation_matrices(
         np.eye(5), np.eye(6), similarity, partner, ["net1", "net2"], "conv1"
     )
     shown = figure.axes[3].images[0].get_array().data
@@ -65,17 +65,17 @@ def test_fig1_puts_units_left_over_where_a_partner_is_missing(rng):
 
 
 def test_fig3_sorts_units_by_their_semi_matching(matches):
-    figure = figures.matched_values(matches, ["conv1"], ["net1", "net2"])
-    semi, one_to_one = figure.axes[0].lines
-    assert [to_hex(line.get_color()) for line in (semi, one_to_one)] == [
-        figures.SEMI, figures.MATCHING,
+    figure = one_to_one.matched_values(matches, ["conv1"], ["net1", "net2"])
+    semi, matched = figure.axes[0].lines
+    assert [to_hex(line.get_color()) for line in (semi, matched)] == [
+        style.SEMI, style.MATCHING,
     ]  # fmt: skip
     values = matches.query("layer == 'conv1' and direction == 'ab'").pivot_table(
         index="unit", columns="method", values="value"
     )
     order = values["semi"].sort_values(ascending=False, kind="stable").index
     np.testing.assert_array_equal(semi.get_ydata(), values["semi"][order])
-    np.testing.assert_array_equal(one_to_one.get_ydata(), values["matching"][order])
+    np.testing.assert_array_equal(matched.get_ydata(), values["matching"][order])
 
 
 @pytest.mark.parametrize("measure", ["correlation", "mutual_information"])
@@ -88,16 +88,16 @@ def test_fig3_shows_live_units_and_the_partners_that_they_have(measure):
         match_table(similarity, "conv1", measure),
         match_table(0 * similarity, "conv2", measure),
     ])  # fmt: skip
-    figure = figures.matched_values(matches, ["conv1", "conv2"], ["a", "b"], measure)
-    semi, one_to_one = figure.axes[0].lines
+    figure = one_to_one.matched_values(matches, ["conv1", "conv2"], ["a", "b"], measure)
+    semi, matched = figure.axes[0].lines
     np.testing.assert_array_equal(semi.get_ydata(), [0.9, 0.8])
-    np.testing.assert_array_equal(one_to_one.get_ydata(), [0.9, np.nan])
+    np.testing.assert_array_equal(matched.get_ydata(), [0.9, np.nan])
     assert all(not len(line.get_ydata()) for line in figure.axes[1].lines)
     figure.savefig(io.BytesIO())
 
 
 def test_fig_s3_has_a_panel_for_each_layer(matches):
-    figure = figures.matched_values(matches, LAYERS, ["net1", "net2"])
+    figure = one_to_one.matched_values(matches, LAYERS, ["net1", "net2"])
     assert [ax.get_title().split(",")[0] for ax in figure.axes] == LAYERS
 
 
@@ -108,7 +108,7 @@ def test_fig4_bars_are_means_over_pairs(rng):
         )
         for pair in ("a-b", "a-c", "b-c")
     }
-    ax = figures.mean_by_layer(tables, LAYERS).axes[0]
+    ax = one_to_one.mean_by_layer(tables, LAYERS).axes[0]
     rows = pd.concat(tables).query("method == 'semi' and direction == 'ab'")
     semi = rows.groupby("layer")["value"].mean()[LAYERS]
     heights = [bar.get_height() for bar in ax.patches]
@@ -120,7 +120,7 @@ def test_fig4_counts_live_units_only():
     similarity = np.zeros((4, 4))
     similarity[:3, 1:3] = [[0.9, -0.9], [0.8, -0.9], [0.7, -0.9]]
     tables = {"a-b": match_table(similarity, "conv1", "correlation")}
-    ax = figures.mean_by_layer(tables, ["conv1", "conv2"]).axes[0]
+    ax = one_to_one.mean_by_layer(tables, ["conv1", "conv2"]).axes[0]
     # Three live units of a; of b two, one of which has no partner.
     np.testing.assert_allclose(
         [bar.get_height() for bar in ax.patches], [0.8, np.nan, 0.45, np.nan]
@@ -132,7 +132,7 @@ def test_fig_s10_sorts_and_counts_silent_units():
         "net1": {"conv1": np.array([0.1, 3.0, 0.0]), "conv2": np.ones(2)},
         "net2": {"conv1": np.array([1.0, 2.0, 0.5]), "conv2": np.ones(2)},
     }
-    figure = figures.mean_activations(means, ["conv1", "conv2"], markers=["conv1"])
+    figure = one_to_one.mean_activations(means, ["conv1", "conv2"], markers=["conv1"])
     first, second = figure.axes[0].lines
     np.testing.assert_array_equal(first.get_ydata(), [3, 0.1])
     np.testing.assert_array_equal(second.get_ydata(), [2, 1, 0.5])
@@ -142,8 +142,8 @@ def test_fig_s10_sorts_and_counts_silent_units():
 
 def test_files_are_the_same_every_time(matches, tmp_path):
     for name in ("a", "b"):
-        figure = figures.matched_values(matches, LAYERS, ["net1", "net2"])
-        figures.save(figure, tmp_path / f"{name}.png", tmp_path / f"{name}.pdf")
+        figure = one_to_one.matched_values(matches, LAYERS, ["net1", "net2"])
+        style.save(figure, tmp_path / f"{name}.png", tmp_path / f"{name}.pdf")
     for suffix in (".png", ".pdf"):
         assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
     with Image.open(tmp_path / "a.png") as image:
@@ -153,7 +153,7 @@ def test_files_are_the_same_every_time(matches, tmp_path):
 def test_fig_s1_shows_counts_on_a_log_scale(rng):
     x = np.abs(rng.normal(size=2000))
     density = np.histogram2d(x, x + 0.1 * rng.uniform(size=2000), bins=20)
-    figure = figures.joint_activations([density] * 4, list("abcd"), [("p", "q")] * 4)
+    figure = one_to_one.joint_activations([density] * 4, list("abcd"), [("p", "q")] * 4)
     mesh = figure.axes[0].collections[0]
     np.testing.assert_array_equal(mesh.get_array().filled(0).reshape(20, 20), density[0].T)
     assert type(mesh.norm).__name__ == "LogNorm"
@@ -162,6 +162,6 @@ def test_fig_s1_shows_counts_on_a_log_scale(rng):
 
 def test_mutual_information_stands_on_an_axis_of_its_own(rng):
     matches = match_table(rng.uniform(0, 0.1, (12, 12)), "conv1", "mutual_information")
-    figure = figures.matched_values(matches, ["conv1"], ["a", "b"], "mutual information, nats")
+    figure = one_to_one.matched_values(matches, ["conv1"], ["a", "b"], "mutual information, nats")
     assert figure.axes[0].get_ylim()[1] < 0.2
     assert figure.axes[0].get_ylabel() == "mutual information, nats"

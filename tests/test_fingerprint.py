@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from convergent.fingerprint import PACKAGE, FingerprintError, fingerprint
+from convergent.running.fingerprint import PACKAGE, FingerprintError, fingerprint
 
 FILES = {
     "script.py": """
@@ -191,6 +191,12 @@ import importlib
 
 START = 1
 MOVED = {{"models": "{name}"}}
+
+class Finder:
+    def load(self, name):
+        return importlib.import_module(MOVED[name])
+
+print(Finder())
 
 def __getattr__(name):
     return importlib.import_module(MOVED[name])

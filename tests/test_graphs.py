@@ -6,9 +6,9 @@ from scipy.linalg import block_diag, eigvalsh
 from sklearn.manifold import spectral_embedding
 from threadpoolctl import threadpool_limits
 
-from convergent import graphs
-from convergent.graphs import between_graph, combined_graph, eigengap, embedding, spectrum
-from convergent.graphs import within_graph as within
+from convergent.alignment import graphs
+from convergent.alignment.graphs import between_graph, combined_graph, eigengap, embedding, spectrum
+from convergent.alignment.graphs import within_graph as within
 
 
 def correlations(rng, a=9, b=7):

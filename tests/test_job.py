@@ -13,10 +13,10 @@ JOB = """
 import sys
 sys.path[:0] = ["workflow/scripts", "packages"]
 import _job, multiprocessing
-import numpy, convergent.progress
+import numpy, convergent.running.progress
 
 if __name__ == "__main__":
-    print(numpy.__cached__, convergent.progress.__cached__, sep="\\n", flush=True)
+    print(numpy.__cached__, convergent.running.progress.__cached__, sep="\\n", flush=True)
     context = multiprocessing.get_context("spawn")
     context.Process(target=print, args=[42]).start()
 """
@@ -51,7 +51,7 @@ def test_compiled_modules_lie_beside_packages_that_are_compiled(job):
     subprocess.run(compile_all, check=True)
     numpy, progress = job(PYTHONDONTWRITEBYTECODE="1")
     assert numpy.parent == job.folder / "packages/numpy/__pycache__"
-    assert progress.parent == job.folder / "workflow/convergent/__pycache__"
+    assert progress.parent == job.folder / "workflow/convergent/running/__pycache__"
     assert progress.exists()
     assert not (job.folder / ".snakemake/cache/PYTHONPYCACHEPREFIX").exists()
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from convergent import joint_densities
-from convergent.stores import new_store, open_store, save
+from convergent.measures import joint_densities
+from convergent.running.stores import new_store, open_store, save
 
 
 def matches(values):

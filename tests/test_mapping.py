@@ -5,8 +5,8 @@ import pytest
 import torch
 from sklearn.linear_model import Lasso
 
-from convergent import mapping
-from convergent.mapping import lasso_path, loss, relative_gap, sgd
+from convergent.alignment import lasso
+from convergent.alignment.lasso import lasso_path, loss, relative_gap, sgd
 
 ALPHAS = [0.3, 0.1, 0.03, 0.01, 0.003]
 
@@ -272,7 +272,7 @@ def test_coordinate_descent_alone_comes_to_the_same(monkeypatch, name):
     gram, cross = grams(scale * x, y)
     alphas = scale * np.array(ALPHAS)
     weights, gaps = lasso_path(gram, cross, alphas)
-    monkeypatch.setattr(mapping, "ROUNDS", 0)
+    monkeypatch.setattr(lasso, "ROUNDS", 0)
     alone, gaps_alone = lasso_path(gram, cross, alphas)
     best, found = (
         loss(w, gram, cross) + alphas[:, None] * np.abs(w).sum(axis=2) for w in (weights, alone)
@@ -285,7 +285,7 @@ def test_coordinate_descent_alone_comes_to_the_same(monkeypatch, name):
 
 def test_coordinate_descent_that_does_not_end_is_given_up_with_its_gap(monkeypatch):
     x, y = correlated()
-    monkeypatch.setattr(mapping, "ROUNDS", 0)
+    monkeypatch.setattr(lasso, "ROUNDS", 0)
     with pytest.warns(RuntimeWarning, match=r"\d+ of 100 fits have a relative duality gap above 0"):
         weights, gaps = lasso_path(*grams(x, y), ALPHAS, gap=0)
     for step, alpha in enumerate(ALPHAS):
@@ -295,7 +295,7 @@ def test_coordinate_descent_that_does_not_end_is_given_up_with_its_gap(monkeypat
 
 def test_a_newton_step_without_a_ridge_that_helps_is_none():
     indefinite = np.array([[1e-12, 1e-2], [1e-2, 1e-12]])
-    direction = mapping._newton_direction(indefinite, np.arange(2), np.ones(2))
+    direction = lasso._newton_direction(indefinite, np.arange(2), np.ones(2))
     np.testing.assert_array_equal(direction, 0)
 
 

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from convergent import mapping_figures as figures
-from convergent.clustering import hac, leaf_order, shared_subspaces, spans
-from convergent.pictures import PICTURE
+from convergent.alignment.clustering import hac, leaf_order, shared_subspaces, spans
+from convergent.figures import sparse_maps as figures
+from convergent.figures.sheets import PICTURE
 
 NETS = ("net1", "net2")
 

@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 from test_statistics import activations, write_store
 
-from convergent import mapping_layers, statistics
-from convergent.mapping import loss
-from convergent.stores import open_store
-from convergent.tables import PAPER_LOSS, mapping_table, table1
+from convergent.activations import statistics
+from convergent.alignment import sparse_maps
+from convergent.alignment.lasso import loss
+from convergent.figures.tables import mapping_table, table1
+from convergent.paper import PAPER_LOSS
+from convergent.running.stores import open_store
 
 LAYERS, DECAYS, BLOCKS = ["conv1", "fc6"], [0.0, 0.001, 0.01, 0.1], 4
 
@@ -32,7 +34,7 @@ def pair(rng, tmp_path):
 
 def write(folder):
     paths = (folder / name for name in ("sa.zarr", "sb.zarr", "c.zarr"))
-    mapping_layers.write_mapping(folder / "m.zarr", LAYERS, DECAYS, *paths, threads=2)
+    sparse_maps.write_mapping(folder / "m.zarr", LAYERS, DECAYS, *paths, threads=2)
     return open_store(folder / "m.zarr")
 
 
@@ -76,7 +78,7 @@ def test_held_out_losses_are_of_maps_fitted_on_the_first_half_of_the_images(pair
 
 
 def write_sgd(folder, **options):
-    mapping_layers.write_sgd_mapping(
+    sparse_maps.write_sgd_mapping(
         folder / "sgd.zarr",
         ["fc6", "conv1"],
         DECAYS,
@@ -105,11 +107,11 @@ def test_sgd_on_the_stores_comes_near_the_exact_maps(pair):
 @pytest.mark.parametrize("pool", [2**28, 20_000])
 def test_batches_take_every_image_once_and_both_nets_alike(pair, monkeypatch, pool):
     _, _, folder = pair
-    monkeypatch.setattr(mapping_layers, "POOL_BYTES", pool)
-    monkeypatch.setattr(mapping_layers, "BATCH", 7)
+    monkeypatch.setattr(sparse_maps, "POOL_BYTES", pool)
+    monkeypatch.setattr(sparse_maps, "BATCH", 7)
     a = open_store(folder / "a.zarr")["fc6"]
     known = {row.tobytes(): i for i, row in enumerate(a[...])}
-    batches = mapping_layers._batches(a, a, seed=0)
+    batches = sparse_maps._batches(a, a, seed=0)
     seen, drawn = [], 0
     while drawn < 77:
         x, y = next(batches)
@@ -128,7 +130,7 @@ def test_second_moments_of_all_images_are_the_correlations(pair):
         (group["conv1/mean"][...], group["conv1/std"][...])
         for group in map(open_store, (folder / "sa.zarr", folder / "sb.zarr"))
     ]
-    moments = mapping_layers._second_moments(x, y, *scales)
+    moments = sparse_maps._second_moments(x, y, *scales)
     first, second = standardized(x), standardized(y)
     for got, expected in zip(moments, (first.T @ first, first.T @ second), strict=True):
         np.testing.assert_allclose(got, expected / len(x), atol=1e-5)

@@ -5,8 +5,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from convergent import activations, mapping_layers, statistics
-from convergent.marks import (
+from convergent.activations import recording, statistics
+from convergent.alignment import sparse_maps
+from convergent.measures import mutual_information
+from convergent.nets.marks import (
     Batch,
     Marks,
     batches,
@@ -15,7 +17,7 @@ from convergent.marks import (
     load_marks,
     save_marks,
 )
-from convergent.stores import StoreError, new_store, open_store
+from convergent.running.stores import StoreError, new_store, open_store
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def net():
 
 
 def record(net, images, path, **options):
-    activations.record(net, images, ["1"], path, **options)
+    recording.record(net, images, ["1"], path, **options)
     return open_store(path)
 
 
@@ -132,13 +134,13 @@ def test_every_stage_that_reads_two_nets_compares_them(tmp_path, net, images):
         statistics.write_statistics(tmp_path / name, tmp_path / f"s{name}", ["1"], blocks=2)
     correlate(tmp_path)
     stages = [
-        lambda: statistics.write_mutual_information(
+        lambda: mutual_information.write_mutual_information(
             tmp_path / "mi", ["1"], tmp_path / "sa", tmp_path / "sx"
         ),
-        lambda: mapping_layers.write_mapping(
+        lambda: sparse_maps.write_mapping(
             tmp_path / "m", ["1"], [0], tmp_path / "sa", tmp_path / "sx", tmp_path / "c"
         ),
-        lambda: mapping_layers.write_sgd_mapping(
+        lambda: sparse_maps.write_sgd_mapping(
             tmp_path / "m", ["1"], [0], (tmp_path / "a", tmp_path / "x"),
             (tmp_path / "sa", tmp_path / "sx"), tmp_path / "c", iterations=1,
         ),

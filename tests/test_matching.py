@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from convergent.matching import (
+from convergent.activations.moments import correlation
+from convergent.measures.matching import (
     column_order,
     complete,
     match_table,
@@ -19,7 +20,6 @@ from convergent.matching import (
     ranking,
     semi_matching,
 )
-from convergent.moments import correlation
 
 
 def test_a_planted_permutation_is_recovered(rng):

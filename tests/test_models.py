@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from convergent import models
-from convergent.config import LAYERS
+from convergent.nets import models
+from convergent.nets.alexnet import LAYERS
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from precision import rounding
 
-from convergent import moments
-from convergent.moments import Moments, correlation
+from convergent.activations import moments
+from convergent.activations.moments import Moments, correlation
 
 
 def exact(x, y):

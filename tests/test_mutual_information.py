@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import mutual_info_score
 
-from convergent import mutual_information as mi
-from convergent.matching import matching
+from convergent.activations import codes as binned
+from convergent.measures import mutual_information as mi
+from convergent.measures.matching import matching
 
 UNITS = [(1, 1), (3, 5), (40, 37)]
 
@@ -75,7 +76,7 @@ def test_a_permuted_copy_is_matched_perfectly(rng):
     np.testing.assert_array_equal(matching(mi.mutual_information(a, b)), permutation)
 
 
-@pytest.mark.parametrize("binning", mi.BINNINGS)
+@pytest.mark.parametrize("binning", binned.BINNINGS)
 @pytest.mark.parametrize("change", [lambda x: 1000 * x, np.sqrt, lambda x: np.log1p(x) ** 3 + x])
 def test_a_monotone_change_of_scale_changes_nothing(rng, binning, change):
     x = relu(rng, 3000, 12)
@@ -130,7 +131,7 @@ def test_paper_and_reference_bins_differ_as_documented(rng):
 def test_units_that_never_or_always_do_the_same_have_one_bin():
     x = np.zeros((100, 4), np.float32)
     x[:, 1], x[:, 2], x[::2, 3] = 7.3, 1e-7, 5.0  # stuck, in the zero bin, two values
-    for binning in mi.BINNINGS:
+    for binning in binned.BINNINGS:
         codes, _ = mi.discretize(x, binning)
         assert [len(np.unique(c)) for c in codes.T] == [1, 1, 1, 2]
         result = mi.mutual_information(codes)

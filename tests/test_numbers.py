@@ -8,11 +8,13 @@ import pytest
 import torch
 from precision import rounding
 
-from convergent import activations, clustering, mapping_layers, moments, statistics
-from convergent.cluster_tables import cluster_tables
-from convergent.matching import match_table
-from convergent.moments import Moments
-from convergent.stores import StoreError, open_store
+from convergent.activations import moments, recording, statistics
+from convergent.activations.moments import Moments
+from convergent.alignment import clustering, sparse_maps
+from convergent.alignment.cluster_tables import cluster_tables
+from convergent.measures import mutual_information
+from convergent.measures.matching import match_table
+from convergent.running.stores import StoreError, open_store
 
 LAYERS = ["conv1", "conv4", "fc6", "fc7"]
 DECAYS = [0, 0.01, 0.1]
@@ -26,8 +28,8 @@ def analyse(folder, recorded):
     a, b = (folder / f"statistics_{net}.zarr" for net in "ab")
     between = folder / "correlation.zarr"
     statistics.write_correlation(recorded["a"], recorded["b"], between, LAYERS, blocks=4)
-    statistics.write_mutual_information(folder / "information.zarr", LAYERS, a, b)
-    mapping_layers.write_mapping(folder / "mapping.zarr", LAYERS, DECAYS, a, b, between)
+    mutual_information.write_mutual_information(folder / "information.zarr", LAYERS, a, b)
+    sparse_maps.write_mapping(folder / "mapping.zarr", LAYERS, DECAYS, a, b, between)
     clustering.write_hac(folder / "hac.zarr", LAYERS, folder / "mapping.zarr", 0.1)
     chosen = dict.fromkeys(LAYERS, 3)
     return cluster_tables("a-b", chosen, 0.05, 0.3, 0, a, b, between)
@@ -65,7 +67,7 @@ def test_dead_units_and_layers_are_zeros_never_nan(tmp_path, small_net, where):
         if net == "a" or where != "one net":
             for layer in dead:
                 damped(small_net, layer, slice(None))
-        activations.record(small_net, images, LAYERS, path)
+        recording.record(small_net, images, LAYERS, path)
     tables = analyse(tmp_path, recorded)
     arrays = everything(tmp_path)
     for name, values in arrays.items():
@@ -90,7 +92,7 @@ def test_equal_images_leave_fully_connected_units_dead(tmp_path, small_net, dtyp
     recorded = {net: tmp_path / f"recorded_{net}.zarr" for net in "ab"}
     for path, size in zip(recorded.values(), (64, 27), strict=True):
         images = image.expand(90, 1, 16, 16).contiguous()
-        activations.record(small_net, images, LAYERS, path, batch_size=size, dtype=dtype)
+        recording.record(small_net, images, LAYERS, path, batch_size=size, dtype=dtype)
     analyse(tmp_path, recorded)
     arrays = everything(tmp_path)
     for layer in ("fc6", "fc7"):
@@ -102,7 +104,7 @@ def test_equal_images_leave_fully_connected_units_dead(tmp_path, small_net, dtyp
 
 
 def test_one_image_is_refused_by_name(tmp_path, small_net):
-    activations.record(small_net, torch.rand(1, 1, 16, 16), LAYERS, tmp_path / "a.zarr")
+    recording.record(small_net, torch.rand(1, 1, 16, 16), LAYERS, tmp_path / "a.zarr")
     with pytest.raises(StoreError, match=r"a\.zarr/conv1: 1 images cannot make 2 blocks"):
         statistics.write_statistics(tmp_path / "a.zarr", tmp_path / "s.zarr", LAYERS, blocks=2)
     assert not (tmp_path / "s.zarr").exists()
@@ -120,12 +122,12 @@ def test_images_that_are_not_scaled_overflow_float16_and_say_so(tmp_path, small_
     with torch.no_grad():
         small_net.get_submodule("conv1")[0].weight *= 400
     with pytest.raises(
-        activations.RecordingError,
+        recording.RecordingError,
         match=r"layer conv\d: activations up to \S+ do not fit into float16; set activations.dtype",
     ):
-        activations.record(small_net, images, LAYERS, tmp_path / "a.zarr")
+        recording.record(small_net, images, LAYERS, tmp_path / "a.zarr")
     assert not list(tmp_path.iterdir())
-    activations.record(small_net, images, LAYERS, tmp_path / "a.zarr", dtype="float32")
+    recording.record(small_net, images, LAYERS, tmp_path / "a.zarr", dtype="float32")
     assert open_store(tmp_path / "a.zarr")["conv1"][...].max() > 65_504
 
 
@@ -134,8 +136,8 @@ def test_images_that_are_not_scaled_overflow_float16_and_say_so(tmp_path, small_
 def test_a_broken_net_is_not_recorded(tmp_path, small_net, value, dtype):
     with torch.no_grad():
         small_net.get_submodule("conv4")[0].bias[2] = value
-    with pytest.raises(activations.RecordingError, match="layer conv4: activations are NaN or inf"):
-        activations.record(small_net, torch.rand(9, 1, 16, 16), LAYERS, tmp_path / "a", dtype=dtype)
+    with pytest.raises(recording.RecordingError, match="layer conv4: activations are NaN or inf"):
+        recording.record(small_net, torch.rand(9, 1, 16, 16), LAYERS, tmp_path / "a", dtype=dtype)
     assert not list(tmp_path.iterdir())
 
 
@@ -171,7 +173,7 @@ def test_batches_and_threads_change_no_more_than_rounding(tmp_path, small_net, w
             for seed, path in enumerate(recorded.values()):
                 options = {"batch_size": batch_size, "dtype": "float32"}
                 options["identity"] = np.arange(80)
-                activations.record(small_net, images.roll(seed, 2), LAYERS, path, **options)
+                recording.record(small_net, images.roll(seed, 2), LAYERS, path, **options)
             tables = analyse(folder, recorded)
             found.append((everything(folder), tables))
     finally:

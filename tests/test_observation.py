@@ -9,9 +9,11 @@ import pytest
 import torch
 from precision import rounding_of
 
-from convergent import activations, joint_densities, models, observation, statistics
-from convergent.blocks import half_correlations
-from convergent.stores import DiskFullError, StoreError, new_store, open_store
+from convergent.activations import from_nets, recording, statistics
+from convergent.activations.blocks import half_correlations
+from convergent.measures import joint_densities
+from convergent.nets import models
+from convergent.running.stores import DiskFullError, StoreError, new_store, open_store
 
 LAYERS = ["conv1", "conv2", "fc6"]
 INDEX = np.arange(70) * 2 + 1
@@ -40,7 +42,7 @@ def nets():
 def observe(folder, nets, images, batch=16, **options):
     pairs = list(itertools.combinations(nets, 2))
     options = {"samples": 500, "blocks": 4, "seed": 5, "image_index": INDEX} | options
-    observation.observe(
+    from_nets.observe(
         nets,
         images.split(batch),
         LAYERS,
@@ -52,7 +54,7 @@ def observe(folder, nets, images, batch=16, **options):
 
 def by_stores(folder, nets, images, positions=None, dtype="float16", batch=16):
     for name, net in nets.items():
-        activations.record(
+        recording.record(
             net, images, LAYERS, folder / name, image_index=INDEX, positions=positions, seed=5,
             dtype=dtype, batch_size=batch,
         )  # fmt: skip
@@ -97,8 +99,8 @@ def test_numbers_are_those_of_the_stores(
     tmp_path, monkeypatch, nets, images, wide, positions, batch
 ):
     if wide:
-        monkeypatch.setattr(observation, "SIDE_BY_SIDE", 20)
-        monkeypatch.setattr(observation, "WIDE_ROWS", 25)
+        monkeypatch.setattr(from_nets, "SIDE_BY_SIDE", 20)
+        monkeypatch.setattr(from_nets, "WIDE_ROWS", 25)
     (tmp_path / "stores").mkdir()
     by_stores(tmp_path / "stores", nets, images, positions, batch=batch)
     observe(tmp_path, nets, images, batch, positions=positions, threads=2)
@@ -132,7 +134,7 @@ def test_images_that_do_not_fit_leave_nothing(tmp_path, nets, images, options, e
 
 
 def test_a_net_that_overflows_leaves_nothing(tmp_path, nets, images):
-    with pytest.raises(activations.RecordingError, match="do not fit into float16"):
+    with pytest.raises(recording.RecordingError, match="do not fit into float16"):
         observe(tmp_path, nets, images * 1e6)
     assert not list(tmp_path.iterdir())
 
@@ -141,7 +143,7 @@ def test_a_net_that_overflows_leaves_nothing(tmp_path, nets, images):
 def test_a_full_disk_is_named_with_its_store(tmp_path, monkeypatch, nets, images, store):
     """As where the disk fills while a store is written, which the error names."""
     monkeypatch.setattr(
-        observation, "new_store", lambda path: full(path, str(path).endswith(f"/{store}"))
+        from_nets, "new_store", lambda path: full(path, str(path).endswith(f"/{store}"))
     )
     with pytest.raises(DiskFullError, match=rf"/{store}: its disk is full, \d+ MB are free"):
         observe(tmp_path, nets, images)
@@ -173,8 +175,8 @@ def test_values_of_units_are_those_of_the_stores(tmp_path, monkeypatch, nets, im
     monkeypatch.setattr(joint_densities, "IMAGES", 40)
     by_stores(tmp_path, {"net1": nets["net1"]}, images, positions)
     units = {"conv1": np.array([2, 0]), "fc6": np.array([1, 1])}
-    found = observation.observed_values(
-        nets["net1"], images.split(16), units, image_index=INDEX, positions=positions, seed=5
+    found = from_nets.observed_values(
+        nets["net1"], images.split(16), units, image_index=INDEX[:40], positions=positions, seed=5
     )
     expected = joint_densities.stored_values(tmp_path / "net1", units)
     for layer in units:
@@ -189,12 +191,12 @@ def test_units_of_any_scale_are_observed_as_they_are_recorded(tmp_path, nets, im
     with torch.no_grad():
         small["net1"][0].conv.bias.zero_()
     layers = models.layers(small["net1"], images[:1])
-    activations.record(
+    recording.record(
         small["net1"], images * scale, layers, tmp_path / "a", dtype="float32", image_index=INDEX
     )
     options = {"samples": 500, "blocks": 4, "seed": 5}
     statistics.write_statistics(tmp_path / "a", tmp_path / "s", layers, **options)
-    observation.observe(
+    from_nets.observe(
         small, (images * scale).split(16), layers, {"net1": tmp_path / "o"}, {},
         image_index=INDEX, dtype="float32", **options,
     )  # fmt: skip

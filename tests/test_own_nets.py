@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from running import ROOT
 
-from convergent import stores
+from convergent.running import stores
 
 
 def test_the_code_compares_two_nets(tmp_path, monkeypatch):

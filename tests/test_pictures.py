@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convergent.figures import save
-from convergent.pictures import PICTURE, Sheet, block, tile, tiles
-from convergent.stores import new_store, open_store
-from convergent.stores import save as write
+from convergent.figures.sheets import PICTURE, Sheet, block, tile, tiles
+from convergent.figures.style import save
+from convergent.running.stores import new_store, open_store
+from convergent.running.stores import save as write
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from convergent import activations
-from convergent.probing import ProbingError, probe
-from convergent.stores import open_store
+from convergent.activations import recording
+from convergent.activations.probing import ProbingError, probe
+from convergent.running.stores import open_store
 
 
 class Net(nn.Module):
@@ -53,14 +53,14 @@ def test_rows_that_are_not_images_are_refused(tmp_path, forward, message, images
     """Also by chance: as many images as tokens."""
     net = Net(forward, **relu(linear=nn.Linear(6, 12)))
     with pytest.raises(ProbingError, match=message):
-        activations.record(net, torch.randn(images, 16, 6), ["relu"], tmp_path / "a.zarr")
+        recording.record(net, torch.randn(images, 16, 6), ["relu"], tmp_path / "a.zarr")
     assert not (tmp_path / "a.zarr").exists()
 
 
 def test_time_is_no_unit(tmp_path):
     net = nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU())
     x = torch.randn(30, 3, 50)
-    activations.record(net, x, ["1"], tmp_path / "a.zarr", dtype="float32", batch_size=8)
+    recording.record(net, x, ["1"], tmp_path / "a.zarr", dtype="float32", batch_size=8)
     array = open_store(tmp_path / "a.zarr")["1"]
     with torch.inference_mode():
         expected = net(x).movedim(1, -1).numpy()
@@ -136,12 +136,12 @@ def test_what_cannot_be_told_is_asked_for(tmp_path):
     net.w = nn.Parameter(torch.randn(6, 9))
     x = torch.randn(10, 4, 6)
     with pytest.raises(ProbingError, match=r"layer relu: which axis .*unit_axis=\{'relu': axis\}"):
-        activations.record(net, x, ["relu"], tmp_path / "a.zarr")
-    activations.record(net, x, ["relu"], tmp_path / "a.zarr", unit_axis={"relu": -1})
+        recording.record(net, x, ["relu"], tmp_path / "a.zarr")
+    recording.record(net, x, ["relu"], tmp_path / "a.zarr", unit_axis={"relu": -1})
     assert open_store(tmp_path / "a.zarr")["relu"].shape == (10, 4, 9)
     for wrong in (0, 3, -3):
         with pytest.raises(ProbingError, match="cannot hold the units"):
-            activations.record(net, x, ["relu"], tmp_path / "b.zarr", unit_axis={"relu": wrong})
+            recording.record(net, x, ["relu"], tmp_path / "b.zarr", unit_axis={"relu": wrong})
 
 
 def dropout(net, x):
@@ -185,13 +185,13 @@ def test_a_net_that_answers_differently_is_refused(tmp_path, forward, images):
         pytest.skip("the same for few images")
     net = Net(forward, **relu(conv=nn.Conv2d(3, 8, 3)))
     with pytest.raises(ProbingError, match=r"layer relu: .* no function of an image"):
-        activations.record(net, torch.randn(images, 3, 12, 12), ["relu"], tmp_path / "a.zarr")
+        recording.record(net, torch.randn(images, 3, 12, 12), ["relu"], tmp_path / "a.zarr")
 
 
 @pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16, torch.float16])
 def test_rounding_is_no_difference(kind, small_net):
     layers = ["conv1", "conv5", "fc7"]
-    from convergent import models
+    from convergent.nets import models
 
     modules = {layer: models.activation(small_net, layer) for layer in layers}
     x = torch.rand(6, 1, 16, 16).to(kind)
@@ -208,16 +208,16 @@ def test_tokens_are_given_as_they_are_and_pixels_as_floats(tmp_path):
     torch.manual_seed(0)
     words = nn.Sequential(nn.Embedding(10, 6), nn.Linear(6, 4), nn.ReLU())
     tokens = torch.randint(0, 10, (8, 5))
-    activations.record(words, tokens, ["2"], tmp_path / "a.zarr", dtype="float32")
+    recording.record(words, tokens, ["2"], tmp_path / "a.zarr", dtype="float32")
     expected = words(tokens).detach().numpy()
     np.testing.assert_allclose(open_store(tmp_path / "a.zarr")["2"][...], expected, atol=1e-6)
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     pixels = torch.randint(0, 255, (8, 3, 9, 9))
-    activations.record(net, pixels.byte(), ["1"], tmp_path / "b.zarr", dtype="float32")
+    recording.record(net, pixels.byte(), ["1"], tmp_path / "b.zarr", dtype="float32")
     expected = net(pixels.float()).detach().permute(0, 2, 3, 1).numpy()
     np.testing.assert_allclose(open_store(tmp_path / "b.zarr")["1"][...], expected, rtol=1e-4)
     with pytest.raises(ProbingError, match=r"torch\.int64 as they are .*by \.float\(\)"):
-        activations.record(net, pixels, ["1"], tmp_path / "c.zarr")
+        recording.record(net, pixels, ["1"], tmp_path / "c.zarr")
 
 
 def test_random_numbers_after_a_layer_do_not_matter():
@@ -243,7 +243,7 @@ def test_a_shared_relu_is_recorded_and_judged_as_it_is_when_it_runs_last(tmp_pat
 
     net = Net(forward, **relu(first=first, last=last))
     x = torch.randn(40, 3, 6)
-    activations.record(net, x, ["relu"], tmp_path / "a.zarr")
+    recording.record(net, x, ["relu"], tmp_path / "a.zarr")
     array = open_store(tmp_path / "a.zarr")["relu"]
     assert array.dtype == np.float32
     np.testing.assert_allclose(array[...], net(x).detach().numpy(), rtol=1e-4, atol=1e-12)
@@ -253,8 +253,8 @@ def test_images_of_several_sizes_are_refused(tmp_path):
     """Also where the smaller maps would spread over the larger ones."""
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     sizes = [torch.randn(4, 3, 9, 9), torch.randn(4, 3, 3, 3)]
-    with pytest.raises(activations.RecordingError, match=r"layer 1: .* in one size"):
-        activations.record(net, sizes, ["1"], tmp_path / "a.zarr", image_index=np.arange(8))
+    with pytest.raises(recording.RecordingError, match=r"layer 1: .* in one size"):
+        recording.record(net, sizes, ["1"], tmp_path / "a.zarr", image_index=np.arange(8))
     assert not list(tmp_path.iterdir())
 
 
@@ -277,5 +277,5 @@ def test_wrong_arguments_are_named_before_the_net_runs(tmp_path):
     ):
         layers = options.pop("layers", ["1"])
         with pytest.raises(ValueError, match=message):
-            activations.record(net, images, layers, tmp_path / "a.zarr", **options)
+            recording.record(net, images, layers, tmp_path / "a.zarr", **options)
     assert not list(tmp_path.iterdir())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from convergent import progress
+from convergent.running import progress
 
 
 def test_batches_pass_unchanged_and_tenths_are_told(caplog, monkeypatch):

@@ -10,11 +10,12 @@ from precision import rounding
 from scipy.cluster.hierarchy import is_valid_linkage
 from scipy.optimize import linear_sum_assignment
 
-from convergent.clustering import block_matrix, hac, offset, spectral_clusters
-from convergent.matching import complete, matching, semi_matching
-from convergent.moments import Moments
-from convergent.mutual_information import BINNINGS, discretize, mutual_information
-from convergent.strongest import Strongest
+from convergent.activations.codes import BINNINGS, discretize
+from convergent.activations.moments import Moments
+from convergent.activations.strongest import Strongest
+from convergent.alignment.clustering import block_matrix, hac, offset, spectral_clusters
+from convergent.measures.matching import complete, matching, semi_matching
+from convergent.measures.mutual_information import mutual_information
 
 FEW = settings(max_examples=60, deadline=None)
 seeds, dtypes = st.integers(0, 2**32), st.sampled_from([np.float16, np.float32, np.float64])

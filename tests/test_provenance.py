@@ -9,7 +9,8 @@ import pytest
 import yaml
 from running import RUN, planned, snakemake
 
-from convergent import config, provenance
+from convergent import config
+from convergent.running import provenance
 
 ROOT = Path(__file__).parents[1]
 VERSIONS = {"python": "3.12", "numpy": "2.3.1", "torch": "2.12.0"}
@@ -106,7 +107,8 @@ def test_images_that_are_listed_anew_are_another_run_s_beginning(run):
 
 def test_jobs_may_keep_it_at_once(tmp_path):
     code = (
-        "import sys, yaml; from convergent import config, provenance\n"
+        "import sys, yaml; from convergent import config\n"
+        "from convergent.running import provenance\n"
         "provenance.machine = lambda: sys.argv[2]\n"
         "values = yaml.safe_load(open(sys.argv[1]))\n"
         "for _ in range(20): provenance.keep(config.load(values))"

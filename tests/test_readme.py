@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from running import LAYERS, ROOT
 
-from convergent import stores
+from convergent.running import stores
 
 
 def test_the_example_runs_where_there_is_no_linux(tmp_path, monkeypatch, small_net, rng):

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from convergent import models
-from convergent.models import activation
-from convergent.receptive_fields import FieldError, ReceptiveField, receptive_fields
+from convergent.nets import models
+from convergent.nets.models import activation
+from convergent.units.receptive_fields import FieldError, ReceptiveField, receptive_fields
 
 LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
 

@@ -13,7 +13,9 @@ import torch
 import yaml
 from running import ROOT, copy_repository, planned, snakemake
 
-from convergent import config, datasets, devices, models, recipe, training
+from convergent import config
+from convergent.nets import alexnet, datasets, models, recipe, training
+from convergent.running import devices
 
 # A run of the version before, all that decides its weights, and the key of its net1.
 KEY = "20860f73b834563f"
@@ -52,7 +54,7 @@ TRAINS = {
     models._window_sum: "badfa746",
     models._with_relu: "b53859d4",
     models._initialize: "e99d1057",
-    config.alexnet_sides: "52e23e2c",
+    alexnet.alexnet_sides: "52e23e2c",
     datasets.Images: "2acc0063",
     datasets.load: "bbea5de6",
     datasets._split: "5ed18fe3",
@@ -68,8 +70,8 @@ DECIDE = """
 {what} decides the weights that a training ends with, and has changed. Decide:
 - A training ends with the same weights, bit for bit (train a net before and after the change on
   one machine's CPU and compare; a GPU's path by reading): write {hash!r} beside it in TRAINS.
-- It ends with others: do that, and give RECIPE in workflow/convergent/recipe.py another name, so
-  that no checkpoint of the old code passes for one of the new. Every net is then trained anew.
+- It ends with others: do that, and give RECIPE in workflow/convergent/nets/recipe.py another name,
+  so that no checkpoint of the old code passes for one of the new. Every net is then trained anew.
 """
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from convergent.report import summary, write_report
+from convergent.figures.report import summary, write_report
 
 
 @pytest.fixture

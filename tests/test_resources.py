@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from convergent import resources
-from convergent.config import load
+from convergent.config import load, resources
 
 ROOT = Path(__file__).parents[1]
 # Of two full-size nets on 1,000 photographs, two cores, no GPU: docs/scale.md. Seconds, megabytes.

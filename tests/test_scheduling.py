@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from convergent import scheduling, statistics
-from convergent.stores import create, new_store, open_store
+from convergent.activations import statistics
+from convergent.running import scheduling
+from convergent.running.stores import create, new_store, open_store
 
 CLUSTER = """
 import sys

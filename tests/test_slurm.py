@@ -18,7 +18,7 @@ import torch
 import zarr
 from running import LAYERS, RUN, copy_project, parsed, planned, snakemake
 
-from convergent import scheduling
+from convergent.running import scheduling
 
 pytestmark = pytest.mark.skipif(bool(slurm.missing()), reason=slurm.missing() or "there is Slurm")
 PROFILE = ["--profile", "profiles/slurm"]

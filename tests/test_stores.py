@@ -20,8 +20,8 @@ import pytest
 import torch
 import zarr
 
-from convergent import stores
-from convergent.stores import (
+from convergent.running import stores
+from convergent.running.stores import (
     FORMAT,
     CheckedArray,
     DiskFullError,
@@ -485,7 +485,7 @@ def test_messages_name_stores_as_the_workflow_does(tmp_path, monkeypatch):
 # A process that replaces a folder, and is killed before or after its n-th renaming beside it.
 KILLED = """
 import os, pathlib, signal, sys
-from convergent.stores import writing
+from convergent.running.stores import writing
 
 when, left = sys.argv[1], [int(sys.argv[2])]
 renamed = os.replace
@@ -593,7 +593,7 @@ def test_a_linked_folder_is_replaced_and_what_it_leads_to_stays(tmp_path):
 
 def test_a_read_decodes_in_the_thread_that_asks(tmp_path):
     code = (
-        "import time, numpy as np; from convergent.stores import *\n"
+        "import time, numpy as np; from convergent.running.stores import *\n"
         "a = open_store('x.zarr')['a']; a[...]\n"
         "cpu, wall = time.process_time(), time.perf_counter()\n"
         "for _ in range(5): a[...]\n"
@@ -760,7 +760,7 @@ def test_what_cannot_be_read_is_not_taken_for_what_cannot_be_written(tmp_path):
 def test_of_those_that_wait_for_a_lock_only_the_last_goes_on(tmp_path):
     """As jobs of Snakemakes that were killed one after the other."""
     code = (
-        "import sys, time; from pathlib import Path; from convergent.stores import alone\n"
+        "import sys, time; from pathlib import Path; from convergent.running.stores import alone\n"
         "with alone('lock', last=True):\n"
         "    print(sys.argv[1], file=open('ran', 'a'), flush=True)\n"
         "    while not Path('go').exists(): time.sleep(0.02)"
@@ -869,7 +869,7 @@ def test_of_two_that_come_at_once_exactly_one_goes_on(tmp_path, monkeypatch, ahe
 
 def test_of_many_that_come_at_once_exactly_one_goes_on(tmp_path):
     code = (
-        "import os, time; from convergent import stores\n"
+        "import os, time; from convergent.running import stores\n"
         "for round in range(20):\n"
         "    asked, asks = os.pipe()\n"
         "    stores.logger.warning = lambda *_: os.write(asks, b'w')\n"
@@ -927,7 +927,7 @@ def text_without_encoding(tree):
 
 
 def test_text_is_utf8_on_every_machine():
-    root = Path(stores.__file__).parents[2]
+    root = Path(stores.__file__).parents[3]
     files = [
         path for part in ("workflow", "benchmarks", "tests") for path in (root / part).rglob("*.py")
     ]
@@ -945,7 +945,7 @@ def test_text_is_utf8_on_every_machine():
 
 def test_nothing_advises_to_delete():
     """What cannot be read now may be good, and forty gigabytes."""
-    root = Path(stores.__file__).parents[2]
+    root = Path(stores.__file__).parents[3]
     files = [
         path
         for kind in ("py", "js", "smk", "rst")

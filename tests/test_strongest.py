@@ -6,7 +6,7 @@ from functools import reduce
 import numpy as np
 import pytest
 
-from convergent.strongest import Strongest
+from convergent.activations.strongest import Strongest
 
 
 def sorted_images(values, number):

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from convergent import tables
-from convergent.matching import match_table
+from convergent.figures import tables
+from convergent.measures.matching import match_table
 
 
 def test_unmatched_is_the_share_below_one_half():

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from sklearn.metrics import top_k_accuracy_score
 
-from convergent import datasets, models, training
-from convergent.marks import image_marks
+from convergent.nets import datasets, models, training
+from convergent.nets.marks import image_marks
 
 RECIPE = {
     "mean": [0.5],

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from convergent import unit_figures as figures
+from convergent.figures import units as figures
 
 NETS = ["net1", "net2"]
 

@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from convergent import activations, datasets, models, statistics, units
-from convergent.deconvolution import deconvolve
-from convergent.receptive_fields import ReceptiveField, receptive_fields
-from convergent.stores import open_store
+from convergent.activations import recording, statistics
+from convergent.nets import datasets, models
+from convergent.running.stores import open_store
+from convergent.units import pictures
+from convergent.units.deconvolution import deconvolve
+from convergent.units.receptive_fields import ReceptiveField, receptive_fields
 
 LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
 DATA = {
@@ -22,17 +24,17 @@ DATA = {
 def test_what_lies_outside_a_field_or_a_picture_is_grey(rng):
     picture = rng.integers(0, 100, size=(8, 8, 3), dtype=np.uint8)
     field = ReceptiveField(5, 2, -1)
-    patch = units.cut(picture, field, 0, 2)
+    patch = pictures.cut(picture, field, 0, 2)
     assert patch.shape == (5, 5, 3)
-    assert (patch[0] == units.GREY).all()
+    assert (patch[0] == pictures.GREY).all()
     np.testing.assert_array_equal(patch[1:], picture[:4, 3:8])
-    patch = units.cut(picture, field, 3, 1)
+    patch = pictures.cut(picture, field, 3, 1)
     np.testing.assert_array_equal(patch[:3], picture[5:8, 1:6])
-    assert (patch[3:] == units.GREY).all()
-    patch = units.cut(picture, ReceptiveField(12, 4, -6), 2, 1)
+    assert (patch[3:] == pictures.GREY).all()
+    patch = pictures.cut(picture, ReceptiveField(12, 4, -6), 2, 1)
     assert patch.shape == (8, 8, 3)
     np.testing.assert_array_equal(patch[2:], picture[2:])
-    assert (patch[:2] == units.GREY).all()
+    assert (patch[:2] == pictures.GREY).all()
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def recorded(rng, tmp_path, small_net):
     inputs = datasets.normalize(views, DATA["mean"], DATA["std"])
     with torch.no_grad():
         small_net.conv3.conv.bias[2] = -1e3  # a dead unit
-    activations.record(small_net, inputs, LAYERS, tmp_path / "a.zarr", image_index=index)
+    recording.record(small_net, inputs, LAYERS, tmp_path / "a.zarr", image_index=index)
     write_statistics(tmp_path, LAYERS)
     return tmp_path, small_net, images, index, views, inputs
 
@@ -64,19 +66,19 @@ def write(recorded, layers=LAYERS, **options):
     folder, net, images, index, *_ = recorded
     arguments = (layers, folder / "s.zarr", net, images, index, DATA)
     options = {"pictures": dict.fromkeys(LAYERS)} | options
-    units.write_units(folder / "u.zarr", *arguments, **options)
+    pictures.write_units(folder / "u.zarr", *arguments, **options)
     return open_store(folder / "u.zarr")
 
 
 def test_the_store_holds_patches_and_deconvolutions_of_the_strongest_images(recorded, monkeypatch):
-    monkeypatch.setattr(units, "BATCH", 7)
+    monkeypatch.setattr(pictures, "BATCH", 7)
     folder, net, _, index, views, inputs = recorded
     assert not np.array_equal(index, np.arange(30))
     store = write(recorded)
     fields = receptive_fields(net, LAYERS, inputs[:1])
     for layer in LAYERS:
         group = store[layer]
-        top = units.Top.read(open_store(folder / "s.zarr")[layer])
+        top = pictures.Top.read(open_store(folder / "s.zarr")[layer])
         np.testing.assert_array_equal(group["value"][...], top.value)
         np.testing.assert_array_equal(group["image"][...], top.image)
         np.testing.assert_array_equal(group["y"][...], top.y)
@@ -92,16 +94,16 @@ def test_the_store_holds_patches_and_deconvolutions_of_the_strongest_images(reco
             for rank in range(9):
                 patch, deconv = group["patches"][unit, rank], group["deconv"][unit, rank]
                 if top.value[unit, rank] == 0:
-                    assert (patch == units.GREY).all()
-                    assert (deconv == units.GREY).all()
+                    assert (patch == pictures.GREY).all()
+                    assert (deconv == pictures.GREY).all()
                     continue
                 picture = views[row[rank]].permute(1, 2, 0).numpy()
                 np.testing.assert_array_equal(
-                    patch, units.cut(picture, fields[layer], y[rank], x[rank])
+                    patch, pictures.cut(picture, fields[layer], y[rank], x[rank])
                 )
                 largest = np.abs(signal[rank]).max()
                 whole = 128 + 127 * signal[rank] / (largest or 1)
-                expected = units.cut(np.round(whole), fields[layer], y[rank], x[rank])
+                expected = pictures.cut(np.round(whole), fields[layer], y[rank], x[rank])
                 np.testing.assert_allclose(deconv.astype(float), expected, atol=1.01)
                 # Nothing is passed back to pixels outside the field.
                 assert np.abs(deconv.astype(int) - 128).max() in (126, 127, 128) or largest == 0
@@ -143,7 +145,7 @@ def test_other_images_than_those_recorded_are_refused(recorded):
         write((folder, net, images, index[::-1]))
     # Of batches that know what their images are, also where the index tells nothing.
     batches = images.batches(30, DATA["mean"], DATA["std"])
-    activations.record(net, batches, LAYERS, folder / "a.zarr", image_index=index)
+    recording.record(net, batches, LAYERS, folder / "a.zarr", image_index=index)
     write_statistics(folder, LAYERS)
     write(recorded)
     images.identities = images.identities[::-1]
@@ -165,11 +167,11 @@ def test_colours_keep_their_channels_and_their_scales(rng, tmp_path):
     rows["path"] = [str(i) for i in range(5)]
     images = datasets.Images(rows, tmp_path / "pixels.npz", resize=16, size=16, channels=3)
     inputs = datasets.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2), **data)
-    activations.record(net, inputs, ["conv1", "conv2"], tmp_path / "a.zarr")
+    recording.record(net, inputs, ["conv1", "conv2"], tmp_path / "a.zarr")
     write_statistics(tmp_path, ["conv1", "conv2"])
     arguments = (["conv1", "conv2"], tmp_path / "s.zarr", net, images, np.arange(5), data)
     everything = {"conv1": None, "conv2": None}
-    units.write_units(tmp_path / "u.zarr", *arguments, pictures=everything)
+    pictures.write_units(tmp_path / "u.zarr", *arguments, pictures=everything)
     store = open_store(tmp_path / "u.zarr")
     fields = receptive_fields(net, ["conv1", "conv2"], inputs[:1])
     for layer, field in fields.items():
@@ -177,17 +179,19 @@ def test_colours_keep_their_channels_and_their_scales(rng, tmp_path):
         assert (group["image"][:, 5:] == -1).all()
         assert np.isnan(group["value"][:, 5:]).all()
         for unit, rank in np.argwhere(~(group["value"] > 0)):
-            assert (group["patches"][unit, rank] == units.GREY).all()
-            assert (group["deconv"][unit, rank] == units.GREY).all()
+            assert (group["patches"][unit, rank] == pictures.GREY).all()
+            assert (group["deconv"][unit, rank] == pictures.GREY).all()
         for unit, rank in np.argwhere(group["value"] > 0):
             image, y, x = (group[name][unit, rank] for name in ("image", "y", "x"))
-            expected = units.cut(pixels[image], field, y, x)
+            expected = pictures.cut(pixels[image], field, y, x)
             np.testing.assert_array_equal(group["patches"][unit, rank], expected)
             signal = deconvolve(net, layer, inputs[image : image + 1], [unit], [y], [x])[0]
             signal = signal.permute(1, 2, 0).numpy() * np.array(data["std"])
             whole = np.round(128 + 127 * signal / np.abs(signal).max())
             np.testing.assert_allclose(
-                group["deconv"][unit, rank].astype(float), units.cut(whole, field, y, x), atol=1.01
+                group["deconv"][unit, rank].astype(float),
+                pictures.cut(whole, field, y, x),
+                atol=1.01,
             )
     weights = net.conv1.conv.weight.detach().permute(0, 2, 3, 1).numpy()
     largest = np.abs(weights).max(axis=(1, 2, 3), keepdims=True)

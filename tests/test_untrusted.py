@@ -14,7 +14,8 @@ from PIL import Image
 from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
 
-from convergent import ConvergentError, config, datasets, models, training
+from convergent import ConvergentError, config
+from convergent.nets import datasets, models, training
 
 ROOT = Path(__file__).parents[1]
 # Calls that run or unpickle what they read, and the arguments that keep them from it.

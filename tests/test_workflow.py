@@ -19,9 +19,9 @@ from PIL import Image
 from precision import rounding
 from running import LAYERS, RUN, jobs, planned, snakemake
 
-from convergent import devices
 from convergent.config import load
-from convergent.resources import Work
+from convergent.config.resources import Work
+from convergent.running import devices
 
 UNITS = dict(zip(LAYERS, [4, 6, 8, 8, 6, 10, 9], strict=True))
 SIDES = dict(zip(LAYERS, [16, 7, 3, 3, 3], strict=False))
@@ -236,28 +236,31 @@ STATISTICS |= UNITS_SEEN
     ("file", "old", "new", "expected"),
     [
         # A comment: nothing. A function: the rules that use it, and what depends on them.
-        ("convergent/matching.py", "    rows, columns =", "    # why\n    rows, columns =", {}),
+        ("convergent/measures/matching.py", "    rows, columns =", "    # why\n    rows, columns =",
+         {}),
         ("scripts/match.py", "def main", "# why\ndef main", {}),
-        ("convergent/matching.py", "maximize=True", "maximize=not False",
+        ("convergent/measures/matching.py", "maximize=True", "maximize=not False",
          DOWNSTREAM | {"fig6": 1}),
-        ("convergent/moments.py", "TILE = 1024", "TILE = 2048",
+        ("convergent/activations/moments.py", "TILE = 1024", "TILE = 2048",
          STATISTICS | DOWNSTREAM),
-        ("convergent/mutual_information.py", "total = 0.0", "total = 0.0 + 0.0",
+        ("convergent/measures/mutual_information.py", "total = 0.0", "total = 0.0 + 0.0",
          {"mutual_information": 1, "mutual_information_within": 2} | DOWNSTREAM),
-        ("convergent/mapping.py", "PROGRESS = 10", "PROGRESS = 11", MAPPING | {"fit_maps_sgd": 1}),
-        ("convergent/clustering.py", 'method="average"', 'method=str("average")',
+        ("convergent/alignment/lasso.py", "PROGRESS = 10", "PROGRESS = 11",
+         MAPPING | {"fit_maps_sgd": 1}),
+        ("convergent/alignment/clustering.py", 'method="average"', 'method=str("average")',
          {"hac": 1, "fig7": 1}),
-        ("convergent/atlas.py", "PARTNERS = 10", "PARTNERS = 11", ATLAS),
-        ("convergent/graphs.py", "THREADED = 2048", "THREADED = 2049", CLUSTERS),
-        ("convergent/units.py", "GREY = 128", "GREY = 127", UNITS_SEEN),
-        ("convergent/pictures.py", "height // 9", "height // 10",
+        ("convergent/figures/atlas.py", "PARTNERS = 10", "PARTNERS = 11", ATLAS),
+        ("convergent/alignment/graphs.py", "THREADED = 2048", "THREADED = 2049", CLUSTERS),
+        ("convergent/units/pictures.py", "GREY = 128", "GREY = 127", UNITS_SEEN),
+        ("convergent/figures/sheets.py", "height // 9", "height // 10",
          {k: v for k, v in UNITS_SEEN.items() if k not in ("units", "atlas")}),
-        ("convergent/figures.py", "ax.set_yscale", "ax.semilogy() or ax.set_yscale", {"figS10": 1}),
+        ("convergent/figures/one_to_one.py", "ax.set_yscale", "ax.semilogy() or ax.set_yscale",
+         {"figS10": 1}),
         # Nets are trained anew for another recipe, not for every edit of what trains them.
-        ("convergent/models.py", "float = 1e-4", "float = 2e-4",
+        ("convergent/nets/models.py", "float = 1e-4", "float = 2e-4",
          {"record": 2} | STATISTICS | DOWNSTREAM),
-        ("convergent/training.py", "step % 50 == 0", "step % 60 == 0", {}),
-        ("convergent/recipe.py", 'RECIPE = "', 'RECIPE = "2-',
+        ("convergent/nets/training.py", "step % 50 == 0", "step % 60 == 0", {}),
+        ("convergent/nets/recipe.py", 'RECIPE = "', 'RECIPE = "2-',
          {"train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
         ("scripts/fig4.py", "snakemake.params.layers", "[*snakemake.params.layers]", {"fig4": 1}),
         ("atlas/page.js", "Theme: light", "Theme: bright", ATLAS),

@@ -8,12 +8,14 @@ from test_moments import relu_data
 from test_mutual_information import random_codes
 from test_training import bright_and_dark, build
 
-from convergent import activations, devices, models, moments, observation, statistics
-from convergent import mutual_information as mi
-from convergent.config import LAYERS
-from convergent.datasets import normalize
-from convergent.deconvolution import deconvolve
-from convergent.stores import new_store, save
+from convergent.activations import from_nets, moments, recording, statistics
+from convergent.measures import mutual_information as mi
+from convergent.nets import models
+from convergent.nets.alexnet import LAYERS
+from convergent.nets.datasets import normalize
+from convergent.running import devices
+from convergent.running.stores import new_store, save
+from convergent.units.deconvolution import deconvolve
 
 DEVICE = "cuda"
 
@@ -27,11 +29,11 @@ def test_recordings(tmp_path, dtype, positions):
     for device in ("cpu", DEVICE):
         batches = images.batches(10, [0.5], [0.25], device=device)
         store, index = tmp_path / f"{device}.zarr", np.arange(len(images))
-        activations.record(
+        recording.record(
             net, batches, layers, store, image_index=index, dtype=dtype, device=device,
             positions=positions,
         )  # fmt: skip
-    expected, got = (activations.open_store(tmp_path / f"{d}.zarr") for d in ("cpu", DEVICE))
+    expected, got = (recording.open_store(tmp_path / f"{d}.zarr") for d in ("cpu", DEVICE))
     for layer in layers:
         values = expected[layer][...].astype(np.float32)
         assert values.max() > 0
@@ -71,7 +73,7 @@ def test_statistics_of_stores(tmp_path, rng):
         )
     for name in "sc":
         expected, got = (
-            activations.open_store(tmp_path / f"{name}.{d}")["conv1/correlation"][...]
+            recording.open_store(tmp_path / f"{name}.{d}")["conv1/correlation"][...]
             for d in ("cpu", DEVICE)
         )
         np.testing.assert_allclose(got, expected, atol=near)
@@ -81,14 +83,14 @@ def test_statistics_of_stores(tmp_path, rng):
 @pytest.mark.parametrize("wide", [False, True])
 def test_observations(tmp_path, monkeypatch, positions, wide):
     if wide:
-        monkeypatch.setattr(observation, "SIDE_BY_SIDE", 1)
+        monkeypatch.setattr(from_nets, "SIDE_BY_SIDE", 1)
     images, _ = bright_and_dark(tmp_path / "images.npz")
     for device in ("cpu", DEVICE):
         nets = {}
         for seed in (0, 1):
             torch.manual_seed(seed)
             nets[f"net{seed}"] = build()
-        observation.observe(
+        from_nets.observe(
             nets,
             images.batches(10, [0.5], [0.25], device=device),
             LAYERS["alexnet"],
@@ -102,7 +104,7 @@ def test_observations(tmp_path, monkeypatch, positions, wide):
             threads=3,
         )
     for name in ("net0", "net1", "pair"):
-        expected, got = (activations.open_store(tmp_path / f"{name}.{d}") for d in ("cpu", DEVICE))
+        expected, got = (recording.open_store(tmp_path / f"{name}.{d}") for d in ("cpu", DEVICE))
         for layer in LAYERS["alexnet"]:
             np.testing.assert_allclose(
                 got[f"{layer}/correlation"][...], expected[f"{layer}/correlation"][...], atol=1e-3

@@ -4,7 +4,8 @@ import pytest
 import torch
 from test_training import RECIPE, bright_and_dark, build
 
-from convergent import devices, training
+from convergent.nets import training
+from convergent.running import devices
 
 DEVICE = "cuda"
 

@@ -1,10 +1,48 @@
 """Convergent learning: which features nets that start from different seeds share.
 
-The modules are named after the concepts of Li, Yosinski, Clune, Lipson and Hopcroft,
-"Convergent Learning" (ICLR 2016), and data flows through them one way:
-datasets, models, training, activations, moments, mutual_information, matching, tables, figures.
+The packages are named after the way of the data, and a module imports only from packages before
+its own: running, nets, activations, measures, alignment, units, figures, config. Notation is that
+of Li, Yosinski, Clune, Lipson and Hopcroft, "Convergent Learning" (ICLR 2016).
 """
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+# Short names of the modules of the public interface: ``from convergent.matching import matching``.
+SHORT_NAMES = {
+    "clustering": "convergent.alignment.clustering",
+    "mapping": "convergent.alignment.lasso",
+    "matching": "convergent.measures.matching",
+    "models": "convergent.nets.models",
+    "moments": "convergent.activations.moments",
+    "mutual_information": "convergent.measures.mutual_information",
+}
 
 
 class ConvergentError(Exception):
     """A fault of the input; its message says what is wrong, where, and what would be right."""
+
+
+class _ShortNames(MetaPathFinder, Loader):
+    """Import a module by its short name; both names mean one module."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        package, _, short = name.rpartition(".")
+        return ModuleSpec(name, self) if package == __name__ and short in SHORT_NAMES else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = import_module(SHORT_NAMES[spec.name.rpartition(".")[2]])
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        # Importing gave the module the spec of its short name.
+        module.__spec__ = module.__spec__.loader_state
+
+
+sys.meta_path.append(_ShortNames())

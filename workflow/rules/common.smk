@@ -14,10 +14,10 @@ from convergent.config import (
     image_sources,
     load,
 )
-from convergent.devices import slow_products
-from convergent.fingerprint import FingerprintError, fingerprint
-from convergent.recipe import RECIPE
-from convergent.resources import Work
+from convergent.running.devices import slow_products
+from convergent.running.fingerprint import FingerprintError, fingerprint
+from convergent.nets.recipe import RECIPE
+from convergent.config.resources import Work
 
 # Snakemake puts what overlays name first; nets keep the order of config.yaml, and so do pairs.
 base = load_configfile(Path(workflow.basedir) / "config.yaml").get("nets")

@@ -38,8 +38,8 @@ keep_compiled_modules()
 def run(main, snakemake):
     """Call ``main(snakemake)`` with everything it says in the rule's log."""
     from convergent import ConvergentError
-    from convergent.devices import cores, peak_memory
-    from convergent.stores import alone
+    from convergent.running.devices import cores, peak_memory
+    from convergent.running.stores import alone
 
     # Where Snakemake was promised more cores than there are.
     snakemake.threads = min(snakemake.threads, cores())
@@ -66,14 +66,14 @@ def run(main, snakemake):
 
 def device_of(snakemake):
     """Where the job computes: on no GPU unless it asked Snakemake for one."""
-    from convergent.devices import choose_device
+    from convergent.running.devices import choose_device
 
     return choose_device(snakemake.params.device if snakemake.resources.gpu else "cpu")
 
 
 def scheduler_of(snakemake):
     """Where the job's Dask tasks run, as long as the context lasts."""
-    from convergent.scheduling import scheduler_for
+    from convergent.running.scheduling import scheduler_for
 
     resources, options = snakemake.resources, json.loads(snakemake.resources.dask)
     return scheduler_for(
@@ -88,7 +88,8 @@ def scheduler_of(snakemake):
 
 def know(snakemake):
     """Keep what makes the run, and let stores tell whether they are of it."""
-    from convergent import config, provenance, stores
+    from convergent import config
+    from convergent.running import provenance, stores
 
     configured = config.load(snakemake.config)
     stores.origin = configured.made_by

@@ -4,8 +4,8 @@ from _job import run
 def main(snakemake):
     import pandas as pd
 
-    from convergent.stores import writing
-    from convergent.tables import accuracy
+    from convergent.figures.tables import accuracy
+    from convergent.running.stores import writing
 
     seeds = snakemake.params.seeds
     histories = dict(zip(seeds, map(pd.read_csv, snakemake.input.histories), strict=True))

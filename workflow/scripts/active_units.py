@@ -2,10 +2,10 @@ from _job import run
 
 
 def main(snakemake):
-    from convergent.figures import save
-    from convergent.pictures import tiles
-    from convergent.stores import open_store
-    from convergent.unit_figures import active_units
+    from convergent.figures.sheets import tiles
+    from convergent.figures.style import save
+    from convergent.figures.units import active_units
+    from convergent.running.stores import open_store
 
     nets, layer = snakemake.params.nets, snakemake.params.layer
     means = {

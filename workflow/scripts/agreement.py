@@ -4,8 +4,8 @@ from _job import run
 def main(snakemake):
     import pandas as pd
 
-    from convergent.stores import open_store, writing
-    from convergent.tables import measure_agreement
+    from convergent.figures.tables import measure_agreement
+    from convergent.running.stores import open_store, writing
 
     correlation, information = (
         {layer: store[f"{layer}/{measure}"][...] for layer in snakemake.params.layers}

@@ -4,7 +4,7 @@ from _job import run
 def main(snakemake):
     import pandas as pd
 
-    from convergent.atlas import write_atlas
+    from convergent.figures.atlas import write_atlas
 
     params, inputs = snakemake.params, snakemake.input
     images = pd.read_csv(inputs.listing, dtype=str, keep_default_na=False)

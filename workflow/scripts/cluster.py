@@ -2,8 +2,8 @@ from _job import run
 
 
 def main(snakemake):
-    from convergent.cluster_tables import cluster_tables
-    from convergent.stores import writing
+    from convergent.alignment.cluster_tables import cluster_tables
+    from convergent.running.stores import writing
 
     params, stores = snakemake.params, snakemake.input
     tables = cluster_tables(

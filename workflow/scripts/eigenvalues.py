@@ -4,8 +4,8 @@ from _job import run
 def main(snakemake):
     import pandas as pd
 
-    from convergent.cluster_figures import eigenvalues
-    from convergent.figures import save
+    from convergent.figures.clusters import eigenvalues
+    from convergent.figures.style import save
 
     table, layers = map(pd.read_csv, (snakemake.input.eigenvalues, snakemake.input.stability))
     chosen = {row.layer: (row.k, row.components) for row in layers.itertuples()}

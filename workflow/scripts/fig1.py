@@ -4,9 +4,10 @@ from _job import run
 def main(snakemake):
     import pandas as pd
 
-    from convergent.figures import correlation_matrices, save
-    from convergent.matching import partners
-    from convergent.stores import open_store
+    from convergent.figures.one_to_one import correlation_matrices
+    from convergent.figures.style import save
+    from convergent.measures.matching import partners
+    from convergent.running.stores import open_store
 
     inputs, layer = snakemake.input, snakemake.params.layer
     within_a, within_b, between = (

@@ -4,7 +4,8 @@ from _job import run
 def main(snakemake):
     import pandas as pd
 
-    from convergent.figures import mean_by_layer, save
+    from convergent.figures.one_to_one import mean_by_layer
+    from convergent.figures.style import save
 
     matches = {
         pair: pd.read_csv(path).query("measure == 'correlation'")

@@ -2,11 +2,11 @@ from _job import run
 
 
 def main(snakemake):
-    from convergent.clustering import drawn_map
-    from convergent.figures import save
-    from convergent.mapping_figures import learned_map
-    from convergent.pictures import tiles
-    from convergent.stores import open_store
+    from convergent.alignment.clustering import drawn_map
+    from convergent.figures.sheets import tiles
+    from convergent.figures.sparse_maps import learned_map
+    from convergent.figures.style import save
+    from convergent.running.stores import open_store
 
     params = snakemake.params
     group = open_store(snakemake.input.mapping)[f"{params.layer}/ab"]

@@ -2,11 +2,11 @@ from _job import run
 
 
 def main(snakemake):
-    from convergent.clustering import drawn_map
-    from convergent.figures import save
-    from convergent.mapping_figures import cluster_tree
-    from convergent.pictures import tiles
-    from convergent.stores import open_store
+    from convergent.alignment.clustering import drawn_map
+    from convergent.figures.sheets import tiles
+    from convergent.figures.sparse_maps import cluster_tree
+    from convergent.figures.style import save
+    from convergent.running.stores import open_store
 
     layer, nets = snakemake.params.layer, snakemake.params.pair.split("-")
     mapping, clusters = open_store(snakemake.input.mapping), open_store(snakemake.input.hac)

@@ -2,8 +2,9 @@ from _job import run
 
 
 def main(snakemake):
-    from convergent.figures import joint_activations, save
-    from convergent.joint_densities import load_joint_densities
+    from convergent.figures.one_to_one import joint_activations
+    from convergent.figures.style import save
+    from convergent.measures.joint_densities import load_joint_densities
 
     nets = snakemake.params.pair.split("-")
     densities, titles, labels = [], [], []

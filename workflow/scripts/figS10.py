@@ -2,8 +2,9 @@ from _job import run
 
 
 def main(snakemake):
-    from convergent.figures import mean_activations, save
-    from convergent.stores import open_store
+    from convergent.figures.one_to_one import mean_activations
+    from convergent.figures.style import save
+    from convergent.running.stores import open_store
 
     params = snakemake.params
     means = {

@@ -4,9 +4,9 @@ from _job import run
 def main(snakemake):
     import pandas as pd
 
-    from convergent.cluster_figures import permuted_matrices
-    from convergent.figures import save
-    from convergent.stores import open_store
+    from convergent.figures.clusters import permuted_matrices
+    from convergent.figures.style import save
+    from convergent.running.stores import open_store
 
     layers, nets = snakemake.params.layers, snakemake.params.pair.split("-")
     stores = [open_store(snakemake.input[name]) for name in ("a", "correlation", "b")]

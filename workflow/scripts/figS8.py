@@ -4,9 +4,9 @@ from _job import run
 def main(snakemake):
     import pandas as pd
 
-    from convergent.cluster_figures import branches
-    from convergent.figures import save
-    from convergent.pictures import tiles
+    from convergent.figures.clusters import branches
+    from convergent.figures.sheets import tiles
+    from convergent.figures.style import save
 
     layer, nets = snakemake.params.layer, snakemake.params.pair.split("-")
     clusters = pd.read_csv(snakemake.input.clusters, dtype={"path": str})

@@ -4,8 +4,8 @@ from _job import run
 def main(snakemake):
     import pandas as pd
 
-    from convergent.cluster_figures import similarity_curves
-    from convergent.figures import save
+    from convergent.figures.clusters import similarity_curves
+    from convergent.figures.style import save
 
     similarity = pd.read_csv(snakemake.input.similarity)
     save(similarity_curves(similarity, snakemake.params.layers), *snakemake.output)

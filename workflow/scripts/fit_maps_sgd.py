@@ -2,7 +2,7 @@ from _job import run
 
 
 def main(snakemake):
-    from convergent.mapping_layers import write_sgd_mapping
+    from convergent.alignment.sparse_maps import write_sgd_mapping
 
     inputs, params = snakemake.input, snakemake.params
     write_sgd_mapping(

@@ -2,7 +2,7 @@ from _job import run
 
 
 def main(snakemake):
-    from convergent.clustering import write_hac
+    from convergent.alignment.clustering import write_hac
 
     params = snakemake.params
     write_hac(snakemake.output.store, params.layers, snakemake.input.mapping, params.penalty)

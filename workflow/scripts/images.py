@@ -7,8 +7,8 @@ def main(snakemake):
 
     import numpy as np
 
-    from convergent.datasets import list_arrays, list_folder
-    from convergent.stores import writing
+    from convergent.nets.datasets import list_arrays, list_folder
+    from convergent.running.stores import writing
 
     params = snakemake.params
     if snakemake.output.get("pixels"):
@@ -17,7 +17,9 @@ def main(snakemake):
             np.savez(path, pixels=pixels)
     else:
         # What is left out is told on the terminal too, and again when the run ends.
-        logging.getLogger("convergent.datasets").addHandler(logging.StreamHandler(sys.__stderr__))
+        logging.getLogger("convergent.nets.datasets").addHandler(
+            logging.StreamHandler(sys.__stderr__)
+        )
         listing = list_folder(params.root, snakemake.threads)
         with writing(snakemake.output.left_out) as path:
             listing.attrs["left_out"].to_csv(path, index=False)

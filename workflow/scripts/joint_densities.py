@@ -4,9 +4,9 @@ from _job import device_of, run
 def main(snakemake):
     import pandas as pd
 
-    from convergent import joint_densities
-    from convergent.marks import check_same_images
-    from convergent.stores import open_store
+    from convergent.measures import joint_densities
+    from convergent.nets.marks import check_same_images
+    from convergent.running.stores import open_store
 
     inputs, params = snakemake.input, snakemake.params
     pairs = joint_densities.shown_pairs(pd.read_csv(inputs.matching), params.layers)
@@ -32,7 +32,9 @@ def main(snakemake):
 def observed(snakemake, weights, units):
     from pathlib import Path
 
-    from convergent import datasets, joint_densities, models, observation
+    from convergent.activations import from_nets
+    from convergent.measures import joint_densities
+    from convergent.nets import datasets, models
 
     params = snakemake.params
     device = device_of(snakemake)
@@ -46,11 +48,11 @@ def observed(snakemake, weights, units):
         seed=params.seed,
         device=device,
     )
-    return observation.observed_values(
+    return from_nets.observed_values(
         models.load(weights, params.model, params.data, classes),
         batches,
         units,
-        image_index=index,
+        image_index=index[: joint_densities.IMAGES],
         positions=params.activations["positions"],
         seed=params.seed,
         dtype=params.activations["dtype"],

@@ -4,8 +4,8 @@ from _job import run
 def main(snakemake):
     import pandas as pd
 
-    from convergent.stores import writing
-    from convergent.tables import mapping_table
+    from convergent.figures.tables import mapping_table
+    from convergent.running.stores import writing
 
     stores = {"exact": snakemake.input.exact, "sgd": snakemake.input.sgd}
     tables = [

@@ -4,9 +4,9 @@ from _job import run
 def main(snakemake):
     import pandas as pd
 
-    from convergent.matching import match_table
-    from convergent.progress import progress
-    from convergent.stores import open_store, writing
+    from convergent.measures.matching import match_table
+    from convergent.running.progress import progress
+    from convergent.running.stores import open_store, writing
 
     tables = []
     for measure in ("correlation", "mutual_information"):

@@ -4,11 +4,11 @@ from _job import run
 def main(snakemake):
     import pandas as pd
 
-    from convergent.figures import save
-    from convergent.matching import ranking
-    from convergent.pictures import tiles
-    from convergent.stores import open_store
-    from convergent.unit_figures import matched_features
+    from convergent.figures.sheets import tiles
+    from convergent.figures.style import save
+    from convergent.figures.units import matched_features
+    from convergent.measures.matching import ranking
+    from convergent.running.stores import open_store
 
     params, nets = snakemake.params, snakemake.params.pair.split("-")
     matches = pd.read_csv(snakemake.input.matching)

@@ -4,7 +4,8 @@ from _job import run
 def main(snakemake):
     import pandas as pd
 
-    from convergent.figures import matched_values, save
+    from convergent.figures.one_to_one import matched_values
+    from convergent.figures.style import save
 
     params = snakemake.params
     matches = pd.read_csv(snakemake.input.matching).query("measure == @params.measure")

@@ -2,7 +2,7 @@ from _job import device_of, run
 
 
 def main(snakemake):
-    from convergent.statistics import write_mutual_information
+    from convergent.measures.mutual_information import write_mutual_information
 
     write_mutual_information(
         snakemake.output.store,

@@ -4,7 +4,8 @@ from _job import device_of, run
 def main(snakemake):
     import torch
 
-    from convergent import datasets, models, observation
+    from convergent.activations import from_nets
+    from convergent.nets import datasets, models
 
     params, outputs = snakemake.params, snakemake.output
     torch.set_num_threads(snakemake.threads)
@@ -21,7 +22,7 @@ def main(snakemake):
         workers=snakemake.threads - 1,
         device=device,
     )
-    observation.observe(
+    from_nets.observe(
         {
             name: models.load(weights, params.model, params.data, classes)
             for name, weights in zip(params.nets, snakemake.input.weights, strict=True)

@@ -6,7 +6,8 @@ def main(snakemake):
 
     import torch
 
-    from convergent import activations, datasets, models
+    from convergent.activations import recording
+    from convergent.nets import datasets, models
 
     params = snakemake.params
     torch.set_num_threads(snakemake.threads)
@@ -22,7 +23,7 @@ def main(snakemake):
         workers=snakemake.threads - 1,
         device=device,
     )
-    activations.record(
+    recording.record(
         models.load(snakemake.input.weights, params.model, params.data, classes),
         batches,
         params.layers,

@@ -4,7 +4,7 @@ from _job import run
 def main(snakemake):
     from pathlib import Path
 
-    from convergent.report import write_report
+    from convergent.figures.report import write_report
 
     params = snakemake.params
     entries = [

@@ -4,9 +4,9 @@ from _job import run
 def main(snakemake):
     import pandas as pd
 
-    from convergent.cluster_figures import shared_clusters
-    from convergent.figures import save
-    from convergent.pictures import tiles
+    from convergent.figures.clusters import shared_clusters
+    from convergent.figures.sheets import tiles
+    from convergent.figures.style import save
 
     params, nets = snakemake.params, snakemake.params.pair.split("-")
     tables = (pd.read_csv(snakemake.input[name]) for name in ("clusters", "similarity"))

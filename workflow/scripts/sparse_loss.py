@@ -4,8 +4,8 @@ from _job import run
 def main(snakemake):
     import pandas as pd
 
-    from convergent.figures import save
-    from convergent.mapping_figures import sparse_loss
+    from convergent.figures.sparse_maps import sparse_loss
+    from convergent.figures.style import save
 
     params = snakemake.params
     table = pd.read_csv(snakemake.input.table)

@@ -2,7 +2,7 @@ from _job import device_of, run, scheduler_of
 
 
 def main(snakemake):
-    from convergent.statistics import write_statistics
+    from convergent.activations.statistics import write_statistics
 
     params = snakemake.params
     with scheduler_of(snakemake) as scheduler:

@@ -4,10 +4,10 @@ from _job import run
 def main(snakemake):
     import pandas as pd
 
-    from convergent.figures import save
-    from convergent.mapping_figures import loss_table
-    from convergent.stores import open_store, writing
-    from convergent.tables import table1
+    from convergent.figures.sparse_maps import loss_table
+    from convergent.figures.style import save
+    from convergent.figures.tables import table1
+    from convergent.running.stores import open_store, writing
 
     params = snakemake.params
     mappings = dict(zip(params.pairs, map(pd.read_csv, snakemake.input.mappings), strict=True))

@@ -5,8 +5,8 @@ def main(snakemake):
     import pandas as pd
     import torch
 
-    from convergent import datasets, models, recipe, training
-    from convergent.stores import writing
+    from convergent.nets import datasets, models, recipe, training
+    from convergent.running.stores import writing
 
     params = snakemake.params
     torch.set_num_threads(snakemake.threads)

@@ -4,7 +4,8 @@ from _job import device_of, run
 def main(snakemake):
     import torch
 
-    from convergent import datasets, models, units
+    from convergent.nets import datasets, models
+    from convergent.units import pictures
 
     params = snakemake.params
     torch.set_num_threads(snakemake.threads)
@@ -14,7 +15,7 @@ def main(snakemake):
         number=params.images,
         seed=params.seed,
     )
-    units.write_units(
+    pictures.write_units(
         snakemake.output.store,
         params.layers,
         snakemake.input.statistics,

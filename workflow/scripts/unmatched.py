@@ -4,8 +4,8 @@ from _job import run
 def main(snakemake):
     import pandas as pd
 
-    from convergent.stores import open_store, writing
-    from convergent.tables import unmatched
+    from convergent.figures.tables import unmatched
+    from convergent.running.stores import open_store, writing
 
     params = snakemake.params
     matches = dict(zip(params.pairs, map(pd.read_csv, snakemake.input.matches), strict=True))

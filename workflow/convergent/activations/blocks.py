@@ -1,0 +1,210 @@
+"""Blocks of images: one set for a run, kept beside every sum over images.
+
+The images of a run are recorded in a random order, so that a run of consecutive rows is a random
+part of them. They are cut into blocks whose edges follow from the number of images and of blocks
+alone, the same for every layer, net and pair. Kept moments of blocks give split halves,
+held-out scores and jackknife intervals without a second pass over the activations.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from typing import NamedTuple
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from convergent.activations.moments import Moments
+from convergent.running.stores import StoreError, save
+
+# Most bytes that the kept blocks of a layer take, as float32.
+BLOCKS_BYTES = 256 * 2**20
+# Arrays of the moments of blocks, and their axes after the block.
+FIELDS = {
+    "count": (),
+    "mean_x": ("unit_a",),
+    "mean_y": ("unit_b",),
+    "var_x": ("unit_a",),
+    "var_y": ("unit_b",),
+    "correlation": ("unit_a", "unit_b"),
+}
+
+
+class Cut(NamedTuple):
+    """Where the images of a run are cut into blocks.
+
+    Attributes
+    ----------
+    edges : ndarray of shape (block + 1,), int64
+        First row of each block, and the number of images.
+    half : int
+        First row of the last half of the blocks; one of `edges`.
+    """
+
+    edges: NDArray[np.int64]
+    half: int
+
+    @classmethod
+    def of(cls, images: int, blocks: int) -> Cut:
+        """Cut images into blocks of equal size, to one image.
+
+        Of an odd number of blocks the first half has one more.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than two blocks, or fewer images than blocks.
+        """
+        if blocks < 2:
+            raise ValueError(f"{blocks} blocks of images have no halves; ask for at least 2")
+        if images < blocks:
+            raise ValueError(f"{images} images cannot make {blocks} blocks")
+        edges = np.linspace(0, images, blocks + 1).astype(np.int64)
+        return cls(edges, int(edges[(blocks + 1) // 2]))
+
+    def kept(self, units_a: int, units_b: int) -> Cut:
+        """Merge neighbouring blocks of a wide layer until their moments fit into 256 MiB.
+
+        The number of neighbours is a power of two, counted from the start of each half, and none
+        is merged across the middle: of two layers, the blocks of the wider one are
+        unions of those of the other, and halves are the same in all.
+        """
+        middle = int(np.searchsorted(self.edges, self.half))
+        last = len(self.edges) - 1
+        neighbours = 1
+        while True:
+            starts = [*range(0, middle, neighbours), *range(middle, last, neighbours)]
+            if len(starts) == 2 or 4 * units_a * units_b * len(starts) <= BLOCKS_BYTES:
+                return Cut(self.edges[[*starts, last]], self.half)
+            neighbours *= 2
+
+    def across(self, start: int, stop: int) -> tuple[int, list[int]]:
+        """First block that rows `start` to `stop` reach into, and their ends and cuts at edges."""
+        inner = self.edges[(self.edges > start) & (self.edges < stop)].tolist()
+        return int(np.searchsorted(self.edges, start, side="right")) - 1, [start, *inner, stop]
+
+
+class Blocks(NamedTuple):
+    """Moments of every block of images.
+
+    Attributes
+    ----------
+    cut : Cut
+    moments : list of Moments
+        One for each block.
+    """
+
+    cut: Cut
+    moments: list[Moments]
+
+    def total(self) -> Moments:
+        """Merge all blocks."""
+        return reduce(Moments.merge, self.moments)
+
+    def halves(self) -> tuple[Moments, Moments]:
+        """Merge the blocks of the first and those of the last half of the images."""
+        middle = int(np.searchsorted(self.cut.edges, self.cut.half))
+        first, last = (
+            reduce(Moments.merge, part) for part in (self.moments[:middle], self.moments[middle:])
+        )
+        return first, last
+
+    def leave_one_out(self) -> Iterator[Moments]:
+        """Merge all blocks but one, for each block in turn: what a delete-one jackknife needs."""
+        after: list[Moments | None] = [None]
+        for moments in self.moments[:0:-1]:
+            after.append(moments if after[-1] is None else moments.merge(after[-1]))
+        before: Moments | None = None
+        for moments in self.moments:
+            rest = after.pop()
+            yield before.merge(rest) if before and rest else before or rest
+            before = moments if before is None else before.merge(moments)
+
+    def at(self, edges: NDArray[np.int64]) -> Blocks:
+        """Merge neighbouring blocks so that those between `edges` are left.
+
+        Raises
+        ------
+        ValueError
+            If an edge is none of the blocks'.
+        """
+        if not np.isin(edges, self.cut.edges).all():
+            raise ValueError(f"blocks cut at {self.cut.edges} cannot be merged to {edges}")
+        places = np.searchsorted(self.cut.edges, edges)
+        return Blocks(
+            Cut(np.asarray(edges), self.cut.half),
+            [reduce(Moments.merge, self.moments[i:j]) for i, j in itertools.pairwise(places)],
+        )
+
+
+def aligned(several: Sequence[Blocks]) -> list[Blocks]:
+    """Merge blocks of several layers, nets or pairs to the coarsest that are the same in all.
+
+    Raises
+    ------
+    ValueError
+        If they are of unlike numbers of images, or cut into halves at unlike rows.
+    """
+    if len({(b.cut.edges[-1], b.cut.half) for b in several}) > 1:
+        cuts = ", ".join(f"{b.cut.edges[-1]} images halved at {b.cut.half}" for b in several)
+        raise ValueError(f"blocks of other images, or other numbers of blocks: {cuts}")
+    edges = reduce(np.intersect1d, [blocks.cut.edges for blocks in several])
+    return [blocks.at(edges) for blocks in several]
+
+
+def save_blocks(group: zarr.Group, blocks: Blocks) -> None:
+    """Write moments of blocks under ``blocks``, one array a field, block axis first.
+
+    Correlations stand for co-moments: in float32 they lose 6e-8 at most, whatever the scale of
+    the units. Means and variances are float64. `edges` are the rows at which images are cut; the
+    attribute `half` is where the last half of the blocks begins.
+    """
+    target = group.create_group("blocks")
+    target.attrs["half"] = blocks.cut.half
+    save(target, "edges", blocks.cut.edges, ("edge",))
+    for name, axes in FIELDS.items():
+        if name == "correlation":
+            values = [m.correlation().astype(np.float32) for m in blocks.moments]
+        else:
+            values = [getattr(m, name) for m in blocks.moments]
+        save(target, name, np.stack(values), ("block", *axes))
+
+
+def load_blocks(group: zarr.Group) -> Blocks:
+    """Read back what :func:`save_blocks` wrote, in float64."""
+    source = group["blocks"]
+    fields = (source[name][...] for name in FIELDS)
+    moments = [
+        Moments.of_correlation(int(count), *values) for count, *values in zip(*fields, strict=True)
+    ]
+    return Blocks(Cut(source["edges"][...], source.attrs["half"]), moments)
+
+
+def half_correlations(group: zarr.Group) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Correlate a layer's units over the first and over the last half of the images.
+
+    Halves of several groups of a run are of the same images, however wide each is.
+    """
+    first, last = load_blocks(group).halves()
+    return first.correlation(), last.correlation()
+
+
+def check_halves(groups: Sequence[zarr.Group]) -> None:
+    """Raise an error unless the halves of several groups are of the same images.
+
+    Raises
+    ------
+    StoreError
+        Names the stores.
+    """
+    cuts = {(int(g["blocks/edges"][-1]), g["blocks"].attrs["half"]) for g in groups}
+    if len(cuts) > 1:
+        stores = ", ".join(str(g.store_path) for g in groups)
+        raise StoreError(
+            f"{stores}: images are cut into other halves ("
+            + ", ".join(f"{images} at {half}" for images, half in sorted(cuts))
+            + "); make them from the same images with the same statistics.blocks"
+        )

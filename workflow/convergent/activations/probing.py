@@ -1,0 +1,327 @@
+"""What a layer's output is: an image a row, units along a known axis, the same at every run.
+
+A net is run on a few images before it is recorded. Outputs that are not of this form would be
+recorded as if they were, and every number after them would be wrong.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from convergent import ConvergentError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Images that are run, and those of them on which units are followed.
+IMAGES, FOLLOWED = 16, 3
+# Most that an output may differ, as a share of its unit's largest: what rounding does in a deep net
+# of float32, and as many units in the last place of coarser types.
+DIFFERENCE = 2e-4
+ULPS = 16
+# The least that a unit's largest counts, as a share of the median unit's: what is left of larger
+# terms that cancel has their rounding.
+LEAST = 0.01
+
+# Functions that make units, along the axis after the images or along the last.
+SECOND = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+LAST = ("linear", "embedding", "multi_head_attention_forward", "native_multi_head_attention",
+        "transformer_encoder_layer_fwd", "lstm", "gru", "rnn_tanh", "rnn_relu")  # fmt: skip
+# Functions that normalise, whose units are where they were, or else along the second axis.
+NORMALISING = ("batch_norm", "instance_norm", "group_norm")
+# Functions that move values about and compute none.
+MOVING = (
+    "view", "reshape", "flatten", "unflatten", "permute", "transpose", "swapaxes", "swapdims",
+    "movedim", "moveaxis", "squeeze", "unsqueeze", "contiguous", "clone", "expand", "getitem",
+    "chunk", "split", "unbind", "cat", "concat", "stack", "roll", "index_select", "narrow",
+    "select", "repeat", "tile", "t", "flip", "detach", "get",
+)  # fmt: skip
+JOINING = ("cat", "concat", "stack")
+# Functions that change the size of maps and keep their axes.
+RESIZING = ("pool", "interpolate", "upsample", "pad")
+
+
+class ProbingError(ConvergentError, ValueError):
+    """A layer whose output cannot be recorded; the message names it."""
+
+
+class Output(NamedTuple):
+    """What is known of a layer's output.
+
+    Attributes
+    ----------
+    axis : int
+        Of its units, from 1 up.
+    calls : int
+        Number of times that its module runs for a batch; the last counts.
+    """
+
+    axis: int
+    calls: int
+
+
+def probe(
+    net: nn.Module,
+    modules: Mapping[str, nn.Module],
+    batch: torch.Tensor,
+    stated: Mapping[str, int] | None = None,
+) -> dict[str, Output]:
+    """Find out what layers put out, by running a few images in two batches.
+
+    Parameters
+    ----------
+    net : nn.Module
+        On the device of `batch`.
+    modules : mapping of layer to nn.Module
+        Parts of the net whose outputs are wanted.
+    batch : torch.Tensor of shape (image, ...)
+        What the net takes; of many images the first few are used.
+    stated : mapping of layer to int, optional
+        Unit axes where the net cannot tell.
+
+    Returns
+    -------
+    dict of layer to Output
+        In order of `modules`.
+
+    Raises
+    ------
+    ProbingError
+        If the first axis of an output does not count images, its units cannot be told, it is not
+        computed, it follows from random numbers, or it is not the same for an image in another
+        batch; or if the net takes no integers.
+    """
+    batch = batch[:IMAGES]
+    # Other company for every image, in another order and another number, two at least.
+    if len(batch) == 1:
+        batch = torch.cat([batch, batch.flip(-1)])
+    order = [1, 0, 1] if len(batch) == 2 else list(range(len(batch) - 1, 0, -1))
+    try:
+        with _UnitAxes() as known:
+            few = _run(net, modules, batch[:FOLLOWED], known)
+        first, second = _run(net, modules, batch), _run(net, modules, batch[order])
+    except RuntimeError as error:
+        if batch.is_floating_point():
+            raise
+        raise ProbingError(
+            f"the net cannot take images of {batch.dtype} as they are ({error}); convert them, "
+            "such as by .float()"
+        ) from error
+    found = {}
+    for layer in modules:
+        if layer not in first:
+            raise ProbingError(f"layer {layer}: never runs when the net is given images")
+        output, other = first[layer].output, second[layer].output
+        _check_rows(layer, output, other, len(batch), len(order))
+        if first[layer].drawn or second[layer].drawn:
+            raise _changing(layer, "random numbers are drawn on the way to it")
+        axis = _axis(layer, output.shape, few[layer].axis, (stated or {}).get(layer))
+        _check_same(layer, output[order].movedim(axis, -1), other.movedim(axis, -1))
+        found[layer] = Output(axis, first[layer].calls)
+    return found
+
+
+class _Seen(NamedTuple):
+    """The last output of a module, and what was seen until then."""
+
+    output: Any
+    axis: int | None
+    calls: int
+    drawn: bool
+
+
+def _run(
+    net: nn.Module,
+    modules: Mapping[str, nn.Module],
+    batch: torch.Tensor,
+    known: _UnitAxes | None = None,
+) -> dict[str, _Seen]:
+    """Run a batch, and keep what was seen of each layer."""
+    from convergent.nets.models import run_once
+
+    seen: dict[str, _Seen] = {}
+    before = _random_states(batch)
+
+    def keep(layer: str):
+        def hook(module, args, output) -> None:
+            calls = seen[layer].calls + 1 if layer in seen else 1
+            axis = None
+            if isinstance(output, torch.Tensor):
+                axis = known.axis(output) if known else None
+                output = output.clone()  # as what follows may work in place
+            seen[layer] = _Seen(output, axis, calls, _random_states(batch) != before)
+
+        return hook
+
+    run_once(net, batch, [m.register_forward_hook(keep(layer)) for layer, m in modules.items()])
+    return seen
+
+
+def _random_states(batch: torch.Tensor) -> tuple:
+    """States of the generators that a net may draw from."""
+    _, numbers, place, *_ = np.random.get_state()  # noqa: NPY002 (what others draw from)
+    states = (torch.get_rng_state().numpy().tobytes(), numbers.tobytes(), place, random.getstate())
+    if batch.is_cuda:
+        states += (torch.cuda.get_rng_state(batch.device).numpy().tobytes(),)
+    return states
+
+
+def _check_rows(layer: str, output: Any, other: Any, images: int, others: int) -> None:
+    """Raise an error unless the first axis, and no other, counts images."""
+    if not isinstance(output, torch.Tensor) or not 2 <= output.ndim <= 5:
+        what = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise ProbingError(
+            f"layer {layer}: its output is no tensor of (image, unit), with up to three axes of "
+            f"positions between, got {what}"
+        )
+    a, b = tuple(output.shape), tuple(other.shape)
+    if a == (images, *a[1:]) and b == (others, *a[1:]):
+        return
+    message = f"layer {layer}: its first axis does not count images: {images} of them give {a}"
+    where = [k for k, (i, j) in enumerate(zip(a, b, strict=False)) if (i, j) == (images, others)]
+    if len(a) == len(b) and where:
+        message += (
+            f", with images along axis {where[0]}; give the net batches first (batch_first=True)"
+        )
+    elif a[0] * others == b[0] * images:
+        message += (
+            f", {a[0] / images:g} rows an image, as where positions are made rows by view(-1, "
+            "units); record a place where each image has one row, (image, position, unit)"
+        )
+    else:
+        message += f", and {others} give {b}"
+    raise ProbingError(message)
+
+
+def _check_same(layer: str, output: torch.Tensor, other: torch.Tensor) -> None:
+    """Raise an error if images gave other values (image, ..., unit) in another batch."""
+    if not output.is_floating_point():
+        return
+    positions = tuple(range(output.ndim - 1))
+    largest = output.abs().amax(dim=positions).float()
+    allowed = max(DIFFERENCE, ULPS * torch.finfo(output.dtype).eps)
+    scale = torch.maximum(largest, LEAST * largest.median())
+    worst = ((output - other).abs().amax(dim=positions).float() / scale).nan_to_num(0)
+    # What is not finite is told when it is recorded.
+    if worst.max() > allowed:
+        raise _changing(
+            layer,
+            f"unit {int(worst.argmax())} changes by {worst.max():.2g} of its largest value when "
+            "the same images run again among others",
+        )
+
+
+def _changing(layer: str, how: str) -> ProbingError:
+    return ProbingError(
+        f"layer {layer}: the net is no function of an image: {how}. Dropout, sampling or "
+        "statistics of the batch are left on (such as F.dropout(training=True), or normalisation "
+        "without running statistics); turn them off"
+    )
+
+
+def _axis(layer: str, shape: tuple[int, ...], known: int | None, stated: int | None) -> int:
+    """The axis of a layer's units, counted from the front."""
+    if stated is not None:
+        if not -len(shape) < stated < len(shape) or stated == 0:
+            raise ProbingError(
+                f"layer {layer}: axis {stated} cannot hold the units of an output of shape "
+                f"{tuple(shape)}, whose axis 0 are images"
+            )
+        return stated % len(shape)
+    if len(shape) == 2:
+        return 1
+    if known is None or known == 0:
+        raise ProbingError(
+            f"layer {layer}: which axis of its output {tuple(shape)} are units cannot be told from "
+            f"the net; say so by unit_axis={{{layer!r}: axis}}"
+        )
+    return known
+
+
+class _UnitAxes(TorchFunctionMode):
+    """Follows the axis of units through every function that a net calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.axes = WeakTensorKeyDictionary()
+
+    def axis(self, tensor: torch.Tensor) -> int | None:
+        """Axis of the units of a tensor, if it is known."""
+        return self.axes.get(tensor)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "").strip("_")
+        tensors = [t for t in _tensors(args) if t.is_floating_point()]
+        known = [t for t in tensors if t in self.axes]
+        before = {t: (tuple(t.shape), self.axes[t]) for t in known} if known else {}
+        result = func(*args, **kwargs)
+        for index, output in enumerate(_tensors([result])):
+            axis = None
+            if name in SECOND:
+                axis = 1
+            elif name in LAST:
+                axis = output.ndim - 1
+            elif name in NORMALISING and not known:
+                axis = 1
+            elif name in ("layer_norm", "rms_norm") and not known:
+                # Over several axes any of them may be the units.
+                normalised = kwargs.get("normalized_shape") or args[1]
+                axis = output.ndim - 1 if len(normalised) == 1 else None
+            elif name in MOVING and known and (len(known) == len(tensors) or name in JOINING):
+                axis = _moved(func, args, kwargs, before, index)
+            else:
+                resizes = any(word in name for word in RESIZING)
+                for shape, a in before.values():
+                    same = output.ndim == len(shape) and output.shape[a] == shape[a]
+                    if output.shape == shape or (resizes and same):
+                        axis = a
+                        break
+            if axis is not None:
+                self.axes[output] = axis
+            elif output in self.axes:
+                del self.axes[output]
+        return result
+
+
+def _moved(func, args, kwargs, before, index: int) -> int | None:
+    """Axis along which units lie after a function that only moves values.
+
+    The function is given the units' own numbers instead of activations.
+    """
+
+    def numbers(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value in before:
+            shape, axis = before[value]
+            row = torch.arange(1, shape[axis] + 1, device=value.device)
+            return row.view([-1 if k == axis else 1 for k in range(len(shape))]).expand(shape)
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            return torch.zeros(value.shape, dtype=torch.int64, device=value.device)
+        if isinstance(value, list | tuple):
+            return type(value)(map(numbers, value)) if type(value) in (list, tuple) else value
+        return value
+
+    try:
+        moved = _tensors([func(*numbers(args), **kwargs)])[index]
+    except RuntimeError:
+        return None  # works in place, or on floats alone
+    varying = [k for k in range(moved.ndim) if (moved != moved.narrow(k, 0, 1)).any()]
+    return varying[0] if len(varying) == 1 else None
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    """Tensors among arguments, and in lists of them."""
+    found = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += _tensors(value)
+    return found

@@ -1,0 +1,440 @@
+"""Activation stores: what every unit does on the same images (section 2 of the paper).
+
+A store is a Zarr v3 group with one array per layer, (image, y, x, unit) for convolutional
+layers, (image, position, unit) for tokens and times, and (image, unit) for fully connected ones,
+taken after the ReLU.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from convergent import ConvergentError
+from convergent.activations.samples import Places
+from convergent.nets.marks import Marks, batches, save_marks
+from convergent.running.stores import DiskFullError, as_json, create, new_store, open_store, save
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "RecordingError",
+    "open_store",
+    "outputs",
+    "record",
+]
+
+logger = logging.getLogger(__name__)
+
+# Share of a unit's variance that rounding may be: no correlation is then off by a thousandth.
+LOST = 2.0**-11
+# Share of a layer's units that may be lost with no more than a warning: those that hardly ever do
+# anything are, in many nets.
+FEW = 0.01
+# Positions along each axis of a map on which rounding is looked at, at least.
+ROUNDED = 4
+
+
+class RecordingError(ConvergentError, OverflowError):
+    """Activations that the store cannot hold; the message names the layer."""
+
+
+def record(
+    net: torch.nn.Module,
+    images: torch.Tensor | NDArray | Iterable,
+    layers: Sequence[str],
+    store: str | Path,
+    *,
+    image_index: NDArray[np.integer] | None = None,
+    identity: NDArray[np.integer] | None = None,
+    unit_axis: Mapping[str, int] | None = None,
+    positions: int | None = None,
+    seed: int = 0,
+    dtype: str = "float16",
+    device: str = "cpu",
+    batch_size: int = 128,
+    made_by: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the post-ReLU activations of all `layers` in one pass over the images.
+
+    Shards are written while the net runs on. At most two batches and two shards per layer are
+    held, however many images there are. The net is run in evaluation mode and given back as it
+    was found.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Of any floating-point type.
+    images : array of shape (image, ...), or iterable of batches
+        What the net takes. Floats and 8-bit pixels are converted to the net's own type, other
+        integers (such as tokens) are given as they are. A batch may be a pair whose first entry
+        is the images, or a dictionary with an entry of :data:`convergent.nets.marks.ENTRIES`.
+    layers : sequence of str
+        Names as given by :func:`convergent.nets.models.layers`.
+    store : path
+        Where the Zarr group goes; replaces what is there, when complete.
+    image_index : ndarray of shape (image,), optional
+        The images' places in their data set, kept as ``image_index``. They count from 0 when
+        it is left out, as it may be for an array or a `torch.utils.data.DataLoader`.
+    identity : ndarray of shape (image,), optional
+        A number for each image, by which stores of several nets are known to hold the same images
+        in the same order. Left out, it is made from what the net is given: state it where
+        nets are given the same images in different forms.
+    unit_axis : mapping of layer to int, optional
+        Axis of the units, where it cannot be told from the net.
+    positions : int, optional
+        Keep so many random positions of each image in convolutional layers, drawn with `seed` as
+        :func:`random_positions` does; all if left out. Arrays are then (image, position, unit),
+        their flat places in (y, x) lie under ``positions``.
+    dtype : {"float16", "float32"}
+        Of the stored activations. Layers with units for which float16 has too few digits, by the
+        first batch, are kept in float32.
+    device : str
+        For torch, such as ``cpu`` or ``cuda``.
+    batch_size : int
+        For images given as one array.
+    made_by : mapping, optional
+        What JSON can hold about the origin of the store, such as its configuration; kept as
+        its attribute ``made_by``, for :func:`open_store` to compare.
+
+    Raises
+    ------
+    KeyError
+        If the net has not one of the layers.
+    ValueError
+        If there are no images, or `image_index` or `identity` do not fit them.
+    ProbingError
+        If a layer's output is not one row an image, its units cannot be told, or it changes
+        when an image is run again among others.
+    RecordingError
+        If an activation is NaN or infinite, or too large for `dtype` (beyond 65504 in float16); if
+        float16 has too few digits for units of a layer, which only later batches show; or if maps
+        are of several sizes.
+    DiskFullError
+        If the disk fills.
+    """
+    import torch
+
+    if image_index is None:
+        images_known = getattr(images, "dataset", images)
+        whole = hasattr(images_known, "shape") or images_known is not images
+        if not whole or not hasattr(images_known, "__len__"):
+            raise ValueError(f"{store}: batches need image_index, which says how many images")
+        image_index = np.arange(len(images_known))
+    index = np.asarray(image_index)
+    if index.ndim != 1 or len(index) == 0 or index.dtype.kind not in "iu":
+        raise ValueError(
+            f"{store}: image_index must name at least one image by whole numbers, got "
+            f"{index.dtype} of shape {index.shape}"
+        )
+    if identity is not None:
+        identity = np.asarray(identity)
+        if identity.shape != index.shape or identity.dtype.kind not in "iu":
+            raise ValueError(
+                f"{store}: identity must hold a whole number for each of {len(index)} images, got "
+                f"{identity.dtype} of shape {identity.shape}"
+            )
+    writers: dict[str, _Writer] = {}
+    marks: list[Marks] = []
+    count = 0
+    # One more than cores, so that none waits when the net's threads meet.
+    threads = torch.get_num_threads() + 1
+    try:
+        with (
+            new_store(store) as group,
+            ThreadPoolExecutor(threads) as pool,
+            outputs(net, layers, dtype=dtype, device=device, unit_axis=unit_axis) as run,
+        ):
+            if made_by is not None:
+                group.attrs["made_by"] = as_json(made_by)
+            for batch in batches(images, batch_size):
+                start, count = count, count + len(batch.images)
+                if count > len(index):
+                    raise ValueError(f"{store}: more images than image_index names ({len(index)})")
+                blocks = run(batch.images)
+                marks.append(batch.marks(index[start:count]))
+                if not writers:
+                    for layer, block in blocks.items():
+                        places = Places.drawn_for(block.shape, index, positions, seed)
+                        array = _create(group, layer, block, len(index), places)
+                        writers[layer] = _Writer(array, places, pool, device)
+                    _warn_if_small(store, sum(w.array.nbytes for w in writers.values()))
+                for layer in layers:
+                    writers[layer].append(blocks.pop(layer), start)
+            if count < len(index):
+                raise ValueError(
+                    f"{store}: {count} images where image_index names {len(index)}; name those "
+                    "that the batches hold, in their order"
+                )
+            for writer in writers.values():
+                writer.flush()
+            for writer in writers.values():
+                writer.wait()
+            known = Marks.joined(marks)
+            if identity is not None:
+                known = Marks(index, identity.astype(np.uint64))
+            save_marks(group, known)
+    except DiskFullError as error:
+        left = sum(w.array.nbytes * (1 - w.written / len(index)) for w in writers.values())
+        raise DiskFullError(
+            f"{error}; about {left / 1e6:.0f} MB before compression were still to be written: "
+            "fewer images (activations.images), fewer positions or float16 take less"
+        ) from error
+
+
+@contextmanager
+def outputs(
+    net: torch.nn.Module,
+    layers: Sequence[str],
+    *,
+    dtype: str = "float16",
+    device: str = "cpu",
+    unit_axis: Mapping[str, int] | None = None,
+) -> Iterator[Callable[[torch.Tensor], dict[str, torch.Tensor]]]:
+    """Yield a function from a batch of images to the activations of `layers`.
+
+    They are on `device`, of `dtype`, and have the unit as their last axis; they hold until the
+    next call but one. Parameters and errors are those of :func:`record`; the net is held in
+    evaluation mode on `device` until the block ends. A few of the first images are run beforehand,
+    to see what the layers put out (:mod:`convergent.activations.probing`).
+    """
+    import torch
+
+    from convergent.activations.probing import Output, probe
+    from convergent.nets.models import activation, evaluating, run_once
+    from convergent.running.devices import exact
+
+    if dtype not in ("float16", "float32"):
+        raise ValueError(f"dtype must be float16 or float32, got {dtype!r}")
+    if not layers or len(set(layers)) < len(layers):
+        raise ValueError(f"layers must name at least one layer, and each once, got {list(layers)}")
+    unknown = sorted(set(unit_axis or ()) - set(layers))
+    if unknown:
+        raise ValueError(f"unit_axis names {unknown[0]}, which is not among layers")
+    exact()
+    modules = {layer: activation(net, layer) for layer in layers}
+    types = [p.dtype for p in net.parameters() if p.is_floating_point()]
+    # Two of each layer, used in turn: to get fresh memory costs many times the copy.
+    slots: list[dict[str, torch.Tensor]] = [{}, {}]
+    known: dict[str, Output] = {}
+    shapes: dict[str, torch.Size] = {}
+    rounding: dict[str, _Rounding] = {}
+    most = 0
+
+    def run(batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        nonlocal most
+        slots.reverse()
+        if batch.is_floating_point() or batch.dtype == torch.uint8:
+            batch = batch.to(device, dtype=(types or [torch.float32])[0], non_blocking=True)
+        else:
+            batch = batch.to(device, non_blocking=True)
+        if not known:
+            known.update(probe(net, modules, batch, unit_axis))
+        # The size of a batch decides how sums are rounded: the last, which may be smaller, is
+        # filled up, else units that are the same on all images would seem to vary.
+        images, most = len(batch), max(most, len(batch))
+        if images < most:
+            batch = torch.cat([batch, batch[-1:].expand(most - images, *batch.shape[1:])])
+        calls = dict.fromkeys(layers, 0)
+
+        def keep(layer: str):
+            def hook(module, args, output: torch.Tensor) -> None:
+                calls[layer] += 1
+                # Of a module that runs more than once the last counts.
+                if calls[layer] < known[layer].calls:
+                    return
+                values = output.movedim(known[layer].axis, -1)
+                shape = shapes.setdefault(layer, values.shape[1:])
+                if len(values) != len(batch) or values.shape[1:] != shape:
+                    raise RecordingError(
+                        f"layer {layer}: {len(batch)} images give {tuple(values.shape)}, where "
+                        f"those before gave {tuple(shape)} each; give all images in one size"
+                    )
+                if layer not in rounding:
+                    rounding[layer] = _Rounding.chosen(values[:images], dtype, layer)
+                slot = slots[0].get(layer)
+                if slot is None or len(slot) < len(values):
+                    slot = torch.empty(
+                        values.shape, dtype=rounding[layer].kind, device=values.device
+                    )
+                    slots[0][layer] = slot
+                # A copy at once, as what follows may work in place.
+                _check(slot[: len(values)].copy_(values), output, layer)
+                rounding[layer].add(values[:images], slot[:images])
+
+            return hook
+
+        run_once(net, batch, [m.register_forward_hook(keep(n)) for n, m in modules.items()])
+        return {layer: slots[0][layer][:images] for layer in layers}
+
+    with evaluating(net, device, channels_last=True):
+        yield run
+        for layer, seen in rounding.items():
+            seen.check(layer)
+
+
+class _Writer:
+    """Gathers a layer's activations and writes them shard by shard in another thread.
+
+    One shard fills while the one before is written.
+    """
+
+    def __init__(self, array: zarr.Array, places: Places, pool: ThreadPoolExecutor, device: str):
+        import torch
+
+        self.array, self.places, self.pool = array, places, pool
+        shape, dtype = (array.shards[0], *array.shape[1:]), getattr(torch, array.dtype.name)
+        # Pinned, as the GPU copies straight into it.
+        self.buffers = [torch.empty(shape, dtype=dtype, pin_memory=device == "cuda") for _ in "ab"]
+        self.filled = self.written = 0
+        self.writing: Future | None = None
+
+    def append(self, block: torch.Tensor, start: int) -> None:
+        block = self.places.kept(block, start)
+        while len(block):
+            part = block[: len(self.buffers[0]) - self.filled]
+            self.buffers[0][self.filled : self.filled + len(part)] = part
+            self.filled += len(part)
+            block = block[len(part) :]
+            if self.filled == len(self.buffers[0]):
+                self.flush()
+
+    def flush(self) -> None:
+        self.wait()
+        rows = slice(self.written, self.written + self.filled)
+        if self.filled:
+            shard = self.buffers[0][: self.filled].numpy()
+            self.writing = self.pool.submit(self.array.__setitem__, rows, shard)
+        self.buffers.reverse()
+        self.written, self.filled = rows.stop, 0
+
+    def wait(self) -> None:
+        """Until nothing is being written; raises what failed."""
+        if self.writing is not None:
+            self.writing.result()
+
+
+def _create(
+    group: zarr.Group, layer: str, block: torch.Tensor, images: int, places: Places
+) -> zarr.Array:
+    shape = (images, *places.kept(block[:1], 0).shape[1:])
+    names = {2: (), 3: ("position",), 4: ("y", "x"), 5: ("z", "y", "x")}[len(shape)]
+    names = ("image", *names, "unit")
+    # Small stores get smaller chunks, so that a block of their images is not all of them.
+    rows = max(1, images // 64)
+    array = create(group, layer, shape, str(block.dtype).split(".")[1], names, chunk_rows=rows)
+    if places.drawn is not None:
+        array.attrs["map"] = list(block.shape[1:-1])
+        save(group, f"positions/{layer}", places.drawn, ("image", "position"))
+    return array
+
+
+def _warn_if_small(store: str | Path, size: int) -> None:
+    free = shutil.disk_usage(Path(store).parent).free
+    if free < size / 4:
+        logging.warning(
+            "%s: %.3g GB of activations may not fit onto its disk when compressed, %.3g GB are "
+            "free; fewer images (activations.images) take less",
+            store,
+            size / 1e9,
+            free / 1e9,
+        )
+
+
+class _Rounding:
+    """What rounding to the type that is kept leaves of each unit's variance, on some positions."""
+
+    def __init__(self, kind: torch.dtype):
+        self.kind = kind
+        self.count = 0
+        self.moments: list[torch.Tensor] = []
+
+    @classmethod
+    def chosen(cls, values: torch.Tensor, dtype: str, layer: str) -> _Rounding:
+        """Take float32 in place of float16 where the first batch (image, ..., unit) asks for it."""
+        import torch
+
+        rounding = cls(getattr(torch, dtype))
+        if dtype == "float32":
+            return rounding
+        half = values.to(torch.float16)
+        if not torch.isfinite(half).all():
+            return rounding  # which is told when it is kept
+        rounding.add(values, half)
+        lost = rounding.lost()
+        if lost.sum() <= FEW * len(lost):
+            return cls(torch.float16)
+        logger.warning(
+            "layer %s: kept as float32, as float16 has too few digits for %d of its %d units",
+            *(layer, lost.sum(), len(lost)),
+        )
+        return cls(torch.float32)
+
+    def add(self, values: torch.Tensor, kept: torch.Tensor) -> None:
+        """Add a batch (image, ..., unit), as it is and as it is kept."""
+        import torch
+
+        if self.kind != torch.float16:
+            return
+        # Few positions of each image tell as much as all, and cost little.
+        steps = [slice(None, None, max(1, side // ROUNDED)) for side in values.shape[1:-1]]
+        values, kept = (
+            v[(slice(None), *steps)].reshape(-1, v.shape[-1]).double() for v in (values, kept)
+        )
+        count, mean = len(values), values.mean(dim=0)
+        parts = [mean, (values - mean).square().sum(dim=0), (values - kept).square().sum(dim=0)]
+        if self.count:
+            delta = mean - self.moments[0]
+            total = self.count + count
+            parts = [
+                self.moments[0] + delta * count / total,
+                self.moments[1] + parts[1] + delta.square() * self.count * count / total,
+                self.moments[2] + parts[2],
+            ]
+        self.count, self.moments = self.count + count, parts
+
+    def lost(self) -> torch.Tensor:
+        """Units that vary and whose rounding is more than :data:`LOST` of their variance."""
+        _, squares, errors = self.moments
+        return (squares > 0) & ~(errors <= LOST * squares)
+
+    def check(self, layer: str) -> None:
+        """Raise an error if more than :data:`FEW` of the units are lost, and warn of fewer."""
+        if not self.moments:
+            return
+        lost = self.lost()
+        message = (
+            f"layer {layer}: float16 has too few digits for {lost.sum()} of its {len(lost)} units, "
+            "which vary little beside their mean, or are small; set activations.dtype: float32"
+        )
+        if lost.sum() > FEW * len(lost):
+            raise RecordingError(message)
+        if lost.any():
+            logger.warning("%s if they matter", message)
+
+
+def _check(kept: torch.Tensor, output: torch.Tensor, layer: str) -> None:
+    """Raise an error unless all that is kept of an output is finite."""
+    if all(math.isfinite(value) for value in kept.aminmax()):  # NaN is both
+        return
+    smallest, largest = (value.item() for value in output.aminmax())
+    if not (math.isfinite(smallest) and math.isfinite(largest)):
+        raise RecordingError(
+            f"layer {layer}: activations are NaN or infinite; train the net again, with a lower "
+            "training.learning_rate"
+        )
+    dtype = str(kept.dtype).split(".")[1]
+    worst = f"up to {largest:g}" if largest > -smallest else f"down to {smallest:g}"
+    remedy = "set activations.dtype: float32" if dtype == "float16" else "scale the net's output"
+    raise RecordingError(f"layer {layer}: activations {worst} do not fit into {dtype}; {remedy}")

@@ -1,0 +1,142 @@
+"""The images that excite each unit most (section 3.1 of the paper shows nine of each)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convergent.activations.moments import widen
+
+# Images of each unit, as in the paper.
+IMAGES = 9
+# Images whose peaks are compared at first.
+FIRST = 32
+
+
+class Strongest(NamedTuple):
+    """Largest activations of each unit, at most one from each image, in falling order.
+
+    Immutable; start with :meth:`of`, update with :meth:`merge`: any blocks of images, merged in
+    any order, give the same. Of equal values that of the earlier image comes first; where an
+    image has its largest value at several positions, the first of them counts. Places that too
+    few images leave free have value -inf and image and position -1.
+
+    Attributes
+    ----------
+    value : ndarray of shape (unit, rank), float32
+    image, position : ndarray of shape (unit, rank), int64
+        Row of the image, and of the position among those of the image.
+    """
+
+    value: NDArray[np.float32]
+    image: NDArray[np.int64]
+    position: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, block: NDArray, start: int = 0, number: int = IMAGES) -> Strongest:
+        """Strongest images of a block.
+
+        Parameters
+        ----------
+        block : ndarray of shape (image, ..., unit)
+            Activations, float16 or float32.
+        start : int
+            Row of the block's first image.
+        number : int
+            Images of each unit.
+
+        Raises
+        ------
+        FloatingPointError
+            If one of the strongest activations is NaN or infinite.
+        """
+        units = block.shape[-1]
+        peaks = _peaks(block)
+        block = block.reshape(len(block), -1, units)
+        best = cls(
+            np.full((units, number), -np.inf, np.float32),
+            *np.full((2, units, number), -1),
+        )
+        first = 0
+        while first < len(block):
+            # The more images were seen the fewer enter: about as many each time.
+            last = first + max(FIRST, first)
+            best = _entered(best, block, peaks, first, last, start)
+            first = last
+        return best
+
+    def merge(self, other: Strongest) -> Strongest:
+        """Strongest images of two disjoint blocks."""
+        value, image, position = (
+            np.concatenate(parts, axis=1) for parts in zip(self, other, strict=True)
+        )
+        order = np.lexsort((image, -value))[:, : self.value.shape[1]]
+        return Strongest(
+            *(np.take_along_axis(part, order, axis=1) for part in (value, image, position))
+        )
+
+
+def _entered(
+    best: Strongest, block: NDArray, peaks: NDArray, first: int, last: int, start: int
+) -> Strongest:
+    """`best` and what surpasses it in rows `first` to `last` of a block that begins at `start`."""
+    row, unit, value = _entrants(peaks[first:last], best.value[:, -1])
+    if not np.isfinite(value).all():
+        raise FloatingPointError("activations contain NaN or infinity")
+    row += first
+    number = best.value.shape[1]
+    hit, begin, count = np.unique(unit, return_index=True, return_counts=True)
+    # What stands comes first, so that of equals the earlier image does.
+    line = np.repeat(np.arange(len(hit)), count)
+    slot = number + np.arange(len(unit)) - np.repeat(begin, count)
+    candidates = np.full((len(hit), number + count.max(initial=0)), -np.inf, np.float32)
+    candidates[:, :number], candidates[line, slot] = best.value[hit], value
+    order = np.argsort(-candidates, axis=1, kind="stable")[:, :number]
+    best.value[hit] = np.take_along_axis(candidates, order, axis=1)
+    line, rank = np.nonzero(order >= number)
+    entered = begin[line] + order[line, rank] - number
+    place = block[row[entered], :, unit[entered]].argmax(axis=1)
+    for part, new in ((best.image, start + row[entered]), (best.position, place)):
+        kept = np.take_along_axis(part[hit], np.minimum(order, number - 1), axis=1)
+        kept[line, rank] = new
+        part[hit] = kept
+    return best
+
+
+def _peaks(block: NDArray) -> NDArray:
+    """Largest value of each image and unit of (image, ..., unit).
+
+    Of float16 that are not negative as their bits, which are in the order of the values; else as
+    float32.
+    """
+    if block.dtype == np.float16:
+        peaks = _over_positions(block.view(np.uint16))
+        if peaks.max() < 2**15:
+            return peaks
+        block = widen(block)
+    return _over_positions(block).astype(np.float32)
+
+
+def _over_positions(block: NDArray) -> NDArray:
+    """Maximum over one axis at a time: rows that lie together in memory go fastest."""
+    while block.ndim > 2:
+        block = block.max(axis=1)
+    return block
+
+
+def _entrants(
+    peaks: NDArray, floor: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Row, unit and value of the peaks (image, unit) above each unit's floor, by unit and row."""
+    if peaks.dtype == np.uint16:
+        above = peaks > np.maximum(floor, 0).astype(np.float16).view(np.uint16)
+        above[:, floor < 0] = True
+    else:
+        above = ~(peaks <= floor)  # NaN as well
+    row, unit = np.divmod(np.flatnonzero(above), peaks.shape[1])
+    order = np.argsort(unit, kind="stable")
+    row, unit = row[order], unit[order]
+    value = peaks[row, unit]
+    return row, unit, widen(value.view(np.float16)) if value.dtype == np.uint16 else value

@@ -1,0 +1,330 @@
+"""The atlas: a page to explore a run with, and the data that it shows.
+
+A browser lets a page that was opened as a file read scripts and pictures beside it, and nothing
+else. So what the page reads are scripts with one call each, ``receive(name, "...")``, around
+the base64 of an ordinary .npz file (:func:`read` gives its arrays), which lies beside unless it
+holds a matrix, whose exact values are in the run's stores.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import zarr
+from numpy.typing import NDArray
+from PIL import Image
+
+from convergent.alignment.clustering import drawn_map
+from convergent.figures.style import MATCHING, NETS, SEMI
+from convergent.measures.matching import complete
+from convergent.paper import PAPER_UNMATCHED
+from convergent.running.progress import progress
+from convergent.running.stores import open_store, writing
+
+# Best partners that are kept of each unit.
+PARTNERS = 10
+# Rows of a large layer's matrix that one file holds have this many values.
+STRIPE = 2**20
+# Correlations are shown to two digits: whole numbers from -100 to 100.
+STEPS = 100
+# Pixels: of a sheet of pictures, of a picture in it, and up to which pictures are kept exactly.
+SHEET, LARGEST, EXACT = 1536, 128, 16
+KINDS = ("patches", "deconv")
+MEASURES = ("correlation", "mutual_information")
+
+
+def write_atlas(
+    folder: str | Path,
+    page: Sequence[str | Path],
+    run: str,
+    layers: Sequence[str],
+    nets: Mapping[str, Mapping[str, str | Path]],
+    pairs: Mapping[str, Mapping[str, str | Path]],
+    penalty: float,
+    classes: Sequence[str] = (),
+) -> None:
+    """A page, its data and its pictures: ``atlas/``.
+
+    Parameters
+    ----------
+    folder : path
+    page : sequence of path
+        Files of the page, ``index.html`` among them.
+    run : str
+        Name of the run.
+    layers : sequence of str
+    nets : mapping of net to mapping
+        Paths of its stores of `statistics` and `units`.
+    pairs : mapping of pair (``<a>-<b>``) to mapping
+        Paths of its `correlation`, `mutual_information`, `mapping`, `matching` and `clusters`.
+    penalty : float
+        Of the sparse maps, see :func:`convergent.alignment.clustering.drawn_map`.
+    classes : sequence of str
+        Class of each recorded image, for captions.
+    """
+    stores = [open_store(paths["correlation"]) for paths in pairs.values()]
+
+    def cells(layer: str) -> int:
+        return sum(store[f"{layer}/correlation"].size for store in stores)
+
+    with writing(folder) as scratch:
+        scratch.mkdir()
+        for file in page:
+            shutil.copyfile(file, scratch / Path(file).name)
+        described = []
+        for layer in progress(layers, Path(folder), "pair", cells):
+            described.append({"name": layer, "nets": {}, "pairs": {}})
+            described[-1]["paper_unmatched"] = PAPER_UNMATCHED.get(layer)
+            for net, paths in nets.items():
+                seen = open_store(paths["units"])[layer]
+                arrays = unit_facts(open_store(paths["statistics"])[layer], seen)
+                write_arrays(scratch, f"{layer}/{net}", arrays)
+                sheets = write_sheets(scratch / "pictures" / net, layer, seen)
+                units = len(arrays["mean"])
+                described[-1]["nets"][net] = {"units": units, "pictures": sheets}
+            for pair, paths in pairs.items():
+                decay, parts = pair_facts(layer, pair, paths, penalty)
+                write_arrays(scratch, f"{layer}/{pair}", parts)
+                matrix = open_store(paths["correlation"])[layer]["correlation"][...]
+                rows = max(1, STRIPE // matrix.shape[1])
+                for n, start in enumerate(range(0, len(matrix), rows)):
+                    stripe = {"correlation": hundredths(matrix[start : start + rows])}
+                    write_arrays(scratch, f"{layer}/{pair}-{n}", stripe, plain=False)
+                described[-1]["pairs"][pair] = {"decay": decay, "rows": rows}
+        contents: dict[str, Any] = {"run": run, "nets": list(nets), "pairs": list(pairs)}
+        labels, names = pd.factorize(np.asarray(classes, object))
+        contents |= {"layers": described, "classes": list(names), "labels": labels.tolist()}
+        colors = {net: NETS[number % len(NETS)] for number, net in enumerate(nets)}
+        contents["colors"] = colors | {"semi": SEMI, "matching": MATCHING}
+        text = json.dumps(contents | {"steps": STEPS})
+        (scratch / "data/run.json").write_text(text, encoding="utf-8")
+        (scratch / "data/run.js").write_text(f'receive("run", {text});\n', encoding="utf-8")
+
+
+def unit_facts(statistics: zarr.Group, seen: zarr.Group) -> dict[str, NDArray]:
+    """What is known of a layer's units by themselves.
+
+    Parameters
+    ----------
+    statistics, seen : zarr.Group
+        The layer in ``statistics/<net>.zarr`` and in ``units/<net>.zarr``.
+
+    Returns
+    -------
+    dict
+        `mean` and `std` (float32), `dead` (uint8), and `rank`, from 1, by mean activation;
+        `picture`, the place in the sheets of :func:`write_sheets`, -1 for none; `image`
+        (int32) and `value` (float32) of the strongest images (unit, 9), `receptive_field`.
+    """
+    mean = statistics["mean"][...]
+    rank = np.empty(len(mean), np.int32)
+    rank[np.argsort(-mean, kind="stable")] = np.arange(1, len(mean) + 1)
+    pictured = seen["pictured"][...]
+    return {
+        "mean": mean.astype(np.float32),
+        "std": statistics["std"][...].astype(np.float32),
+        "dead": statistics["dead"][...].astype(np.uint8),
+        "rank": rank,
+        "picture": np.where(pictured, np.cumsum(pictured) - 1, -1).astype(np.int32),
+        "image": seen["image"][...].astype(np.int32),
+        "value": seen["value"][...].astype(np.float32),
+        "receptive_field": seen["receptive_field"][...].astype(np.int32),
+    }
+
+
+def pair_facts(
+    layer: str, pair: str, paths: Mapping[str, str | Path], penalty: float
+) -> tuple[float, dict[str, NDArray]]:
+    """How a layer's units of two nets are related.
+
+    Parameters
+    ----------
+    layer, pair, paths, penalty
+        As :func:`write_atlas` takes them.
+
+    Returns
+    -------
+    decay : float
+        Of the sparse maps.
+    facts : dict
+        Of the units of either net, ``a`` or ``b``: ``<measure>/a/partner`` and
+        ``<measure>/a/value`` (unit, place), the best partners in the other net by correlation,
+        mutual information and, as measure ``map``, by their weights in its prediction;
+        ``<measure>/a/semi`` and ``<measure>/a/matching`` (unit,), partners as ``matching.csv``
+        has them, -1 for none, and ``..._value``, for none NaN, in a semi-matching 0;
+        ``<measure>/a/completed``, the matching with the units left over; ``map/a/loss`` and
+        ``map/a/weights``, how well and by how many units it is predicted; ``cluster/a`` and
+        ``leaf/a``.
+    """
+    facts: dict[str, NDArray] = {}
+    table = pd.read_csv(paths["matching"]).query("layer == @layer")
+    for measure in MEASURES:
+        matrix = open_store(paths[measure])[layer][measure][...]
+        rows = table[table["measure"] == measure]
+        for side, values in (("a", matrix), ("b", matrix.T)):
+            facts |= _named(f"{measure}/{side}", *best_partners(values))
+            facts |= assigned(rows, measure, side, len(values))
+            completed = complete(facts[f"{measure}/{side}/matching"], values.shape[1])
+            facts[f"{measure}/{side}/completed"] = completed.astype(np.int32)
+    maps = open_store(paths["mapping"])[layer]
+    # The map from a to b predicts b's units, and the other a's.
+    for side, direction in (("a", "ba"), ("b", "ab")):
+        decay, weights, _ = drawn_map(maps[direction], penalty)
+        facts |= _named(f"map/{side}", *best_partners(weights, np.abs(weights)))
+        step = int(np.flatnonzero(maps[direction]["decay"][...] == decay)[0])
+        facts[f"map/{side}/loss"] = maps[direction]["loss"][step].astype(np.float32)
+        facts[f"map/{side}/weights"] = maps[direction]["nonzero"][step].astype(np.int32)
+    clusters = pd.read_csv(paths["clusters"]).query("layer == @layer")
+    for side, net in zip("ab", pair.split("-"), strict=True):
+        of_net = clusters[clusters["net"] == net].sort_values("unit")
+        for name in ("cluster", "leaf"):
+            facts[f"{name}/{side}"] = of_net[name].to_numpy(np.int32)
+    return decay, facts
+
+
+def best_partners(
+    values: NDArray, size: NDArray | None = None, number: int = PARTNERS
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The columns of largest value of each row, in falling order, the first of equals first.
+
+    Parameters
+    ----------
+    values : ndarray of shape (unit, partner)
+    size : ndarray of the same shape, optional
+        What to sort by instead.
+    number : int
+        Of partners, at most.
+
+    Returns
+    -------
+    partner : ndarray of shape (unit, number), int32
+        -1 where no more are left: a value of exactly 0 (a dead unit, no weight) makes no partner.
+    value : ndarray of shape (unit, number), float32
+    """
+    size = values if size is None else size
+    number = min(number, values.shape[1])
+    partner = np.empty((len(values), number), np.int32)
+    found = np.empty(partner.shape, np.float32)
+    for row, (value, by) in enumerate(zip(values, size, strict=True)):
+        order = np.argsort(np.where(value == 0, np.inf, -by), kind="stable")[:number]
+        found[row] = value[order]
+        partner[row] = np.where(value[order] == 0, -1, order)
+    return partner, found
+
+
+def assigned(rows: pd.DataFrame, measure: str, side: str, units: int) -> dict[str, NDArray]:
+    """Semi-matching and matching of the units of net a or b, from a layer's ``matching.csv``."""
+    facts: dict[str, NDArray] = {}
+    for method in ("semi", "matching"):
+        # A matching is one and the same both ways, and stands as ab.
+        turned = side == "b" and method == "matching"
+        direction = "ba" if side == "b" and not turned else "ab"
+        of = rows[(rows["method"] == method) & (rows["direction"] == direction)]
+        unit, partner = (of[c].to_numpy() for c in ("unit", "partner"))
+        unit, partner = (partner, unit) if turned else (unit, partner)
+        # A dead unit, which semi-matching leaves out, correlates 0 with everything.
+        none = 0 if method == "semi" else np.nan
+        partners, values = np.full(units, -1, np.int32), np.full(units, none, np.float32)
+        partners[unit], values[unit] = partner, of["value"].to_numpy()
+        facts[f"{measure}/{side}/{method}"] = partners
+        facts[f"{measure}/{side}/{method}_value"] = values
+    return facts
+
+
+def hundredths(correlation: NDArray) -> NDArray[np.int8]:
+    """Correlations to two digits, as whole numbers."""
+    return np.round(STEPS * np.clip(correlation, -1, 1)).astype(np.int8)
+
+
+def write_sheets(folder: Path, layer: str, seen: zarr.Group) -> dict[str, Any] | None:
+    """Pictures of a layer's units, many units on a sheet, the nine of a unit in a block of 3x3.
+
+    Sheets are ``<layer>-<kind>-<number>.<suffix>``, filled row by row with the units that have
+    pictures. Small pictures are kept to the last bit (PNG); large ones are shrunk to `LARGEST`
+    pixels, and compressed with loss (WebP).
+
+    Returns
+    -------
+    dict or None
+        The `side` of a picture in pixels, `columns` of units on a sheet, `units` on a full
+        sheet, `suffix`, and whether pictures are `exact`; None without any.
+    """
+    units = np.flatnonzero(seen["pictured"][...])
+    if not len(units):
+        return None
+    exact = seen["patches"].shape[2] <= EXACT
+    side = min(seen["patches"].shape[2], LARGEST)
+    columns = min(max(1, SHEET // (3 * side)), math.ceil(math.sqrt(len(units))))
+    capacity = columns**2
+    folder.mkdir(parents=True, exist_ok=True)
+    suffix, options = ("png", {}) if exact else ("webp", {"quality": 90 if side < LARGEST else 80})
+    for kind in KINDS:
+        for number, start in enumerate(range(0, len(units), capacity)):
+            chosen = units[start : start + capacity]
+            blocks = shrunk(seen[kind].oindex[chosen], side)
+            path = folder / f"{layer}-{kind}-{number}.{suffix}"
+            Image.fromarray(sheet(blocks, columns)).save(path, **options)
+    described = {"side": side, "columns": columns, "units": capacity}
+    return described | {"suffix": suffix, "exact": exact}
+
+
+def sheet(blocks: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
+    """Pictures (unit, 9, side, side, channel) as a sheet (height, width[, 3]), black where empty.
+
+    Units follow each other row by row, `columns` in each.
+    """
+    units, _, side, _, channels = blocks.shape
+    rows = -(-units // columns)
+    page = np.zeros((rows * columns, 9, side, side, channels), np.uint8)
+    page[:units] = blocks
+    page = page.reshape(rows, columns, 3, 3, side, side, channels)
+    page = page.transpose(0, 2, 4, 1, 3, 5, 6)
+    page = page.reshape(rows * 3 * side, columns * 3 * side, channels)
+    return page[:, :, 0] if channels == 1 else page
+
+
+def shrunk(pictures: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Pictures (unit, 9, height, width, channel), averaged down where larger than `side`."""
+    if pictures.shape[2] <= side:
+        return pictures
+    *places, _, _, channels = pictures.shape
+    small = np.empty((*places, side, side, channels), np.uint8)
+    for place in np.ndindex(*places):
+        pixels = pictures[place][:, :, 0] if channels == 1 else pictures[place]
+        picture = Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS)
+        small[place] = np.reshape(picture, (side, side, channels))
+    return small
+
+
+def write_arrays(
+    folder: Path, name: str, arrays: Mapping[str, NDArray], *, plain: bool = True
+) -> None:
+    """Write arrays as ``data/<name>.js`` for the page, and as ``.npz`` beside it if `plain`."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    path = folder / f"data/{name}.js"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if plain:
+        path.with_suffix(".npz").write_bytes(buffer.getvalue())
+    text = base64.b64encode(buffer.getvalue()).decode()
+    path.write_text(f'receive("{name}", "{text}");\n', encoding="utf-8")
+
+
+def read(path: str | Path) -> dict[str, NDArray]:
+    """The arrays in a script that :func:`write_arrays` wrote."""
+    text = Path(path).read_text(encoding="utf-8").split('"')[3]
+    with np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _named(prefix: str, partner: NDArray, value: NDArray) -> dict[str, NDArray]:
+    return {f"{prefix}/partner": partner, f"{prefix}/value": value}

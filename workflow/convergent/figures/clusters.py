@@ -1,0 +1,285 @@
+"""The paper's figures of spectral clusters (section S.3), from reduced results."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from convergent.alignment.graphs import combined
+from convergent.figures.sheets import Sheet
+
+# Outlines of first-level clusters and of their leaves.
+CLUSTER, LEAF = "#ff7f0e", "#4a9cf0"
+# Units of each net that are drawn of a cluster, at most, and the height of a row of them in tiles.
+MOST_UNITS, ROW = 6, 1.35
+# Side in pixels beyond which matrices are averaged down.
+MOST_PIXELS = 1024
+
+
+def permuted_matrices(
+    layers: Iterable[tuple[str, Sequence[NDArray], pd.DataFrame]], nets: Sequence[str]
+) -> Figure:
+    """Figure S5: combined correlation matrices in the order of the clusters, blocks outlined.
+
+    Parameters
+    ----------
+    layers : iterable of (layer, (xx, xy, yy), rows of ``clusters.csv``)
+        One panel each; taken one at a time.
+    nets : the names of the two nets
+    """
+    panels = []
+    for layer, matrices, clusters in layers:
+        order = np.argsort(clusters["leaf"].to_numpy(), kind="stable")
+        matrix = combined(*matrices)[np.ix_(order, order)]
+        panels.append((layer, _shrunk(matrix), clusters.iloc[order]))
+    figure = Figure()
+    axes = _grid(figure, len(panels), 3.6, 3.8)
+    for ax, (layer, pixels, clusters) in zip(axes, panels, strict=True):
+        units = len(clusters)
+        extent = (-0.5, units - 0.5, units - 0.5, -0.5)
+        image = ax.imshow(
+            pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=extent
+        )
+        for column, color, width in (("leaf", LEAF, 0.4), ("cluster", CLUSTER, 0.9)):
+            edges = np.flatnonzero(np.diff(clusters[column], prepend=-1, append=-1)) - 0.5
+            squares = [
+                [(i, i), (j, i), (j, j), (i, j), (i, i)] for i, j in itertools.pairwise(edges)
+            ]
+            ax.add_collection(LineCollection(squares, colors=color, linewidths=width))
+        numbers = clusters["cluster"].nunique(), clusters["leaf"].nunique()
+        ax.set(title=f"{layer}: {numbers[0]} clusters, {numbers[1]} leaves")
+        ax.set(xlabel="unit of either net, by cluster", ylabel="unit of either net, by cluster")
+    figure.colorbar(image, ax=axes, label="correlation (negative ones black)", shrink=0.5)
+    figure.suptitle(
+        f"Combined correlations of {' and '.join(nets)}; clusters in orange, leaves in blue"
+    )
+    return figure
+
+
+def similarity_curves(similarity: pd.DataFrame, layers: Sequence[str]) -> Figure:
+    """Figure S9: similarity between and within nets by cluster, sorted by the former.
+
+    Parameters
+    ----------
+    similarity : DataFrame
+        ``cluster_similarity.csv``.
+    layers : sequence of str
+        One panel each.
+    """
+    figure = Figure()
+    axes = _grid(figure, len(layers), 3.4, 2.6)
+    for ax, layer in zip(axes, layers, strict=True):
+        rows = similarity.query("layer == @layer").sort_values(
+            ["between", "within"], ascending=False, kind="stable"
+        )
+        shared = (rows["units_a"] > 0) & (rows["units_b"] > 0) & (rows["within"] > 0)
+        places = np.arange(1, len(rows) + 1)
+        size = min(3.5, 160 / len(rows))
+        for column, label, color in (
+            ("within", "within the nets", CLUSTER),
+            ("between", "between the nets", LEAF),
+        ):
+            ax.plot(places, rows[column], "o-", color=color, ms=size, lw=0.8, label=label)
+        ax.axhline(0, color="gray", lw=0.5)
+        ax.set(title=f"{layer}: {shared.sum()} of {len(rows)} clusters have units of both nets")
+        ax.set(xlabel="cluster, sorted", ylabel="mean correlation", ylim=(None, 1.03))
+        ax.title.set_fontsize(8.5)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    return figure
+
+
+def eigenvalues(
+    table: pd.DataFrame, chosen: Mapping[str, tuple[int, int]], automatic: Mapping[str, bool]
+) -> Figure:
+    """The low end of the Laplacians' spectra, and the number of clusters taken (footnote 12).
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``eigenvalues.csv``.
+    chosen : mapping of layer to (int, int)
+        k, and the number of connected components.
+    automatic : mapping of layer to bool
+        Whether k is where the eigenvalues jump, or was given.
+    """
+    figure = Figure()
+    axes = _grid(figure, len(chosen), 3.4, 2.6)
+    for ax, (layer, (k, components)) in zip(axes, chosen.items(), strict=True):
+        rows = table.query("layer == @layer")
+        size = min(3.5, 200 / max(1, len(rows)))
+        ax.plot(rows["number"], rows["eigenvalue"], "o", color=LEAF, ms=size)
+        ax.axvline(k + 0.5, color=CLUSTER, lw=1)
+        how = "where they jump most" if automatic[layer] else "as configured"
+        zeros = f"{components} component{'s' * (components != 1)}"
+        ax.set(title=f"{layer}: k = {k}, {how}; {zeros}", xlabel="number", ylabel="eigenvalue")
+        ax.title.set_fontsize(8.5)
+    figure.suptitle("Smallest eigenvalues of the graph Laplacians; the line is k")
+    return figure
+
+
+def shared_clusters(
+    clusters: pd.DataFrame,
+    similarity: pd.DataFrame,
+    tile: Callable,
+    nets: Sequence[str],
+    layer: str,
+    number: int,
+) -> Figure:
+    """Figures S6 and S7: the clusters of highest similarity between the nets, side by side.
+
+    Each half-row is a cluster: the units of the first net in dashed boxes, then a gap, then
+    those of the second.
+
+    Parameters
+    ----------
+    clusters, similarity : DataFrame
+        The layer's rows of ``clusters.csv`` and ``cluster_similarity.csv``.
+    tile : callable
+        Gives the picture of (net, unit).
+    nets : the names of the two nets
+    layer : str
+    number : int
+        Clusters, at most.
+    """
+    rows = similarity[similarity["between"] > 0]
+    rows = rows.sort_values("between", ascending=False, kind="stable").head(number)
+    half = _width(rows[["units_a", "units_b"]]) + 1.4
+    sheet = Sheet(
+        2 * half,
+        ROW * max(1, -(-len(rows) // 2)),
+        f"{layer}: {len(rows)} clusters of highest similarity between {nets[0]} (dashed) and "
+        f"{nets[1]}",
+    )
+    if rows.empty:
+        sheet.text(half, ROW / 2, "no cluster has units of both nets", fontsize=9)
+    for place, row in enumerate(rows.itertuples()):
+        left, top = half * (place % 2), ROW * (place // 2)
+        sheet.text(left + 0.45, top + 0.42, f"#{place + 1}", fontsize=10)
+        sheet.text(left + 0.45, top + 0.72, f"{row.between:.2f}", color="gray")
+        _members(sheet, clusters[clusters["leaf"] == row.leaf], tile, nets, left + 0.9, top + 0.05)
+    return sheet.figure
+
+
+def branches(
+    clusters: pd.DataFrame,
+    similarity: pd.DataFrame,
+    tile: Callable,
+    nets: Sequence[str],
+    layer: str,
+) -> Figure:
+    """Figure S8: a cluster as a tree, its leaves with the units of both nets.
+
+    Parameters
+    ----------
+    clusters, similarity : DataFrame
+        The layer's rows of ``clusters.csv``, paths as strings, and ``cluster_similarity.csv``;
+        the cluster of :func:`example_cluster` is drawn.
+    tile : callable
+        Gives the picture of (net, unit).
+    nets : the names of the two nets
+    layer : str
+    """
+    root = example_cluster(clusters, similarity).split("/")
+    paths = clusters["path"].str.split("/")
+    members = clusters[[path[: len(root)] == root for path in paths]]
+    leaves = [rows for _, rows in members.groupby("leaf")]
+    # Of each node of the tree, its leaves' rows on the sheet and the nets of its units.
+    nodes: dict[tuple[str, ...], tuple[list[float], list[str]]] = {}
+    for line, rows in enumerate(leaves):
+        path = rows["path"].iloc[0].split("/")
+        for level in range(len(root), len(path) + 1):
+            lines, owners = nodes.setdefault(tuple(path[:level]), ([], []))
+            lines.append(ROW * (line + 0.5))
+            owners += rows["net"].tolist()
+    step, depth = 1.7, max(map(len, nodes)) - len(root) + 1
+    sizes = pd.DataFrame([[(rows["net"] == net).sum() for net in nets] for rows in leaves])
+    name = "/".join(root)
+    sheet = Sheet(
+        step * depth + _width(sizes) + 0.5,
+        ROW * len(leaves),
+        f"{layer}: cluster {name} as a tree; units of {nets[0]} dashed, then those of {nets[1]}",
+    )
+    for node, (lines, owners) in nodes.items():
+        x, y = step * (len(node) - len(root)) + 0.1, np.mean(lines)
+        top = len(node) == len(root)
+        if not top:
+            above = np.mean(nodes[node[:-1]][0])
+            bend = [x - step + 1.1, x - 0.35, x - 0.35, x]
+            sheet.ax.plot(bend, [above, above, y, y], "-", color=LEAF, lw=1)
+        if not any(node == other[:-1] for other in nodes):
+            sheet.ax.plot([x + 1.1, step * depth - 0.15], [y, y], ":", color=LEAF, lw=0.8)
+        sheet.frame(x, y - 0.27, 1.12, 0.58, lw=0.8, ec=CLUSTER if top else LEAF)
+        counts = " + ".join(str(owners.count(net)) for net in nets)
+        label = f"{'part of ' * (len(root) > 1)}cluster {root[0]}" if top else f"part {node[-1]}"
+        sheet.text(x + 0.54, y, f"{label}\n{counts}", fontsize=6)
+    for line, rows in enumerate(leaves):
+        _members(sheet, rows, tile, nets, step * depth, ROW * line + 0.05)
+    return sheet.figure
+
+
+def example_cluster(clusters: pd.DataFrame, similarity: pd.DataFrame, most: int = 12) -> str:
+    """The cluster, or part of a cluster, that figure S8 shows, by its path.
+
+    Of those with two to `most` leaves the one with the largest sum over leaves of units times
+    similarity between the nets; where nothing was split, of all.
+    """
+    paths = clusters.drop_duplicates("leaf").set_index("leaf")["path"]
+    rows = similarity.set_index("leaf")
+    shared = rows["between"] * (rows["units_a"] + rows["units_b"])
+    nodes: dict[str, list[float]] = {}
+    for leaf, path in paths.items():
+        parts = path.split("/")
+        for level in range(1, len(parts) + 1):
+            nodes.setdefault("/".join(parts[:level]), []).append(shared[leaf])
+    split = {node: sum(values) for node, values in nodes.items() if 1 < len(values) <= most}
+    chosen = split or {node: sum(values) for node, values in nodes.items()}
+    return max(chosen, key=chosen.get)
+
+
+def _width(sizes: pd.DataFrame) -> float:
+    """Tiles that the units of the widest cluster take; `sizes` (cluster, net)."""
+    return 1.0 + max(1, int(sizes.clip(upper=MOST_UNITS).sum(axis=1).max())) if len(sizes) else 4.0
+
+
+def _members(
+    sheet: Sheet, members: pd.DataFrame, tile: Callable, nets: Sequence[str], x: float, top: float
+) -> None:
+    """Pictures of the units of one cluster: the first net's, a gap, the second net's."""
+    for number, net in enumerate(nets):
+        units = members.loc[members["net"] == net, "unit"].tolist()
+        for unit in units[:MOST_UNITS]:
+            sheet.place(tile(net, unit), x, top)
+            if number == 0:
+                sheet.frame(x, top, ls="--", lw=0.8)
+            sheet.text(x + 0.47, top + 1.06, f"{unit}", fontsize=5, color="gray")
+            x += 1
+        if len(units) > MOST_UNITS:
+            sheet.text(x + 0.12, top + 0.47, f"+{len(units) - MOST_UNITS}", fontsize=6)
+        x += 0.5
+
+
+def _grid(figure: Figure, panels: int, width: float, height: float) -> list[Axes]:
+    columns = min(4, panels)
+    rows = -(-panels // columns)
+    figure.set_size_inches(width * columns, height * rows + 0.4)
+    axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for ax in axes[panels:]:
+        ax.remove()
+    return axes[:panels]
+
+
+def _shrunk(matrix: NDArray) -> NDArray[np.float64]:
+    """Means over squares of a matrix that has more entries than a picture shows."""
+    step = -(-len(matrix) // MOST_PIXELS)
+    starts = np.arange(0, len(matrix), step)
+    sizes = np.diff(starts, append=len(matrix))
+    sums = np.add.reduceat(np.add.reduceat(matrix, starts, axis=0), starts, axis=1)
+    return sums / np.outer(sizes, sizes)

@@ -1,0 +1,336 @@
+"""The paper's figures of sparse maps and their clusters (section 4), from reduced results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import ConnectionPatch, FancyArrowPatch, Rectangle
+from numpy.typing import NDArray
+
+from convergent.alignment.clustering import (
+    block_matrix,
+    leaf_order,
+    offset,
+    shared_subspaces,
+    spans,
+)
+from convergent.figures.sheets import place
+from convergent.figures.tables import papers_decay
+from convergent.measures.matching import column_order, matching
+from convergent.paper import SIGNIFICANT
+
+# Figure 7's diagonal: the first net and the second.
+FIRST, SECOND, TREE = "#2ca02c", "#d62728", "#4a6cf0"
+# Figure 6's example units.
+EXAMPLES = ("#d62728", "#1f5fd0")
+
+
+def decay_label(decay: float) -> str:
+    """A decay as the paper writes it."""
+    if decay == 0:
+        return "0"
+    return f"$10^{{{np.log10(decay):.3g}}}$"
+
+
+def mapping_layers(maps: Mapping[str, tuple[float, NDArray, float]], nets: Sequence[str]) -> Figure:
+    """Figure 5: both nets, layer by layer, and the maps from the first to the second.
+
+    Parameters
+    ----------
+    maps : mapping of layer to (decay, weights of shape (target, source), prediction loss)
+    nets : the names of the source and the target net
+    """
+    figure = Figure(figsize=(1.9 * len(maps) + 0.8, 4.6))
+    grid = figure.add_gridspec(3, len(maps), height_ratios=[0.35, 2, 0.35])
+    for column, (layer, (decay, weights, loss)) in enumerate(maps.items()):
+        boxes = []
+        for row, net in ((0, nets[0]), (2, nets[1])):
+            ax = figure.add_subplot(grid[row, column])
+            ax.set(xticks=[], yticks=[], facecolor="#e8e8e8")
+            ax.spines[:].set_visible(True)
+            ax.text(0.5, 0.5, f"{net}\n{layer}", ha="center", va="center", fontsize=8)
+            boxes.append(ax)
+        ax = figure.add_subplot(grid[1, column])
+        largest = max(float(np.abs(weights).max()), 1e-12)
+        ax.imshow(np.abs(weights), cmap="Greens", vmin=0, vmax=largest, interpolation="nearest")
+        ax.set_title(
+            f"decay {decay_label(decay)}\n{_significant(weights).mean():.1f} weights per unit\n"
+            f"loss {loss:.3f}",
+            fontsize=8,
+        )
+        ax.tick_params(labelsize=6)
+        if column == 0:
+            ax.set_ylabel(f"unit of {nets[1]}")
+        for start, end in (
+            ((boxes[0], (0.5, 0)), (ax, (0.5, 1.42))),
+            ((ax, (0.5, -0.14)), (boxes[1], (0.5, 1))),
+        ):
+            figure.add_artist(
+                ConnectionPatch(
+                    start[1], end[1], "axes fraction", "axes fraction",
+                    axesA=start[0], axesB=end[0], arrowstyle="-|>", color="gray",
+                )
+            )  # fmt: skip
+    figure.suptitle(
+        f"Sparse mapping layers: size of the weight of each unit of {nets[0]} (columns) in the "
+        f"prediction of each unit of {nets[1]} (rows)"
+    )
+    return figure
+
+
+def learned_map(
+    weights: NDArray, nets: Sequence[str], layer: str, decay: float, tile: Callable
+) -> Figure:
+    """Figure 6: the map, the map permuted, and two units with the units that predict them.
+
+    Columns are permuted so that the sum of the weights on the diagonal is largest.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (target, source)
+    nets : the names of the source and the target net
+    layer : str
+    decay : float
+    tile : callable
+        Gives the picture of (net, unit, kind), kind patches or deconv.
+    """
+    order = column_order(matching(weights), weights.shape[1])
+    figure = Figure(figsize=(15, 4.8))
+    axes = figure.subplots(1, 3, width_ratios=[1, 1, 1.25])
+    limit = max(float(np.abs(weights).max()), 1e-12)
+    examples = example_units(weights)
+    panels = [
+        ("as fitted", weights, f"unit of {nets[0]}"),
+        ("permuted", weights[:, order], f"unit of {nets[0]}, most predictive on the diagonal"),
+    ]
+    for ax, (title, matrix, xlabel) in zip(axes, panels, strict=False):
+        image = ax.imshow(
+            matrix, cmap="gray", vmin=min(0, weights.min()), vmax=limit, interpolation="nearest"
+        )
+        ax.set(title=title, xlabel=xlabel, ylabel=f"unit of {nets[1]}")
+        for unit, color in zip(examples, EXAMPLES, strict=False):
+            ax.add_patch(
+                Rectangle((-0.5, unit - 0.5), matrix.shape[1], 1, fill=False, ec=color, lw=1)
+            )
+    figure.colorbar(image, ax=axes[:2], label="weight", fraction=0.025, pad=0.01)
+    _predictors(axes[2], weights, examples, nets, tile)
+    figure.suptitle(
+        f"Mapping layer of {layer} from {nets[0]} to {nets[1]}, decay {decay_label(decay)}"
+    )
+    return figure
+
+
+def example_units(weights: NDArray, number: int = 2, sources: int = 3) -> NDArray[np.intp]:
+    """Target units predicted by about three sources of like weight, as figure 6 shows.
+
+    Those with the largest `sources`-th weight: each of that many sources counts. Units of fewer
+    sources come last.
+    """
+    ordered = -np.sort(-np.abs(weights), axis=1)
+    column = min(sources, weights.shape[1]) - 1
+    return np.argsort(-ordered[:, column], kind="stable")[:number]
+
+
+def _predictors(
+    ax: Axes, weights: NDArray, examples: NDArray, nets: Sequence[str], tile: Callable
+) -> None:
+    """Source units above, target units below, lines as wide as their weights."""
+    ax.set(xlim=(0, 8), ylim=(7.2, -0.5), aspect="equal", title="two units and what predicts them")
+    ax.axis("off")
+
+    def pictures(net: str, unit: int, x: float, y: float) -> None:
+        for step, kind in enumerate(("patches", "deconv")):
+            place(ax, tile(net, unit, kind), x - 0.5, y + 1.05 * step, 1, pixels=90)
+
+    for example, (unit, color) in enumerate(zip(examples, EXAMPLES, strict=False)):
+        strongest = np.argsort(-np.abs(weights[unit]), kind="stable")[:3]
+        strongest = strongest[weights[unit, strongest] != 0]
+        x = 4.2 * example + 1.9
+        rest = int(_significant(weights[unit])) - len(strongest)
+        more = f"\nand {rest} smaller" if rest else ""
+        ax.text(x, 6.85, f"{nets[1]}, unit {unit}{more}", ha="center", va="top", color=color)
+        pictures(nets[1], unit, x, 4.65)
+        for rank, source in enumerate(strongest):
+            at = x + (rank - (len(strongest) - 1) / 2) * 1.25
+            weight = weights[unit, source]
+            pictures(nets[0], source, at, 0)
+            ax.add_patch(
+                FancyArrowPatch(
+                    (at, 2.15), (x, 4.6), arrowstyle="-|>", mutation_scale=10, color=color,
+                    lw=0.5 + 5 * abs(weight) / np.abs(weights[unit]).max(), shrinkA=0, shrinkB=2,
+                )
+            )  # fmt: skip
+            ax.text(at, -0.08, f"{nets[0]}\nunit {source}", ha="center", va="bottom", fontsize=7)
+            ax.text(
+                0.25 * x + 0.75 * at, 2.8, f"{weight:.3f}", ha="center", va="center", fontsize=7,
+                bbox={"fc": "white", "ec": "none", "pad": 1},
+            )  # fmt: skip
+
+
+def cluster_tree(
+    weights: NDArray, tree: NDArray, nets: Sequence[str], layer: str, decay: float, tile: Callable
+) -> Figure:
+    """Figure 7: B in leaf order with the tree drawn over it, and two subspaces enlarged.
+
+    Each merged cluster is the upper right corner of the square that its units take on the
+    diagonal; clusters held together by no weight are not drawn.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (unit_a, unit_b)
+    tree : ndarray of shape (unit_a + unit_b - 1, 4)
+        :func:`convergent.alignment.clustering.hac` of `weights`.
+    nets : the names of the first and the second net
+    layer : str
+    decay : float
+    tile : callable
+        Gives the picture of (net, unit, kind), kind patches or deconv.
+    """
+    order, places = leaf_order(tree), spans(tree)
+    top = max(float(np.abs(weights).max()), 1e-12)
+    shades = np.clip(block_matrix(weights) * (255 / top), 0, 255).astype(np.uint8)
+    pixels = np.repeat(shades[np.ix_(order, order)][:, :, None], 3, axis=2)
+    first = order < weights.shape[0]
+    for leaf, is_first in enumerate(first):
+        pixels[leaf, leaf] = 255 * np.array(to_rgb(FIRST if is_first else SECOND))
+    joined = places[offset(weights) - tree[:, 2] > 1e-4 * top]
+    figure = Figure(figsize=(12.6, 8))
+    grid = figure.add_gridspec(2, 2, width_ratios=[1.75, 1])
+    axes = [figure.add_subplot(grid[:, 0])]
+    axes += [figure.add_subplot(grid[row, 1]) for row in (0, 1)]
+    regions = shared_subspaces(tree, weights.shape[0])
+    for number, ax in enumerate(axes):
+        if number > len(regions):
+            ax.remove()
+            continue
+        ax.imshow(pixels, interpolation="nearest")
+        corners = [
+            [(start - 0.5, start - 0.5), (stop + 0.5, start - 0.5), (stop + 0.5, stop + 0.5)]
+            for start, stop in joined
+        ]
+        ax.add_collection(LineCollection(corners, colors=TREE, linewidths=1.6 if number else 0.6))
+        if number == 0:
+            ax.set(xticks=[], yticks=[])
+            ax.autoscale(False)
+            continue
+        start, stop = regions[number - 1]
+        ax.set(xlim=(start - 1, stop + 3.4), ylim=(stop + 1, start - 1))
+        ticks = np.arange(start, stop + 1)
+        units = [
+            (nets[0], order[t]) if first[t] else (nets[1], order[t] - len(weights)) for t in ticks
+        ]
+        # What the units see, beside their rows.
+        page = Rectangle((stop + 1, start - 1), 3, stop - start + 2, fc="white", zorder=3)
+        ax.add_patch(page)
+        for tick, unit in zip(ticks, units, strict=True):
+            for step, kind in enumerate(("patches", "deconv")):
+                x, y = stop + 1.25 + 1.05 * step, tick - 0.47
+                place(ax, tile(*unit, kind), x, y, 0.94, pixels=60, zorder=4)
+        ax.set_xticks([])
+        ax.set_yticks(ticks, [f"{net}, {unit}" for net, unit in units], fontsize=7)
+        for label, tick in zip(ax.get_yticklabels(), ticks, strict=True):
+            label.set_color(FIRST if first[tick] else SECOND)
+        axes[0].add_patch(
+            Rectangle(
+                (start - 1, start - 1),
+                stop - start + 2,
+                stop - start + 2,
+                fill=False,
+                ec="#ffd000",
+                lw=1.2,
+            )
+        )
+        axes[0].text(stop + 1.5, start, "AB"[number - 1], color="#ffd000", fontsize=11, va="center")
+        ax.set_title(f"{'AB'[number - 1]}: leaves {start} to {stop}", fontsize=9)
+    figure.suptitle(
+        f"Clusters of {layer}, {nets[0]} green and {nets[1]} red; decay {decay_label(decay)}"
+    )
+    return figure
+
+
+def sparse_loss(table: pd.DataFrame, layers: Sequence[str], nets: Sequence[str]) -> Figure:
+    """Prediction loss against the number of weights per unit, for every layer.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``mapping.csv``; the exact fits from the first net to the second are drawn, and SGD's
+        where there are any.
+    layers : sequence of str
+    nets : the names of the source and the target net
+    """
+    rows = table.query("direction == 'ab'")
+    figure = Figure(figsize=(7.6, 4.6))
+    ax = figure.subplots()
+    for number, layer in enumerate(layers):
+        color = f"C{number}"
+        exact = rows.query("layer == @layer and solver == 'exact'")
+        ax.plot(exact["nonzero_per_unit"], exact["loss"], "-", color=color, lw=1.2, label=layer)
+        ax.plot(exact["nonzero_per_unit"], exact["held_out_loss"], ":", color=color, lw=1.2)
+        marked = exact[~np.isnan(papers_decay(exact["decay"]))]
+        ax.plot(marked["nonzero_per_unit"], marked["loss"], "o", color=color, ms=4.5)
+        by_sgd = rows.query("layer == @layer and solver == 'sgd'")
+        ax.plot(by_sgd["nonzero_per_unit"], by_sgd["loss"], "x", color=color, ms=5)
+    for style, label in (("ok", "the paper's decays"), (":k", "held-out images"), ("xk", "SGD")):
+        if label != "SGD" or (rows["solver"] == "sgd").any():
+            ax.plot([], [], style, ms=4.5, label=label)
+    ax.set_xscale("symlog", linthresh=1)
+    ax.set(
+        xlabel="weights per target unit", ylabel="prediction loss", xlim=(-0.05, None),
+        ylim=(0, max(0.52, rows["loss"].max() * 1.02)),
+        title=f"How many units of {nets[0]} it takes to predict one of {nets[1]}",
+    )  # fmt: skip
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def loss_table(table: pd.DataFrame) -> Figure:
+    """Table 1 as a picture: exact, SGD's and the paper's loss by layer and decay.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As :func:`convergent.figures.tables.table1` makes it.
+    """
+    layers = list(dict.fromkeys(table["layer"]))
+    decays = sorted(table["decay"].unique())
+    kinds = [("exact", "exact"), ("sgd", "SGD"), ("paper", "paper")]
+    kinds = [(column, label) for column, label in kinds if table[column].notna().any()]
+    wide = table.pivot_table(
+        index="layer", columns="decay", values=[k for k, _ in kinds], dropna=False
+    )
+    rows = [
+        (f"{layer}, {label}", wide.loc[layer, column].reindex(decays).to_numpy(float))
+        for layer in layers
+        for column, label in kinds
+    ]
+    values = np.array([row for _, row in rows])
+    keep = ~np.isnan(values).all(axis=1)
+    labels = [label for (label, _), kept in zip(rows, keep, strict=True) if kept]
+    values = values[keep]
+    figure = Figure(figsize=(1 + 1.05 * len(decays), 1 + 0.26 * len(values)))
+    ax = figure.subplots()
+    image = ax.imshow(values, cmap="viridis", vmin=0, vmax=0.5, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            color = "white" if value < 0.3 else "black"
+            ax.text(column, row, f"{value:.3f}", ha="center", va="center", color=color, fontsize=8)
+    ax.set_xticks(range(len(decays)), [decay_label(d) for d in decays])
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set(xlabel="decay", title=f"Prediction loss of mapping layers, {table['pair'].iloc[0]}")
+    for row in range(1, len(labels)):
+        if labels[row].split(",")[0] != labels[row - 1].split(",")[0]:
+            ax.axhline(row - 0.5, color="white", lw=2)
+    figure.colorbar(image, ax=ax, label="loss, 0.5 for no weights", extend="max")
+    return figure
+
+
+def _significant(weights: NDArray) -> NDArray[np.int64]:
+    """How many source units predict each target unit; maps by SGD have weights near zero."""
+    return (np.abs(weights) > SIGNIFICANT).sum(axis=-1)

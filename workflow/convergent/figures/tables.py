@@ -1,0 +1,235 @@
+"""Tables over all nets and pairs, beside the numbers that the paper prints."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from convergent.measures.matching import ranking
+from convergent.paper import PAPER_DECAYS, PAPER_LOSS, PAPER_TOP1, PAPER_TOP8, PAPER_UNMATCHED
+from convergent.running.stores import open_store
+
+
+def accuracy(histories: Mapping[str, pd.DataFrame], seeds: Mapping[str, int]) -> pd.DataFrame:
+    """Accuracy of every net after its last epoch.
+
+    Parameters
+    ----------
+    histories : mapping of net to DataFrame
+        As ``history.csv`` has them.
+    seeds : mapping of net to int
+
+    Returns
+    -------
+    DataFrame
+        Columns net, seed, epochs, train_loss, train_top1, val_loss, val_top1, val_top5, and
+        paper_top1 for the first four nets.
+    """
+    columns = ["train_loss", "train_top1", "val_loss", "val_top1", "val_top5"]
+    rows = [
+        {"net": net, "seed": seeds[net], "epochs": len(history), **history.iloc[-1][columns]}
+        for net, history in histories.items()
+    ]
+    frame = pd.DataFrame(rows)
+    frame["paper_top1"] = pd.Series(PAPER_TOP1)
+    return frame
+
+
+def unmatched(
+    matches: Mapping[str, pd.DataFrame],
+    dead: Mapping[str, Mapping[str, NDArray[np.bool]]],
+    threshold: float = 0.5,
+) -> pd.DataFrame:
+    """Share of live units whose semi-match correlates less than `threshold` (section 4).
+
+    Parameters
+    ----------
+    matches : mapping of pair to DataFrame
+        As ``matching.csv`` has them.
+    dead : mapping of net to mapping of layer to ndarray of shape (unit,)
+        Which units are dead, as the statistics of each net have them.
+    threshold : float
+
+    Returns
+    -------
+    DataFrame
+        Columns layer, pair, direction, units (dead ones among them), dead, unmatched (NaN if all
+        are dead), paper.
+    """
+    rows = []
+    for pair, table in matches.items():
+        semi = table.query("measure == 'correlation' and method == 'semi'")
+        matched = semi[semi["value"] >= threshold].groupby(["layer", "direction"]).size()
+        for net, direction in zip(pair.split("-"), ("ab", "ba"), strict=True):
+            # Those in which all units are dead have no rows.
+            for layer in dict.fromkeys([*table["layer"], *dead[net]]):
+                of_unit = dead[net][layer]
+                live = int((~of_unit).sum())
+                share = 1 - matched.get((layer, direction), 0) / live if live else np.nan
+                row = {"layer": layer, "pair": pair, "direction": direction}
+                row |= {"units": len(of_unit), "dead": len(of_unit) - live, "unmatched": share}
+                rows.append(row)
+    frame = pd.DataFrame(rows)
+    frame["paper"] = frame["layer"].map(PAPER_UNMATCHED)
+    return by_layer(frame)
+
+
+def mapping_table(store: str | Path, layers: Sequence[str], solver: str) -> pd.DataFrame:
+    """The maps of a store as rows of ``mapping.csv``.
+
+    Parameters
+    ----------
+    solver : {"exact", "sgd"}
+
+    Returns
+    -------
+    DataFrame
+        Columns layer, direction, solver, decay; loss and held_out_loss, means over target units;
+        nonzero_per_unit, weights per target unit that are not 0 (exact) or above 0.001 (sgd);
+        relative_gap, the largest of the target units; for sgd the distance from the optimum.
+    """
+    source, rows = open_store(store), []
+    for layer, direction in itertools.product(layers, ("ab", "ba")):
+        if layer not in source or direction not in source[layer]:
+            continue
+        group = source[f"{layer}/{direction}"]
+        decays, scored = group["decay"][...], "held_out_loss" in group
+        table = {
+            "layer": layer,
+            "direction": direction,
+            "solver": solver,
+            "decay": decays,
+            "loss": group["loss"][...].mean(axis=1),
+            "held_out_loss": group["held_out_loss"][...].mean(axis=1) if scored else np.nan,
+            "nonzero_per_unit": group["nonzero"][...].mean(axis=1),
+            "relative_gap": group["relative_gap"][...].max(axis=1),
+        }
+        rows.append(pd.DataFrame(table))
+    return pd.concat(rows, ignore_index=True)
+
+
+def papers_decay(decays: pd.Series) -> NDArray[np.float64]:
+    """The decay of table 1 that each decay is, but for rounding in a file; NaN for others."""
+    near = np.isclose(decays.to_numpy()[:, None], PAPER_DECAYS, rtol=1e-6, atol=1e-12)
+    return np.where(near.any(axis=1), np.array(PAPER_DECAYS)[near.argmax(axis=1)], np.nan)
+
+
+def table1(
+    mappings: Mapping[str, pd.DataFrame], pair: str, dead: Mapping[str, tuple[int, int]]
+) -> pd.DataFrame:
+    """Prediction loss of mapping layers by decay, beside the paper's (table 1).
+
+    Parameters
+    ----------
+    mappings : mapping of pair to DataFrame
+        As ``mapping.csv`` has them.
+    pair : str
+        The pair to show, from its first net to its second.
+    dead : mapping of layer to (int, int)
+        How many units of the pair's second net are dead, and how many there are.
+
+    Returns
+    -------
+    DataFrame
+        Per layer and decay of the paper: layer, decay, pair, units, dead; exact, exact_held_out
+        and exact_nonzero_per_unit of the exact fit; exact_live, its loss without the dead target
+        units, which count 0.5 each elsewhere; exact_all_pairs, its mean loss over all pairs both
+        ways; sgd and sgd_nonzero_per_unit where the paper's SGD was asked for, and sgd_gap, how
+        far the worst target unit's objective is above the least, as a share; paper.
+    """
+    rows = pd.concat(table.assign(pair=name) for name, table in mappings.items())
+    rows = rows.assign(decay=papers_decay(rows["decay"])).dropna(subset="decay")
+    shown = rows.query("pair == @pair and direction == 'ab'").set_index(["layer", "decay"])
+    exact, by_sgd = (shown.query("solver == @s") for s in ("exact", "sgd"))
+    everywhere = rows.query("solver == 'exact'").groupby(["layer", "decay"])["loss"].mean()
+    layer = exact.index.get_level_values("layer")
+    silent, units = (layer.map(lambda name, k=k: dead[name][k]).to_numpy() for k in (0, 1))
+    live = (exact["loss"] * units - 0.5 * silent) / np.where(units > silent, units - silent, np.nan)
+    frame = pd.DataFrame(
+        {
+            "pair": pair,
+            "units": units,
+            "dead": silent,
+            "exact": exact["loss"],
+            "exact_held_out": exact["held_out_loss"],
+            "exact_nonzero_per_unit": exact["nonzero_per_unit"],
+            "exact_live": live,
+            "exact_all_pairs": everywhere.reindex(exact.index),
+            "sgd": by_sgd["loss"].reindex(exact.index),
+            "sgd_nonzero_per_unit": by_sgd["nonzero_per_unit"].reindex(exact.index),
+            "sgd_gap": by_sgd["relative_gap"].reindex(exact.index),
+        }
+    ).reset_index()
+    paper = {
+        (layer, d): v
+        for layer, vs in PAPER_LOSS.items()
+        for d, v in zip(PAPER_DECAYS, vs, strict=True)
+    }
+    frame["paper"] = [paper.get(key) for key in zip(frame["layer"], frame["decay"], strict=True)]
+    return frame
+
+
+def by_layer(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows put together by layer, layers and their rows in the order in which they come."""
+    order = {layer: i for i, layer in enumerate(frame["layer"].unique())}
+    return frame.sort_values("layer", key=lambda c: c.map(order), kind="stable", ignore_index=True)
+
+
+def measure_agreement(
+    table: pd.DataFrame,
+    correlation: Mapping[str, NDArray],
+    mutual_information: Mapping[str, NDArray],
+    pair: str,
+) -> pd.DataFrame:
+    """How far mutual information matches units as correlation does (section 3.2).
+
+    Parameters
+    ----------
+    table : DataFrame
+        As ``matching.csv`` has it, with both measures.
+    correlation, mutual_information : mapping of layer to ndarray of shape (unit_a, unit_b)
+    pair : str
+        For the column of this name.
+
+    Returns
+    -------
+    DataFrame
+        One row per layer: layer, pair, units (of the first net); top8, how many of the 8 units
+        best semi-matched by correlation are among the 8 best by mutual information; paper_top8;
+        tenth, a tenth of the live units, and top_tenth, how many of these stay; same_partner_semi
+        and same_partner_matching, of the units with a partner by either measure the share with
+        the same by both; spearman, the rank correlation of the two measures over all pairs of
+        live units, and spearman_absolute, that of mutual information with the size of
+        correlations, whose sign it does not see.
+    """
+    rows = []
+    for layer, similarity in correlation.items():
+        a, b = (ranking(table, layer, m)["unit"] for m in ("correlation", "mutual_information"))
+        tenth = max(1, round(len(a) / 10))
+        row = {"layer": layer, "pair": pair, "units": len(similarity)}
+        row |= {"top8": len(set(a[:8]) & set(b[:8])), "paper_top8": PAPER_TOP8.get(layer)}
+        row |= {"tenth": tenth, "top_tenth": len(set(a[:tenth]) & set(b[:tenth]))}
+        for method in ("semi", "matching"):
+            chosen = table.query("layer == @layer and method == @method and direction == 'ab'")
+            partner = chosen.pivot_table(index="unit", columns="measure", values="partner")
+            partner = partner.reindex(columns=["correlation", "mutual_information"])
+            agree = partner["correlation"] == partner["mutual_information"]
+            row[f"same_partner_{method}"] = agree.mean()
+        live = np.ix_(similarity.any(axis=1), similarity.any(axis=0))
+        similarity, information = similarity[live], mutual_information[layer][live]
+        row["spearman"] = _spearman(similarity, information)
+        row["spearman_absolute"] = _spearman(np.abs(similarity), information)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _spearman(x: NDArray, y: NDArray) -> float:
+    x, y = np.ravel(x), np.ravel(y)
+    constant = not x.size or np.ptp(x) == 0 or np.ptp(y) == 0
+    return float("nan") if constant else float(spearmanr(x, y).statistic)

@@ -1,0 +1,98 @@
+"""The paper's figures of what units see, from reduced results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from convergent.figures.sheets import Sheet
+
+# Units at either end, as in the paper.
+SHOWN = 8
+KINDS = ("patches", "deconv")
+
+
+def matched_features(
+    rankings: Mapping[str, pd.DataFrame],
+    units: Mapping[str, int],
+    tile: Callable,
+    nets: Sequence[str],
+    label: str,
+) -> Figure:
+    """Figures 2, S2 and S4: the best and the worst semi-matched units of each layer.
+
+    Parameters
+    ----------
+    rankings : mapping of layer to DataFrame
+        As :func:`convergent.measures.matching.ranking` makes them, of live units: dead ones are
+        not the worst matched, they do nothing.
+    units : mapping of layer to int
+        Number of units of the first net, dead ones among them.
+    tile : callable
+        Gives the picture of (net, layer, unit, kind), kind patches or deconv.
+    nets : the names of the first and the second net
+    label : str
+        Of the measure.
+    """
+    shown = {layer: min(SHOWN, max(1, len(rows) // 2)) for layer, rows in rankings.items()}
+    most, height = max(shown.values()), 5.1
+    sheet = Sheet(
+        2 * most + 2.2,
+        height * len(rankings),
+        f"Units of {nets[0]} (above) and their semi-matches in {nets[1]} (below): "
+        f"the {most} best (left) and the {most} worst (right)",
+    )
+    for number, (layer, ranking) in enumerate(rankings.items()):
+        top = number * height
+        dead = units[layer] - len(ranking)
+        note = f" ({dead} dead left out)" if dead else ""
+        sheet.text(0.25, top + 2.5, f"{layer}, {label}{note}", rotation=90, fontsize=9)
+        for row, net in ((0, nets[0]), (2.15, nets[1])):
+            sheet.text(0.7, top + row + 1.4, net, rotation=90, fontsize=8)
+        count = shown[layer]
+        ends = ((1.0, ranking.iloc[:count]), (1.6 + most, ranking.iloc[len(ranking) - count :]))
+        for left, rows in ends:
+            for column, (unit, partner, value) in enumerate(rows.itertuples(index=False)):
+                x = left + column
+                sheet.text(x + 0.47, top + 0.12, f"{value:.3f}")
+                sheet.text(x + 0.47, top + 0.3, f"{unit}, {partner}", fontsize=4.5, color="gray")
+                for row, net, which in ((0.42, nets[0], unit), (2.57, nets[1], partner)):
+                    for step, kind in enumerate(KINDS):
+                        sheet.place(tile(net, layer, which, kind), x, top + row + step)
+    return sheet.figure
+
+
+def active_units(means: Mapping[str, NDArray], layer: str, tile: Callable) -> Figure:
+    """Figures S11 and S12: the most and the least active units of a layer in all nets.
+
+    Parameters
+    ----------
+    means : mapping of net to ndarray of shape (unit,)
+        Mean activations; dead units are left out.
+    layer : str
+    tile : callable
+        As in :func:`matched_features`.
+    """
+    live = {net: [u for u in np.argsort(-m, kind="stable") if m[u] > 0] for net, m in means.items()}
+    shown = min(SHOWN, max(1, min(map(len, live.values())) // 2))
+    sheet = Sheet(
+        2 * shown + 1.6,
+        2.6 * len(means),
+        f"{layer}: the {shown} most active units of each net (left) and the {shown} least active, "
+        "with mean activation",
+    )
+    for number, (net, order) in enumerate(live.items()):
+        top = 2.6 * number
+        sheet.text(0.4, top + 1.3, net, rotation=90, fontsize=9)
+        for left, units in ((0.8, order[:shown]), (1.4 + shown, order[-shown:])):
+            for column, unit in enumerate(units):
+                x = left + column
+                sheet.text(x + 0.47, top + 0.12, f"{means[net][unit]:.3g}")
+                sheet.text(x + 0.47, top + 0.3, f"unit {unit}", fontsize=4.5, color="gray")
+                for step, kind in enumerate(KINDS):
+                    sheet.place(tile(net, layer, unit, kind), x, top + 0.42 + step)
+    return sheet.figure

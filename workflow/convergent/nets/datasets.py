@@ -1,0 +1,638 @@
+"""Images to train on and to compare nets on.
+
+A data set is first listed, one row an image with a checksum of its content, and loaded
+through that list afterwards: what is trained on and recorded is on paper.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import logging
+import math
+import os
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from convergent import ConvergentError
+from convergent.nets.folders import validation_folder
+from convergent.nets.marks import Batch, image_marks
+from convergent.running.progress import progress, stage
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+# Pillow's names of what it decodes to 8 bits a channel or fewer.
+EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+# TIFF's tag of what numbers its samples are; 2 is signed.
+SAMPLE_FORMAT = 339
+# Kinds of what is left out of a listing, besides suffixes.
+HIDDEN = "hidden"
+NESTED = "in folders within class folders"
+OUTSIDE = "outside the class folders"
+FRAMES = "further frames of images with several"
+LIST_AGAIN = "put back what was listed, or list it again: the same snakemake command with -R images"
+
+
+class DataError(ConvergentError, ValueError):
+    """Images that are missing, unreadable or do not fit; the message names the file."""
+
+
+def list_folder(root: str | Path, threads: int = 1) -> pd.DataFrame:
+    """List an image folder, checking that every file can be decoded to 8 bits.
+
+    What is left out is logged as a warning: files with another suffix, in folders within class
+    folders or outside class folders, and all but the first frame of an image. Hidden files are
+    counted with it, but are no reason to warn.
+
+    Parameters
+    ----------
+    root : path
+        Folder with class folders under ``train/`` and ``val/`` (or ``test/``).
+    threads : int
+        Images decoded at once.
+
+    Returns
+    -------
+    DataFrame
+        Columns split (train, validation), image (from 0 in each split), label, class, path
+        (of the file below `root`), crc32 of the file, and identity, the mark of its decoded
+        pixels in hexadecimal. Its ``attrs["left_out"]`` is a DataFrame of split, kind and number.
+
+    Raises
+    ------
+    DataError
+        If a file cannot be decoded or brought to 8 bits, a class or a split is missing, or more
+        files of a split are left out than taken.
+    """
+    root = Path(root)
+    folders = {"train": root / "train", "validation": validation_folder(root)}
+    classes, rows, others = _classes(folders["train"]), [], {}
+    for split, folder in folders.items():
+        unknown = sorted(set(_classes(folder)) - set(classes))
+        if unknown:
+            raise DataError(f"{folder}: classes that train/ has not: {_first(unknown, ', ')}")
+        files, others[split] = _files(folder, classes)
+        rows += [
+            (split, label, name, os.path.join(folder.name, name, file))
+            for label, name in enumerate(classes)
+            for file in files[name]
+        ]
+        taken = sum(map(len, files.values()))
+        left = others[split].total() - others[split][HIDDEN]
+        if left > taken:
+            raise DataError(
+                f"{folder}: {left} files would be left out and {taken} taken "
+                f"({_told(others[split])}); images lie right in the class folders and end in "
+                f"{', '.join(sorted(SUFFIXES))}: convert or move them, or take other files away"
+            )
+    frame = pd.DataFrame(rows, columns=["split", "label", "class", "path"])
+    empty = sorted(set(classes) - set(frame.loc[frame["split"] == "train", "class"]))
+    if empty:
+        raise DataError(
+            f"{folders['train']}: classes without images: {_first(empty, ', ')} (left out: "
+            f"{_told(others['train']) or 'nothing'})"
+        )
+    checked: list[_Checked | str] = []
+    with ThreadPoolExecutor(threads) as pool, stage(str(root), "image", len(frame)) as step:
+        for start in range(0, len(frame), 10_000):  # a million pending results take gigabytes
+            paths = frame["path"].iloc[start : start + 10_000]
+            for found in pool.map(_checked, [root / path for path in paths]):
+                checked.append(found)
+                step(1)
+    bad = [error for error in checked if isinstance(error, str)]
+    if bad:
+        raise DataError("images that cannot be read:\n" + _first(bad, "\n"))
+    frame["crc32"] = [found.crc32 for found in checked]
+    frame["identity"] = _hexadecimal([found.identity for found in checked])
+    for split, found in zip(frame["split"], checked, strict=True):
+        if found.frames > 1:
+            others[split][FRAMES] += found.frames - 1
+    for split, kinds in others.items():
+        if kinds.keys() - {HIDDEN}:
+            logger.warning("%s: left out: %s", folders[split], _told(kinds))
+    frame = _numbered(frame, str(root))
+    left_out = [(split, *kind) for split, kinds in others.items() for kind in _ordered(kinds)]
+    frame.attrs["left_out"] = pd.DataFrame(left_out, columns=["split", "kind", "number"])
+    return frame
+
+
+def list_arrays(
+    name: str, root: str | None, *, validation_fraction: float, seed: int
+) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
+    """List a data set that fits in memory, and give its pixels.
+
+    Parameters
+    ----------
+    name : {"digits", "cifar10", "arrays"}
+        ``cifar10`` is downloaded to `root` if it is not there.
+    root : path
+        Folder for CIFAR-10, or .npz file with `images` (uint8; image, y, x and maybe channel),
+        `labels` and maybe `validation` (bool).
+    validation_fraction : float
+        Share of each class that digits, and arrays without a `validation` mask, keep for
+        validation, drawn with `seed`.
+
+    Returns
+    -------
+    listing : DataFrame
+        As :func:`list_folder` gives it, with the row in `pixels` as path; nothing is left out.
+    pixels : ndarray of shape (image, y, x, channel), uint8
+
+    Raises
+    ------
+    DataError
+        If the arrays do not fit together, or a split is empty.
+    """
+    pixels, labels, validation, classes = _arrays(name, root)
+    if validation is None:
+        validation = _stratified(labels, validation_fraction, seed)
+    frame = pd.DataFrame(
+        {
+            "split": np.where(validation, "validation", "train"),
+            "label": labels,
+            "class": [classes[label] for label in labels],
+            "path": [str(row) for row in range(len(labels))],
+            "crc32": [zlib.crc32(np.ascontiguousarray(p)) for p in pixels],
+            "identity": _hexadecimal(image_marks(pixels)),
+        }
+    )
+    return _numbered(frame, root or name), pixels
+
+
+class Images:
+    """One split of a data set, as batches of 8-bit views that a net can take.
+
+    Once :meth:`draw` has been called they are training views: cropped at random from the
+    resized image with a margin of `shift` zeros, and mirrored at random where `flip` is set.
+    Before, they are the centre of the resized image.
+
+    Parameters
+    ----------
+    listing : DataFrame
+        Rows of one split as :func:`list_folder` gives them, in order.
+    source : path
+        The image folder, or an .npz file whose `pixels` the listing's paths count.
+    resize : int or (int, int)
+        Short side of the resized image, or its height and width.
+    size : int
+        Side of the views.
+    channels : {1, 3}
+        Grey or colour.
+    shift, flip
+        Of the training views.
+
+    Attributes
+    ----------
+    identities : ndarray of shape (image,), uint64, or None
+        Marks of the source's pixels, if the listing has them.
+    """
+
+    def __init__(
+        self,
+        listing: pd.DataFrame,
+        source: str | Path,
+        *,
+        resize: int | tuple[int, int],
+        size: int,
+        channels: int,
+        shift: int = 0,
+        flip: bool = False,
+    ):
+        self.resize, self.size, self.channels = resize, size, channels
+        self.shift, self.flip = shift, flip
+        self.draws: torch.Tensor | None = None
+        self.labels = listing["label"].to_numpy(np.int64)
+        self.checksums = listing["crc32"].to_numpy(np.int64)
+        self.identities = None
+        if "identity" in listing:
+            self.identities = np.array([int(i, 16) for i in listing["identity"]], np.uint64)
+        self.pixels = self.files = None
+        if Path(source).is_dir():
+            self.files = [str(Path(source) / path) for path in listing["path"]]
+        else:
+            pixels = _load(source)["pixels"]
+            changed = f"has changed since it was listed; {LIST_AGAIN}"
+            try:
+                pixels = pixels[listing["path"].astype(int)]
+            except IndexError as error:
+                raise DataError(f"{source}: {changed} ({error})") from error
+            for number, (image, crc32) in enumerate(zip(pixels, self.checksums, strict=True)):
+                if zlib.crc32(np.ascontiguousarray(image)) != crc32:
+                    path = listing["path"].iloc[number]
+                    raise DataError(f"{source}: image {path} {changed}")
+            if pixels.shape[-1] != channels:
+                raise DataError(
+                    f"{source}: images have {pixels.shape[-1]} channels where data.mean gives "
+                    f"{channels}"
+                )
+            self.pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def draw(self, seed: int) -> None:
+        """Draw a view of every image, for one epoch.
+
+        All are drawn at once, so that neither their order nor the workers decide anything.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        self.draws = torch.rand(len(self), 3, generator=generator)
+
+    def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views (image, channel, y, x), uint8, and labels of a batch."""
+        if self.pixels is not None:
+            views = self._views(self._resized(self.pixels[indices]), indices)
+        else:
+            views = torch.cat([self._views(self._decoded(i), [i]) for i in indices])
+        return views, torch.from_numpy(self.labels[indices])
+
+    def loader(
+        self, batch_size: int, *, shuffle: bool = False, workers: int = 0, pin: bool = False
+    ) -> DataLoader:
+        """A `torch.utils.data.DataLoader` over the split.
+
+        Its workers are forked anew for each pass, since they hold the views that are drawn for
+        it: 0.15 seconds for 8 of them and the paths of all of ImageNet.
+        """
+        return DataLoader(
+            self,
+            batch_size,
+            shuffle=shuffle,
+            num_workers=workers if self.files else 0,
+            collate_fn=_as_is,
+            pin_memory=pin,
+        )
+
+    def batches(
+        self,
+        batch_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        workers: int = 0,
+        device: str = "cpu",
+    ) -> Iterator[Batch]:
+        """Batches in order for recording, normalised on `device`, with the marks of each image.
+
+        Raises
+        ------
+        DataError
+            If the listing has no identities.
+        """
+        if self.identities is None:
+            raise DataError("the list of images has no column identity: list them again")
+        mean, std = (torch.tensor(values, device=device) for values in (mean, std))
+        start = 0
+        for views, _ in self.loader(batch_size, workers=workers, pin=device == "cuda"):
+            images = normalize(views.to(device, non_blocking=True), mean, std)
+            yield Batch(images, self.identities[start : start + len(views)], image_marks(views))
+            start += len(views)
+
+    def _decoded(self, index: int) -> torch.Tensor:
+        file = self.files[index]
+        try:
+            content = Path(file).read_bytes()
+            with _opened(io.BytesIO(content)) as image:
+                pixels = _eight_bit(image, self.channels)
+        except Exception as error:
+            raise DataError(f"{file}: cannot be decoded ({error})") from error
+        if zlib.crc32(content) != self.checksums[index]:
+            raise DataError(f"{file}: has changed since it was listed; {LIST_AGAIN}")
+        return self._resized(torch.from_numpy(pixels)[None].permute(0, 3, 1, 2))
+
+    def _resized(self, images: torch.Tensor) -> torch.Tensor:
+        size = self.resize
+        if isinstance(size, int):
+            height, width = images.shape[2:]
+            short = min(height, width)
+            size = (max(size, round(height * size / short)), max(size, round(width * size / short)))
+        if images.shape[2:] == tuple(size):
+            return images.contiguous()
+        return functional.interpolate(images, tuple(size), mode="bilinear", antialias=True)
+
+    def _views(self, images: torch.Tensor, indices: list[int]) -> torch.Tensor:
+        if self.draws is None:
+            top, left = ((side - self.size) // 2 for side in images.shape[2:])
+            return images[:, :, top : top + self.size, left : left + self.size]
+        images = functional.pad(images, [self.shift] * 4)
+        draws = self.draws[indices]
+        room = torch.tensor(images.shape[2:]) - self.size + 1
+        corners, mirrored = (draws[:, :2] * room).long().tolist(), (draws[:, 2] < 0.5).tolist()
+        views = []
+        for image, (top, left), mirror in zip(images, corners, mirrored, strict=True):
+            view = image[:, top : top + self.size, left : left + self.size]
+            views.append(view.flip(-1) if self.flip and mirror else view)
+        return torch.stack(views)
+
+
+def load(
+    listing: pd.DataFrame, source: str | Path, options: Mapping[str, Any]
+) -> tuple[Images, Images]:
+    """Images to train on and to validate on.
+
+    Parameters
+    ----------
+    listing, source
+        As for :class:`Images`, of both splits.
+    options : mapping
+        The part ``data`` of the configuration.
+    """
+    splits = dict(iter(listing.groupby("split")))
+    return (
+        _split(splits["train"], source, options, "train_transform"),
+        _split(splits["validation"], source, options, "validation_transform"),
+    )
+
+
+def load_recorded(
+    listing: pd.DataFrame,
+    source: str | Path,
+    options: Mapping[str, Any],
+    *,
+    number: int | None = None,
+    seed: int = 0,
+) -> tuple[Images, NDArray[np.int64]]:
+    """Validation views to record in one random order, and the images' indices in that order.
+
+    The order follows from the `seed` and the number of validation images, so that a run of
+    consecutive images is a random part of them; a `number` of images are the first of it.
+
+    Raises
+    ------
+    DataError
+        If more are asked for than there are.
+    """
+    rows = listing[listing["split"] == "validation"]
+    if number is not None and number > len(rows):
+        raise DataError(f"activations.images: {number} asked for, there are {len(rows)}")
+    rows = rows.iloc[np.random.default_rng(seed).permutation(len(rows))[:number]]
+    return _split(rows, source, options, "validation_transform"), rows["image"].to_numpy()
+
+
+def recorded(
+    files: Mapping[str, str], options: Mapping[str, Any], **draw: Any
+) -> tuple[Images, NDArray[np.int64], int]:
+    """As :func:`load_recorded`, from the files that the workflow lists, and the number of classes.
+
+    Parameters
+    ----------
+    files : mapping
+        ``listing``, and ``pixels`` where the images are no files of their own.
+    """
+    rows = pd.read_csv(files["listing"], dtype={"class": str, "path": str})
+    source = files.get("pixels") or options["root"]
+    return *load_recorded(rows, source, options, **draw), rows["label"].nunique()
+
+
+def recorded_batches(
+    files: Mapping[str, str],
+    options: Mapping[str, Any],
+    name: str | Path,
+    batch_size: int,
+    *,
+    first: int | None = None,
+    workers: int = 0,
+    device: str = "cpu",
+    **draw: Any,
+) -> tuple[Iterator[Batch], NDArray[np.int64], int]:
+    """As :func:`recorded`, with batches that tell their progress in place of the images.
+
+    Parameters
+    ----------
+    name : str or path
+        For :func:`convergent.running.progress.progress`.
+    first : int, optional
+        Batches end when they have so many of the images.
+    batch_size, workers, device
+        For :meth:`Images.batches`.
+    """
+    images, index, classes = recorded(files, options, **draw)
+    batches = images.batches(
+        batch_size, options["mean"], options["std"], workers=workers, device=device
+    )
+    number = math.ceil(min(first or len(index), len(index)) / batch_size)
+    total = min(number * batch_size, len(index))
+    batches = itertools.islice(batches, number)
+    shown = progress(batches, name, "image", lambda batch: len(batch.images), total)
+    return shown, index, classes
+
+
+def normalize(
+    views: torch.Tensor, mean: Sequence[float] | torch.Tensor, std: Sequence[float] | torch.Tensor
+) -> torch.Tensor:
+    """8-bit views as float32 with the channels' `mean` subtracted and divided by `std`.
+
+    Both are on the scale from 0 (black) to 1 (white). Tensors on the device of `views` spare it
+    a wait for each batch.
+    """
+    center, scale = (
+        torch.as_tensor(values, device=views.device).view(1, -1, 1, 1) for values in (mean, std)
+    )
+    return (views.float() / 255 - center) / scale
+
+
+def _split(
+    rows: pd.DataFrame, source: str | Path, options: Mapping[str, Any], transform: str
+) -> Images:
+    channels = len(options["mean"])
+    return Images(rows, source, size=options["size"], channels=channels, **options[transform])
+
+
+def _numbered(frame: pd.DataFrame, source: str) -> pd.DataFrame:
+    frame = frame.sort_values("split", kind="stable", ignore_index=True)
+    frame.insert(1, "image", frame.groupby("split").cumcount())
+    for split in ("train", "validation"):
+        if not (frame["split"] == split).any():
+            raise DataError(f"{source}: no images for {split}")
+    return frame
+
+
+def _first(items: list[str], separator: str, most: int = 10) -> str:
+    more = [f"... and {len(items) - most} more"] if len(items) > most else []
+    return separator.join(items[:most] + more)
+
+
+def _classes(folder: Path) -> list[str]:
+    """Names of the class folders, in order; hidden ones, such as .ipynb_checkpoints, are none."""
+    return sorted(
+        entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."
+    )
+
+
+def _files(folder: Path, classes: Sequence[str]) -> tuple[dict[str, list[str]], Counter[str]]:
+    """Images in each class folder of a split, in order, and the number left out by kind."""
+    files: dict[str, list[str]] = {name: [] for name in classes}
+    others: Counter[str] = Counter()
+    for name in ["", *classes]:
+        for entry in os.scandir(folder / name) if (folder / name).is_dir() else ():
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if entry.name[0] == ".":
+                others[HIDDEN] += 1
+            elif entry.is_dir():
+                if name:
+                    others[NESTED] += sum(len(found) for *_, found in os.walk(entry))
+            elif not name:
+                others[OUTSIDE] += 1
+            elif suffix in SUFFIXES:
+                files[name].append(entry.name)
+            else:
+                others[suffix or "without a suffix"] += 1
+    return {name: sorted(found) for name, found in files.items()}, +others
+
+
+def _ordered(kinds: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _told(kinds: Counter[str]) -> str:
+    return _first([f"{number} {kind}" for kind, number in _ordered(kinds)], ", ")
+
+
+def _hexadecimal(found: Sequence[int]) -> list[str]:
+    """Marks as text that no reader of CSV takes for a number, which it might round."""
+    return [f"0x{mark:016x}" for mark in found]
+
+
+class _Checked(NamedTuple):
+    crc32: int
+    identity: int
+    frames: int
+
+
+def _checked(file: Path) -> _Checked | str:
+    """Checksum of a file's bytes, mark of its pixels and number of frames, or what is wrong."""
+    try:
+        with _opened(file) as image:
+            identity = image_marks(_source(image)[None])[0]
+            frames = getattr(image, "n_frames", 1)
+        return _Checked(zlib.crc32(file.read_bytes()), identity, frames)
+    except Exception as error:
+        return f"{file}: {error}"
+
+
+def _source(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Pixels (y, x, channel) in the file's own channels, as wide as its bits.
+
+    Whatever its format, 0 is black and the largest value of the dtype is white.
+    """
+    if image.mode in EIGHT_BIT:
+        if image.format == "TIFF" and 2 in image.tag_v2.get(SAMPLE_FORMAT, (1,)):
+            raise DataError("its values are signed; save it with black at 0 and white above")
+        if image.mode in ("1", "P", "PA"):
+            image = image.convert("L" if image.mode == "1" else "RGB")
+        pixels = np.asarray(image)
+        return pixels.reshape(*pixels.shape[:2], -1)
+    # Pillow scales a .pgm of more than 8 bits to 16, and calls it I.
+    if not image.mode.startswith("I;16") and (image.mode, image.format) != ("I", "PPM"):
+        raise DataError(
+            f"{'its values' if image.mode in ('I', 'F') else 'its colours'} (mode {image.mode} of "
+            "Pillow) have no range that the format tells; save it in grey of 8 or 16 bits, or in "
+            "colour of 8 bits, from black at 0 to white at the largest value"
+        )
+    pixels = np.asarray(image).astype(np.int64)[..., None]
+    if image.format == "TIFF":
+        # Pillow leaves 12 bits as they are, and white where it is 0.
+        largest = 2 ** image.tag_v2[ExifTags.Base.BitsPerSample][0] - 1
+        pixels = (pixels * 65535 + largest // 2) // largest
+        if image.tag_v2.get(ExifTags.Base.PhotometricInterpretation, 0) == 0:
+            pixels = 65535 - pixels
+    return pixels.astype(np.uint16)
+
+
+def _eight_bit(image: Image.Image, channels: int) -> NDArray[np.uint8]:
+    """Pixels (y, x, channel) in grey or colour; alpha is dropped."""
+    if image.mode in EIGHT_BIT:
+        pixels = np.array(image.convert("RGB" if channels == 3 else "L"))
+        return pixels.reshape(*pixels.shape[:2], channels)
+    grey = ((_source(image).astype(np.int64) + 128) // 257).astype(np.uint8)
+    return np.repeat(grey, channels, axis=2)
+
+
+def _opened(file: Path | io.BytesIO) -> Image.Image:
+    """An image, not decoded yet, of no more pixels than Pillow thinks safe."""
+    image = Image.open(file)
+    if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        image.close()
+        raise DataError(
+            f"{image.width} x {image.height} pixels, more than {Image.MAX_IMAGE_PIXELS}: it may be "
+            "a decompression bomb; make it smaller, or leave it out"
+        )
+    return image
+
+
+def _load(source: str | Path) -> dict[str, NDArray]:
+    """Arrays of an .npz file, none of which is unpickled."""
+    try:
+        with np.load(source, allow_pickle=False) as file:
+            return dict(file)
+    # Whatever a damaged archive raises.
+    except Exception as error:
+        raise DataError(f"{source}: cannot be read as .npz ({error})") from error
+
+
+def _arrays(name: str, root: str | None) -> tuple[NDArray, NDArray, NDArray | None, list[str]]:
+    """Pixels (image, y, x, channel) in uint8, labels, validation mask if given, class names."""
+    if name == "digits":
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
+        return pixels[..., None], digits.target, None, [str(d) for d in range(10)]
+    if name == "cifar10":
+        from torchvision.datasets import CIFAR10
+
+        try:
+            # Its files are pickles; torchvision opens those alone that have the known checksums.
+            splits = [CIFAR10(root, train=train, download=True) for train in (True, False)]
+        except Exception as error:
+            raise DataError(
+                f"{root}: CIFAR-10 is not there whole and cannot be downloaded ({error})"
+            ) from error
+        pixels = np.concatenate([s.data for s in splits])
+        labels = np.concatenate([s.targets for s in splits])
+        return pixels, labels, np.arange(len(labels)) >= len(splits[0]), splits[0].classes
+    file = _load(root)
+    missing = {"images", "labels"} - set(file)
+    if missing:
+        raise DataError(f"{root}: has no array {', '.join(sorted(missing))}")
+    pixels, labels = file["images"], file["labels"]
+    validation = file["validation"].astype(bool) if "validation" in file else None
+    fit = pixels.ndim in (3, 4) and labels.shape == pixels.shape[:1]
+    fit = fit and (validation is None or validation.shape == labels.shape)
+    if pixels.dtype != np.uint8 or not fit:
+        raise DataError(
+            f"{root}: images must be uint8 (image, y, x) or (image, y, x, channel) with a label "
+            f"each, and maybe a mask `validation`, got {pixels.dtype} {pixels.shape}, labels "
+            f"{labels.shape}"
+        )
+    pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+    names, labels = np.unique(labels, return_inverse=True)
+    return pixels, labels, validation, [str(n) for n in names]
+
+
+def _stratified(labels: NDArray, fraction: float, seed: int) -> NDArray[np.bool_]:
+    from sklearn.model_selection import train_test_split
+
+    rows = np.arange(len(labels))
+    try:
+        _, chosen = train_test_split(rows, test_size=fraction, stratify=labels, random_state=seed)
+    except ValueError as error:
+        raise DataError(f"data.validation_fraction: {fraction} cannot split: {error}") from error
+    return np.isin(rows, chosen)
+
+
+def _as_is(batch):
+    return batch

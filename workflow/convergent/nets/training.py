@@ -1,0 +1,241 @@
+"""Training one net from one seed (section 2 of the paper)."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from convergent import ConvergentError
+from convergent.nets.datasets import Images, normalize
+from convergent.running.devices import compiled, half_precision
+from convergent.running.progress import bar, time_left
+from convergent.running.stores import writing
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingError(ConvergentError, RuntimeError):
+    """A net that died: its loss is no longer a number."""
+
+
+def train(
+    build: Callable[[], nn.Module],
+    training: Images,
+    validation: Images,
+    *,
+    seed: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    epochs: int,
+    batch_size: int,
+    optimizer: str,
+    learning_rate: float,
+    momentum: float,
+    weight_decay: float,
+    schedule: str,
+    step_epochs: int,
+    gamma: float,
+    compile: bool = False,
+    workers: int = 0,
+    device: str = "cpu",
+    checkpoint: str | Path | None = None,
+    name: str = "net",
+) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    """Train a net; the same seed gives the same weights, bit for bit on the CPU.
+
+    Every random choice of an epoch (order, views, dropout) follows from the seed and the
+    epoch, so a run that resumes from its checkpoint ends like one that was never stopped.
+    The number of workers decides nothing.
+
+    Parameters
+    ----------
+    build : callable
+        Makes the untrained net, from torch's global generator.
+    training, validation : Images
+        Training views and validation views.
+    seed : int
+        Of the initial weights and everything after.
+    mean, std : sequence of float
+        For :func:`convergent.nets.datasets.normalize`.
+    optimizer : {"sgd", "adamw"}
+        `momentum` is for SGD.
+    schedule : {"step", "onecycle", "constant"}
+        Rate multiplied by `gamma` every `step_epochs`; or one cycle up to `learning_rate`.
+    compile : bool
+        Whether to compile the net on a GPU.
+    workers : int
+        Processes that decode image files.
+    device : {"cpu", "cuda"}
+        On a GPU in mixed precision.
+    checkpoint : path, optional
+        Where to keep the state after each epoch, and to resume from when it exists.
+    name : str
+        For messages.
+
+    Returns
+    -------
+    weights : dict
+        State dict on the CPU.
+    history : list of dict
+        One row per epoch: epoch, learning_rate, train_loss, train_top1, val_loss, val_top1,
+        val_top5, seconds.
+
+    Raises
+    ------
+    TrainingError
+        If the loss becomes NaN or infinite; the checkpoint stays at the epoch before. If the
+        checkpoint cannot be read.
+    """
+    torch.use_deterministic_algorithms(device == "cpu")
+    torch.backends.cudnn.benchmark = device == "cuda"
+    torch.manual_seed(seed)
+    net = build().to(device, memory_format=torch.channels_last)
+    optimize = _optimizer(net, optimizer, learning_rate, momentum, weight_decay)
+    steps = math.ceil(len(training) / batch_size)
+    scheduler = _scheduler(optimize, schedule, learning_rate, epochs, steps, step_epochs, gamma)
+    half = half_precision(device)
+    scaler = torch.amp.GradScaler(device, enabled=half is torch.float16)
+    parts = {"net": net, "optimizer": optimize, "scheduler": scheduler, "scaler": scaler}
+    history: list[dict[str, Any]] = []
+    if checkpoint is not None and Path(checkpoint).exists():
+        try:
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            for part, module in parts.items():
+                module.load_state_dict(state[part])
+            history = state["history"]
+        except Exception as error:
+            raise TrainingError(
+                f"{checkpoint}: cannot be resumed from ({error}); try again if memory or the disk "
+                f"failed. If it is damaged, move it away, and {name} is trained from the start"
+            ) from error
+        logger.info("%s: resumed after epoch %d of %d", name, len(history), epochs)
+
+    forward = compiled(net, device) if compile else net  # the checkpoint keeps the names of `net`
+    center, scale = (torch.tensor(values, device=device) for values in (mean, std))
+
+    def batches(images: Images, **options):
+        pin = device == "cuda"
+        for views, labels in images.loader(batch_size, workers=workers, pin=pin, **options):
+            views = normalize(views.to(device, non_blocking=True), center, scale)
+            yield (
+                views.contiguous(memory_format=torch.channels_last),
+                labels.to(device, non_blocking=True),
+            )
+
+    resumed, began = len(history), time.perf_counter()
+    with bar(name, "batch", epochs * steps, resumed * steps) as shown:
+        for epoch in range(len(history), epochs):
+            start = time.perf_counter()
+            torch.manual_seed(_mixed(seed, epoch))
+            training.draw(_mixed(seed, epoch))
+            net.train()
+            total = torch.zeros(2, device=device)
+            rate = optimize.param_groups[0]["lr"]
+            for step, (views, labels) in enumerate(batches(training, shuffle=True), 1):
+                with torch.autocast(device, half or torch.float32, enabled=half is not None):
+                    output = forward(views)
+                loss = functional.cross_entropy(output.float(), labels)
+                optimize.zero_grad(set_to_none=True)
+                scaler.scale(loss).backward()
+                scaler.step(optimize)
+                scaler.update()
+                scheduler.step()
+                hits = (output.detach().argmax(1) == labels).sum()
+                total += torch.stack([loss.detach() * len(labels), hits])
+                if step % 50 == 0 or step == steps:
+                    seen = min(step * batch_size, len(training))
+                    loss_, top1 = (total / seen).tolist()
+                    if not math.isfinite(loss_):
+                        raise _died(name, f"loss is {loss_} in epoch {epoch + 1}", rate)
+                    shown.set_postfix(epoch=epoch + 1, loss=f"{loss_:.3f}", top1=f"{top1:.1%}")
+                shown.update()
+            train_loss, train_top1 = (total / len(training)).tolist()
+            val_loss, val_top1, val_top5 = _evaluate(forward, batches(validation), half, device)
+            if not math.isfinite(val_loss):
+                raise _died(name, f"validation loss is {val_loss} after epoch {epoch + 1}", rate)
+            history.append(
+                {
+                    "epoch": epoch + 1,
+                    "learning_rate": rate,
+                    "train_loss": train_loss,
+                    "train_top1": train_top1,
+                    "val_loss": val_loss,
+                    "val_top1": val_top1,
+                    "val_top5": val_top5,
+                    "seconds": round(time.perf_counter() - start, 3),
+                }
+            )
+            spent = time.perf_counter() - began
+            logger.info(
+                "%s: epoch %d/%d  rate %.2g  loss %.4f  top-1 %.4f  validation %.4f  %.4f  %s left",
+                *(name, epoch + 1, epochs, rate, train_loss, train_top1, val_loss, val_top1),
+                time_left(spent, epoch + 1 - resumed, epochs - resumed),
+            )
+            if checkpoint is not None:
+                state = {part: module.state_dict() for part, module in parts.items()}
+                with writing(checkpoint) as path, open(path, "wb") as file:
+                    torch.save({**state, "history": history}, file)
+    weights = {key: value.cpu().contiguous() for key, value in net.state_dict().items()}
+    return weights, history
+
+
+def _optimizer(net, name, learning_rate, momentum, weight_decay) -> torch.optim.Optimizer:
+    if name == "sgd":
+        return torch.optim.SGD(
+            net.parameters(), learning_rate, momentum=momentum, weight_decay=weight_decay
+        )
+    if name == "adamw":
+        return torch.optim.AdamW(net.parameters(), learning_rate, weight_decay=weight_decay)
+    raise ValueError(f"optimizer {name!r} is none of sgd, adamw")
+
+
+def _scheduler(optimizer, name, learning_rate, epochs, steps, step_epochs, gamma):
+    """A schedule that is advanced once a batch."""
+    rates = torch.optim.lr_scheduler
+    if name == "step":
+        return rates.StepLR(optimizer, step_epochs * steps, gamma)
+    if name == "onecycle":
+        # Adam's beta goes round with the rate; SGD keeps the momentum of the configuration.
+        cycle = "betas" in optimizer.defaults
+        return rates.OneCycleLR(
+            optimizer, learning_rate, epochs=epochs, steps_per_epoch=steps, cycle_momentum=cycle
+        )
+    if name == "constant":
+        return rates.ConstantLR(optimizer, 1.0)
+    raise ValueError(f"schedule {name!r} is none of step, onecycle, constant")
+
+
+def _mixed(seed: int, epoch: int) -> int:
+    """A seed for one epoch of one net: 32 bits, all that torch's CPU generator takes."""
+    return int(np.random.SeedSequence([seed, epoch + 1]).generate_state(1)[0])
+
+
+def _died(name: str, what: str, rate: float) -> TrainingError:
+    return TrainingError(
+        f"{name}: the {what}: the net died. Lower training.learning_rate (the rate was {rate:g})"
+    )
+
+
+@torch.inference_mode()
+def _evaluate(net: nn.Module, batches, half: torch.dtype | None, device: str) -> list[float]:
+    """Mean loss, top-1 and top-5 accuracy (that of all classes where there are fewer)."""
+    net.eval()
+    total = torch.zeros(3, device=device)
+    count = 0
+    for views, labels in batches:
+        with torch.autocast(device, half or torch.float32, enabled=half is not None):
+            output = net(views).float()
+        loss = functional.cross_entropy(output, labels, reduction="sum")
+        hits = output.topk(min(5, output.shape[1])).indices == labels[:, None]
+        total += torch.stack([loss, hits[:, 0].sum(), hits.sum()])
+        count += len(labels)
+    return (total / count).tolist()

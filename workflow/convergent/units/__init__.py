@@ -1,0 +1,4 @@
+"""What a unit sees: patches of images, receptive fields, deconvolutions.
+
+May import from :mod:`convergent.alignment` and the rooms below it.
+"""
