@@ -14,7 +14,6 @@ Runs are interleaved, ratios are medians. `--memory` instead prints the peak mem
 import argparse
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from functools import reduce
 from pathlib import Path
 
 import dask
@@ -24,9 +23,10 @@ import threadpoolctl
 import zarr
 from common import THREADS, header, interleaved, median_ratio, peak_of
 
-from convergent.activations.moments import TILE, Moments
+from convergent.activations.from_stores import leaf_rows
+from convergent.activations.moments import TILE
 from convergent.activations.moments import correlation as correlate
-from convergent.activations.statistics import block_moments, leaf_rows
+from convergent.activations.statistics import block_moments
 from convergent.running.stores import create, new_store, open_store
 
 SHAPES = {
@@ -40,7 +40,7 @@ PART = 8
 
 
 def streamed(x: zarr.Array, y: zarr.Array) -> np.ndarray:
-    return reduce(Moments.merge, block_moments(x, y, workers=THREADS)).correlation()
+    return block_moments(x, y, workers=THREADS).total().correlation()
 
 
 def reading(x: zarr.Array, y: zarr.Array) -> None:

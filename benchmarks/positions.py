@@ -19,12 +19,12 @@ from convergent.running.stores import open_store
 
 
 def correlation(x: zarr.Array, y: zarr.Array, index: np.ndarray, positions: int | None, seed: int):
-    places = Places.drawn_for(x.shape, index, positions, seed)
+    places = Places.random(x.shape, index, positions, seed)
     parts = []
     step = max(1, 32 * 10**6 * x.shape[0] // x.nbytes)
     for start in range(0, x.shape[0], step):
         blocks = (z[start : min(start + step, z.shape[0])] for z in (x, y))
-        flat = (places.kept(block, start).reshape(-1, block.shape[-1]) for block in blocks)
+        flat = (places.select(block, start).reshape(-1, block.shape[-1]) for block in blocks)
         parts.append(Moments.of(*flat))
     return reduce(Moments.merge, parts).correlation()
 

@@ -22,8 +22,8 @@ import zarr
 from common import THREADS, header
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
+from convergent.activations.from_stores import leaf_rows
 from convergent.activations.recording import record
-from convergent.activations.statistics import leaf_rows
 from convergent.running import stores
 from convergent.running.stores import open_store
 

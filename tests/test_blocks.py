@@ -34,7 +34,7 @@ def test_edges_follow_from_images_and_blocks_alone():
 )
 def test_blocks_of_wide_layers_are_unions_of_the_common_ones(number, images, units):
     cut = Cut.of(images, number)
-    narrow, wide = (cut.kept(n, n) for n in sorted(units))
+    narrow, wide = (cut.coarsen(n, n) for n in sorted(units))
     assert set(wide.edges) <= set(narrow.edges) <= set(cut.edges)
     for kept, width in ((narrow, min(units)), (wide, max(units))):
         assert kept.half == cut.half
@@ -77,7 +77,7 @@ def test_layers_are_compared_by_the_coarser_of_their_blocks(rng, monkeypatch):
     monkeypatch.setattr(blocks, "BLOCKS_BYTES", 4 * 6 * 6 * 10)
     cut = Cut.of(60, 10)
     x, y = rng.normal(size=(60, 3)), rng.normal(size=(60, 12))
-    fine, coarse = (of_rows(v, v, cut.kept(v.shape[1], v.shape[1])) for v in (x, y))
+    fine, coarse = (of_rows(v, v, cut.coarsen(v.shape[1], v.shape[1])) for v in (x, y))
     assert len(fine.moments) > len(coarse.moments)
     for found, v in zip(aligned([fine, coarse]), (x, y), strict=True):
         np.testing.assert_array_equal(found.cut.edges, coarse.cut.edges)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from precision import rounding_of
 
-from convergent.activations import from_nets, recording, statistics
+from convergent.activations import from_nets, recording, reductions, statistics
 from convergent.activations.blocks import half_correlations
 from convergent.measures import joint_densities
 from convergent.nets import models
@@ -99,8 +99,8 @@ def test_numbers_are_those_of_the_stores(
     tmp_path, monkeypatch, nets, images, wide, positions, batch
 ):
     if wide:
-        monkeypatch.setattr(from_nets, "SIDE_BY_SIDE", 20)
-        monkeypatch.setattr(from_nets, "WIDE_ROWS", 25)
+        monkeypatch.setattr(reductions, "SIDE_BY_SIDE", 20)
+        monkeypatch.setattr(reductions, "WIDE_SAMPLES", 25)
     (tmp_path / "stores").mkdir()
     by_stores(tmp_path / "stores", nets, images, positions, batch=batch)
     observe(tmp_path, nets, images, batch, positions=positions, threads=2)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from convergent.activations import statistics
+from convergent.activations import from_stores, statistics
 from convergent.running import scheduling
 from convergent.running.stores import create, new_store, open_store
 
@@ -58,7 +58,7 @@ def stores(rng, tmp_path):
 
 @pytest.mark.parametrize("where", ["threads", "processes", "cluster"])
 def test_any_scheduler_gives_the_same(stores, monkeypatch, request, where):
-    monkeypatch.setattr(statistics, "LEAF_BYTES", 1)
+    monkeypatch.setattr(from_stores, "LEAF_BYTES", 1)
     scheduler = request.getfixturevalue("cluster") if where == "cluster" else where
     expected = statistics.block_moments(*stores, blocks=4)
     found = statistics.block_moments(*stores, blocks=4, scheduler=scheduler, workers=2)

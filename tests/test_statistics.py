@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from precision import rounding
 
-from convergent.activations import statistics
+from convergent.activations import from_stores, statistics
 from convergent.activations.blocks import half_correlations
 from convergent.activations.codes import discretize
 from convergent.measures.mutual_information import (
@@ -95,7 +95,7 @@ def test_threads_and_leaves_do_not_matter(pair, monkeypatch, leaf_bytes):
     _, _, store_a, store_b = pair
     x, y = (open_store(s)["conv1"] for s in (store_a, store_b))
     reference = statistics.block_moments(x, y, blocks=6)
-    monkeypatch.setattr(statistics, "LEAF_BYTES", leaf_bytes)
+    monkeypatch.setattr(from_stores, "LEAF_BYTES", leaf_bytes)
     one, many = (statistics.block_moments(x, y, blocks=6, workers=n) for n in (1, 3))
     for a, b, c in zip(one.moments, many.moments, reference.moments, strict=True):
         np.testing.assert_array_equal(a.comoment, b.comoment)
@@ -109,7 +109,7 @@ def test_strongest_images_are_those_of_the_store(pair, tmp_path, monkeypatch, fr
     a, _, store_a, _ = pair
     if free:
         store_a = write_store(tmp_path / "few.zarr", {k: v[:6] for k, v in a.items()})
-    monkeypatch.setattr(statistics, "LEAF_BYTES", 1)
+    monkeypatch.setattr(from_stores, "LEAF_BYTES", 1)
     statistics.write_statistics(store_a, tmp_path / "s.zarr", ["conv1"], blocks=4, samples=50)
     group = open_store(tmp_path / "s.zarr")["conv1/strongest"]
     data = a["conv1"][:6] if free else a["conv1"]
@@ -126,7 +126,7 @@ def test_strongest_images_are_those_of_the_store(pair, tmp_path, monkeypatch, fr
 
 
 def test_memory_does_not_grow_with_the_images(rng, tmp_path, monkeypatch):
-    monkeypatch.setattr(statistics, "LEAF_BYTES", 2**18)
+    monkeypatch.setattr(from_stores, "LEAF_BYTES", 2**18)
     peaks = []
     for images in (400, 1600):
         data = np.maximum(rng.normal(size=(images, 8, 8, 16)), 0).astype(np.float16)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from convergent.activations import recording, statistics
+from convergent.activations.strongest import Top
 from convergent.nets import datasets, models
 from convergent.running.stores import open_store
 from convergent.units import pictures
@@ -78,7 +79,7 @@ def test_the_store_holds_patches_and_deconvolutions_of_the_strongest_images(reco
     fields = receptive_fields(net, LAYERS, inputs[:1])
     for layer in LAYERS:
         group = store[layer]
-        top = pictures.Top.read(open_store(folder / "s.zarr")[layer])
+        top = Top.load(open_store(folder / "s.zarr")[f"{layer}/strongest"])
         np.testing.assert_array_equal(group["value"][...], top.value)
         np.testing.assert_array_equal(group["image"][...], top.image)
         np.testing.assert_array_equal(group["y"][...], top.y)

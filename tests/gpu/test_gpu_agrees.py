@@ -8,7 +8,7 @@ from test_moments import relu_data
 from test_mutual_information import random_codes
 from test_training import bright_and_dark, build
 
-from convergent.activations import from_nets, moments, recording, statistics
+from convergent.activations import from_nets, moments, recording, reductions, statistics
 from convergent.measures import mutual_information as mi
 from convergent.nets import models
 from convergent.nets.alexnet import LAYERS
@@ -83,7 +83,7 @@ def test_statistics_of_stores(tmp_path, rng):
 @pytest.mark.parametrize("wide", [False, True])
 def test_observations(tmp_path, monkeypatch, positions, wide):
     if wide:
-        monkeypatch.setattr(from_nets, "SIDE_BY_SIDE", 1)
+        monkeypatch.setattr(reductions, "SIDE_BY_SIDE", 1)
     images, _ = bright_and_dark(tmp_path / "images.npz")
     for device in ("cpu", DEVICE):
         nets = {}

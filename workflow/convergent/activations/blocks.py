@@ -65,7 +65,7 @@ class Cut(NamedTuple):
         edges = np.linspace(0, images, blocks + 1).astype(np.int64)
         return cls(edges, int(edges[(blocks + 1) // 2]))
 
-    def kept(self, units_a: int, units_b: int) -> Cut:
+    def coarsen(self, units_a: int, units_b: int) -> Cut:
         """Merge neighbouring blocks of a wide layer until their moments fit into 256 MiB.
 
         The number of neighbours is a power of two, counted from the start of each half, and none

@@ -1,46 +1,35 @@
-"""Statistics straight from the nets, without an activation store between.
+"""The engine that runs reductions over the nets themselves, without activation stores between.
 
-All nets of a run see each batch of images, and what would be read back from their stores is
-reduced at once: moments within every net and between all, samples for mutual information, and
-the strongest images.
+All nets of a run process each batch of images, and their activations are reduced at once.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from convergent.activations.blocks import Blocks, Cut
-from convergent.activations.moments import Moments
+from convergent.activations.blocks import Cut
 from convergent.activations.recording import outputs
-from convergent.activations.samples import Places, random_samples, taken
-from convergent.activations.statistics import save_correlation, save_statistics
-from convergent.activations.strongest import Strongest
-from convergent.nets import marks
-from convergent.paper import BINS
+from convergent.activations.reductions import Reduction, moments_by_block, save_results
+from convergent.activations.samples import Places, Samples
+from convergent.activations.statistics import net_reductions
+from convergent.nets.marks import Marks, save_marks
+from convergent.nets.marks import batches as batches_of
 from convergent.running.stores import StoreError, new_store
 
 if TYPE_CHECKING:
     import torch
-
-# Nets whose units are no more than this together are put side by side: one symmetric product then
-# gives what is within and between them, and each activation is converted once.
-SIDE_BY_SIDE = 2048
-# Sums of squares between which co-moments lose no digit in float32 but the last.
-RANGE = (1e-20, 1e30)
-# Rows of a wide layer that are multiplied at a time: its matrices are large beside a batch.
-WIDE_ROWS = 4096
 
 
 def observe(
@@ -60,7 +49,7 @@ def observe(
     device: str = "cpu",
     threads: int = 1,
 ) -> None:
-    """Statistics of nets and correlations between them in one pass over the images.
+    """Write statistics of nets and correlations between them, in one pass over the images.
 
     Numbers are those of :func:`convergent.activations.statistics.write_statistics` and
     :func:`convergent.activations.statistics.write_correlation` on recorded activations, to
@@ -97,58 +86,67 @@ def observe(
         If `image_index` does not fit the images.
     """
     names, index = list(nets), np.asarray(image_index)
-    pairs = [(names.index(a), names.index(b)) for a, b in correlations]
-    known: list[marks.Marks] = []
-    reductions: dict[str, _Reduction] = {}
+    targets = [(n,) for n in range(len(names))]
+    targets += [(names.index(a), names.index(b)) for a, b in correlations]
+    marks_of_batches: list[Marks] = []
+    reduced: dict[str, _Layer] = {}
     running: list[Future] = []
     start = 0
 
+    def begin(layer: str, first: Sequence[torch.Tensor]) -> _Layer:
+        shape, units = first[0].shape, [values.shape[-1] for values in first]
+        places = Places.random(shape, index, positions, seed)
+        total = math.prod(shape[1:-1])
+        chosen = Samples.random(seed, len(index), min(positions or total, total), samples)
+        try:
+            cut = Cut.of(len(index), blocks).coarsen(max(units), max(units))
+            reductions = moments_by_block(cut, units, targets, device=device)
+            for net in range(len(names)):
+                reductions += net_reductions(net, index, places, chosen, binning)
+        except ValueError as error:
+            raise StoreError(f"layer {layer}: {error}") from None
+        return _Layer(reductions, cut, places)
+
     def finish(futures: list[Future]) -> None:
-        for finished in [future.result() for future in futures]:
-            finished()
+        for future in futures:
+            future.result()
 
     with (
         ThreadPoolExecutor(threads) as pool,
         threadpool_limits(1, user_api="blas"),
-        ExitStack() as held,
+        ExitStack() as stack,
     ):
-        watched = [
-            held.enter_context(outputs(net, layers, dtype=dtype, device=device))
+        runs = [
+            stack.enter_context(outputs(net, layers, dtype=dtype, device=device))
             for net in nets.values()
         ]
-        for batch in marks.batches(batches):
+        for batch in batches_of(batches):
             stop = start + len(batch.images)
             if stop > len(index):
                 raise ValueError(f"more images than image_index names ({len(index)})")
-            seen = [run(batch.images) for run in watched]
-            known.append(batch.marks(index[start:stop]))
+            values = [run(batch.images) for run in runs]
+            marks_of_batches.append(batch.marks(index[start:stop]))
             finish(running)
             running = []
             for layer in layers:
-                arrays = [values.pop(layer) for values in seen]
-                if layer not in reductions:
-                    reductions[layer] = _Reduction(
-                        layer, arrays, index, pairs, positions=positions, samples=samples,
-                        blocks=blocks, seed=seed, device=device,
-                    )  # fmt: skip
-                running += [pool.submit(t) for t in reductions[layer].tasks(arrays, start)]
+                arrays = [each.pop(layer) for each in values]
+                if layer not in reduced:
+                    reduced[layer] = begin(layer, arrays)
+                running += map(pool.submit, reduced[layer].tasks(arrays, start))
             start = stop
         if start < len(index):
             raise ValueError(f"{start} images where image_index names {len(index)}")
         finish(running)
-        finish([pool.submit(t) for r in reductions.values() for t in r.last_tasks()])
-    images = marks.Marks.joined(known)
-    for n, name in enumerate(names):
-        with new_store(statistics[name]) as target:
-            marks.save_marks(target, images)
-            for layer, reduction in reductions.items():
-                reduction.save_net(target.create_group(layer), n, binning)
-    for pair, path in zip(pairs, correlations.values(), strict=True):
-        with new_store(path) as target:
-            marks.save_marks(target, images)
-            target.attrs["same_views"] = None if images.view is None else True
-            for layer, reduction in reductions.items():
-                save_correlation(target.create_group(layer), reduction.moments(*pair))
+        finish([pool.submit(task) for each in reduced.values() for task in each.last_tasks()])
+    marks = Marks.joined(marks_of_batches)
+    paths = [*(statistics[name] for name in names), *correlations.values()]
+    for target, path in zip(targets, paths, strict=True):
+        with new_store(path) as store:
+            save_marks(store, marks)
+            if len(target) == 2:
+                store.attrs["same_views"] = None if marks.view is None else True
+            for layer, each in reduced.items():
+                each.save(store.create_group(layer), target)
 
 
 def observed_values(
@@ -171,152 +169,86 @@ def observed_values(
     places: dict[str, Places] = {}
     start = 0
     with outputs(net, list(units), dtype=dtype, device=device) as run:
-        for batch in marks.batches(batches):
+        for batch in batches_of(batches):
             if start >= len(index):
                 break
             for layer, block in run(batch.images[: len(index) - start]).items():
                 if layer not in places:
-                    places[layer] = Places.drawn_for(block.shape, index, positions, seed)
-                kept = places[layer].kept(block, start).cpu().numpy()
-                values[layer].append(kept.reshape(-1, kept.shape[-1])[:, units[layer]])
+                    places[layer] = Places.random(block.shape, index, positions, seed)
+                block = places[layer].select(block, start).cpu().numpy()
+                values[layer].append(block.reshape(-1, block.shape[-1])[:, units[layer]])
             start += len(batch.images)
     return {layer: np.concatenate(parts).astype(np.float32) for layer, parts in values.items()}
 
 
-class _Reduction:
-    """A layer of all nets, as far as it has been seen.
+class _Layer:
+    """A layer of all nets, as far as images have come.
 
-    Nets are in groups whose units lie side by side: all in one, or in wide layers each alone.
-    Its tasks may run at once; what they return is called when all of a batch are done.
+    Its tasks for one batch may run at once. Those of the next must wait for them.
     """
 
-    def __init__(
-        self,
-        layer: str,
-        first: Sequence[torch.Tensor],
-        index: NDArray[np.integer],
-        pairs: Sequence[tuple[int, int]],
-        *,
-        positions: int | None,
-        samples: int,
-        blocks: int,
-        seed: int,
-        device: str,
-    ):
-        shape, units = first[0].shape, [array.shape[-1] for array in first]
-        nets, total = range(len(units)), math.prod(shape[1:-1])
-        self.index, self.device = index, device
-        self.places = Places.drawn_for(shape, index, positions, seed)
-        self.drawn = random_samples(seed, len(index), min(positions or total, total), samples)
-        if len(self.drawn[0]) < BINS:
-            raise StoreError(
-                f"layer {layer}: {len(self.drawn[0])} samples are fewer than the {BINS} bins of "
-                "mutual information"
-            )
-        # Of numbers as they are kept, which may be wider in some nets.
-        kinds = [str(array.dtype).split(".")[1] for array in first]
-        self.values = [
-            np.empty((len(self.drawn[0]), u), kind) for u, kind in zip(units, kinds, strict=True)
-        ]
-        self.strongest: list[Strongest | None] = [None for _ in nets]
-        together = sum(units) <= SIDE_BY_SIDE
-        self.groups = [list(nets)] if together else [[n] for n in nets]
-        self.products = [(0, 0)] if together else [(n, n) for n in nets] + list(pairs)
-        self.enough = 1 if together else WIDE_ROWS
-        ends = np.cumsum(units).tolist()
-        # Group and columns of each net.
-        self.columns = [
-            (0, slice(end - width, end)) if together else (n, slice(None))
-            for n, end, width in zip(nets, ends, units, strict=True)
-        ]
-        try:
-            self.cut = Cut.of(len(index), blocks).kept(max(units), max(units))
-        except ValueError as error:
-            raise StoreError(f"layer {layer}: {error}") from None
-        self.block = 0
-        self.found: dict[tuple[int, int, int], Moments] = {}
+    def __init__(self, reductions: Sequence[Reduction], cut: Cut, places: Places):
+        self.reductions, self.cut, self.places = reductions, cut, places
+        self.parts: list[dict[int, Any]] = [{} for _ in reductions]
+        # Samples that a piece has at least, unless its block ends before.
+        self.samples = max(reduction.samples for reduction in reductions)
+        # Activations of each net that wait for more, with their block and first image.
         self.waiting: list[list[NDArray]] = []
+        self.block = self.start = 0
 
-    def tasks(self, batch: Sequence[torch.Tensor], start: int) -> Iterator[Callable]:
-        """Reductions that are due when images from `start` on come, (image, ..., unit) a net."""
-        arrays = [self.places.kept(block, start).cpu().numpy() for block in batch]
-        for n, array in enumerate(arrays):
-            yield partial(self._unit_by_unit, n, array, start)
+    def tasks(self, batch: Sequence[torch.Tensor], start: int) -> list[Callable[[], None]]:
+        """List the work that is due when a batch comes: (image, ..., unit) of each net.
+
+        The row of its first image is `start`.
+        """
+        arrays = [self.places.select(values, start).cpu().numpy() for values in batch]
         first, cuts = self.cut.across(start, start + len(arrays[0]))
+        pieces = []
         for block, (i, j) in enumerate(itertools.pairwise(cuts), first):
             if block != self.block:
-                yield from self._multiply(block)
-            rows = [a[i - start : j - start].reshape(-1, a.shape[-1]) for a in arrays]
-            # What waits for later batches must outlive the next but one.
-            self.waiting.append(rows if self.enough == 1 else [r.copy() for r in rows])
-            if sum(len(rows[0]) for rows in self.waiting) >= self.enough:
-                yield from self._multiply(block)
+                pieces += self._piece()
+            if not self.waiting:
+                self.block, self.start = block, i
+            self.waiting.append([values[i - start : j - start] for values in arrays])
+            if sum(math.prod(each[0].shape[:-1]) for each in self.waiting) >= self.samples:
+                pieces += self._piece()
+        if self.waiting:
+            # The memory of a batch is used again by the next but one.
+            self.waiting[-1] = [values.copy() for values in self.waiting[-1]]
+        return self._reduce(pieces)
 
-    def last_tasks(self) -> Iterator[Callable]:
-        """Reductions of what still waits when no more images come."""
-        yield from self._multiply(self.block)
+    def last_tasks(self) -> list[Callable[[], None]]:
+        """List the work that is due when no more images come."""
+        return self._reduce(self._piece())
 
-    def save_net(self, group: zarr.Group, net: int, binning: str) -> None:
-        """Write what is known of one net."""
-        save_statistics(
-            group, self.moments(net, net), self.strongest[net], self.values[net], self.drawn,
-            self.index, self.places, binning,
-        )  # fmt: skip
+    def save(self, group: zarr.Group, target: tuple[int, ...]) -> None:
+        """Write the results of one net or pair."""
+        results = [list(parts.values()) for parts in self.parts]
+        save_results(group, target, self.reductions, results)
 
-    def moments(self, a: int, b: int) -> Blocks:
-        """Read out the moments of each block, between two nets or within one."""
-        (group_a, rows), (group_b, columns) = self.columns[a], self.columns[b]
-        moments = [
-            self.found[block, group_a, group_b].part(rows, columns)
-            for block in range(len(self.cut.edges) - 1)
-        ]
-        return Blocks(self.cut, moments)
-
-    def _unit_by_unit(self, net: int, array: NDArray, start: int) -> Callable[[], None]:
-        strongest, values = Strongest.of(array, start), taken(array, start, *self.drawn)
-        first = np.searchsorted(self.drawn[0], start)
-        self.values[net][first : first + len(values)] = values
-        before = self.strongest[net]
-
-        def finish() -> None:
-            self.strongest[net] = strongest if before is None else before.merge(strongest)
-
-        return finish
-
-    def _multiply(self, block: int) -> Iterator[Callable]:
-        """Products of the rows that wait, all of one block; those that come next are of `block`."""
+    def _piece(self) -> list[tuple[int, int, list[NDArray]]]:
+        """Join what waits to a piece with its block and first image, if there is any."""
         waiting, self.waiting = self.waiting, []
-        current, self.block = self.block, block
         if not waiting:
-            return
-        for g, h in self.products:
-            yield partial(self._product, (current, g, h), waiting)
+            return []
+        # What need not be joined is not copied.
+        piece = waiting[0]
+        if len(waiting) > 1:
+            piece = [np.concatenate(each) for each in zip(*waiting, strict=True)]
+        return [(self.block, self.start, piece)]
 
-    def _product(
-        self, key: tuple[int, int, int], waiting: list[list[NDArray]]
-    ) -> Callable[[], None]:
-        x, *y = (
-            np.concatenate([np.concatenate([rows[n] for n in group], axis=1) for rows in waiting])
-            for group in (self.groups[g] for g in dict.fromkeys(key[1:]))
-        )
-        moments = Moments.of(x, *y, device=self.device)
-        before = self.found.get(key)
-        moments = moments if before is None else before.merge(moments)
-
-        def finish() -> None:
-            self.found[key] = moments
-            # The block before is done, and what is kept of it has the precision of float32.
-            done = (key[0] - 1, *key[1:])
-            if done in self.found:
-                self.found[done] = _narrow(self.found[done])
-
-        return finish
+    def _reduce(self, pieces: list[tuple[int, int, list[NDArray]]]) -> list[Callable[[], None]]:
+        if not pieces:
+            return []
+        each = zip(self.reductions, self.parts, strict=True)
+        return [partial(_add, reduction, parts, pieces) for reduction, parts in each]
 
 
-def _narrow(moments: Moments) -> Moments:
-    """Moments with co-moments in float32, unless units are too small or too large for it."""
-    size = moments.count * np.concatenate([moments.var_x, moments.var_y])
-    size = size[size > 0]
-    if size.size and not RANGE[0] < size.min() <= size.max() < RANGE[1]:
-        return moments
-    return moments._replace(comoment=moments.comoment.astype(np.float32, copy=False))
+def _add(
+    reduction: Reduction, parts: dict[int, Any], pieces: list[tuple[int, int, list[NDArray]]]
+) -> None:
+    """Add pieces in their order. When a block begins, the one before is shrunk."""
+    for block, start, piece in pieces:
+        if block not in parts and block - 1 in parts:
+            parts[block - 1] = reduction.shrink(parts[block - 1])
+        reduction.add(parts, block, start, piece)

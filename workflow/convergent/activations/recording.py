@@ -166,7 +166,7 @@ def record(
                 marks.append(batch.marks(index[start:count]))
                 if not writers:
                     for layer, block in blocks.items():
-                        places = Places.drawn_for(block.shape, index, positions, seed)
+                        places = Places.random(block.shape, index, positions, seed)
                         array = _create(group, layer, block, len(index), places)
                         writers[layer] = _Writer(array, places, pool, device)
                     _warn_if_small(store, sum(w.array.nbytes for w in writers.values()))
@@ -301,7 +301,7 @@ class _Writer:
         self.writing: Future | None = None
 
     def append(self, block: torch.Tensor, start: int) -> None:
-        block = self.places.kept(block, start)
+        block = self.places.select(block, start)
         while len(block):
             part = block[: len(self.buffers[0]) - self.filled]
             self.buffers[0][self.filled : self.filled + len(part)] = part
@@ -328,15 +328,15 @@ class _Writer:
 def _create(
     group: zarr.Group, layer: str, block: torch.Tensor, images: int, places: Places
 ) -> zarr.Array:
-    shape = (images, *places.kept(block[:1], 0).shape[1:])
+    shape = (images, *places.select(block[:1], 0).shape[1:])
     names = {2: (), 3: ("position",), 4: ("y", "x"), 5: ("z", "y", "x")}[len(shape)]
     names = ("image", *names, "unit")
     # Small stores get smaller chunks, so that a block of their images is not all of them.
     rows = max(1, images // 64)
     array = create(group, layer, shape, str(block.dtype).split(".")[1], names, chunk_rows=rows)
-    if places.drawn is not None:
+    if places.positions is not None:
         array.attrs["map"] = list(block.shape[1:-1])
-        save(group, f"positions/{layer}", places.drawn, ("image", "position"))
+        save(group, f"positions/{layer}", places.positions, ("image", "position"))
     return array
 
 

@@ -1,4 +1,4 @@
-"""Samples of activations: which images and positions are kept and drawn."""
+"""Samples of activations: which positions are recorded, and which samples are chosen of them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Places(NamedTuple):
     ----------
     width : int
         Of the map, or the number of tokens; 1 in fully connected layers.
-    drawn : ndarray of shape (image, position), or None where all positions are recorded
+    positions : ndarray of shape (image, position), or None where all are recorded
         Flat places in (y, x).
     """
 
     width: int
-    drawn: NDArray[np.integer] | None = None
+    positions: NDArray[np.integer] | None = None
 
     @classmethod
     def of(cls, store: zarr.Group, layer: str) -> Places:
@@ -36,28 +36,29 @@ class Places(NamedTuple):
         return cls(array.shape[-2] if array.ndim > 2 else 1)
 
     @classmethod
-    def drawn_for(
+    def random(
         cls,
         shape: tuple[int, ...],
         image_index: NDArray[np.integer],
         positions: int | None,
         seed: int,
     ) -> Places:
-        """Draw the places of activations of this shape, (image, y, x, unit) or (image, unit).
+        """Choose places in activations of a shape, (image, y, x, unit) or (image, unit).
 
-        Places of :func:`random_positions` where `positions` asks for fewer than there are.
+        They are those of :func:`random_positions`, or all if there are no more than `positions`.
         """
         total, width = math.prod(shape[1:-1]), shape[-2] if len(shape) > 2 else 1
         if positions is None or positions >= total:
             return cls(width)
         return cls(width, random_positions(seed, image_index, total, positions))
 
-    def kept(self, block: NDArray | torch.Tensor, start: int) -> NDArray | torch.Tensor:
-        """What is recorded of a block (image, y, x, unit) of all positions.
+    def select(self, block: NDArray | torch.Tensor, start: int) -> NDArray | torch.Tensor:
+        """Select what is recorded of a block of images (image, y, x, unit).
 
         Parameters
         ----------
         block : ndarray or torch.Tensor
+            Activations at all positions.
         start : int
             Row of the block's first image.
 
@@ -66,38 +67,63 @@ class Places(NamedTuple):
         ndarray or torch.Tensor of shape (image, position, unit)
             Or the block itself, where all positions are recorded.
         """
-        if self.drawn is None:
+        if self.positions is None:
             return block
-        drawn = self.drawn[start : start + len(block)]
-        return block.reshape(len(block), -1, block.shape[-1])[np.arange(len(block))[:, None], drawn]
+        images, positions = len(block), self.positions[start : start + len(block)]
+        return block.reshape(images, -1, block.shape[-1])[np.arange(images)[:, None], positions]
 
     def flat(self, image: NDArray[np.integer], position: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Flat places in (y, x) of the recorded positions of images."""
+        """Return the flat places in (y, x) of recorded positions of images."""
         return np.asarray(
-            position if self.drawn is None else self.drawn[image, position], dtype=np.int64
+            position if self.positions is None else self.positions[image, position], dtype=np.int64
         )
 
 
-def taken(
-    block: NDArray, start: int, image: NDArray[np.integer], position: NDArray[np.integer]
-) -> NDArray:
-    """Activations (sample, unit) of those samples that fall into a block of images.
+class Samples(NamedTuple):
+    """Samples of a layer, each a recorded position of an image, in ascending order.
 
-    Parameters
+    Attributes
     ----------
-    block : ndarray of shape (image, ..., unit)
-    start : int
-        Row of its first image.
-    image, position : ndarray of shape (sample,)
-        As :func:`random_samples` gives them.
+    image : ndarray of shape (sample,), int64
+        Row of the image.
+    position : ndarray of shape (sample,), int64
+        Number of the recorded position, counted through (y, x).
     """
-    first, last = np.searchsorted(image, [start, start + len(block)])
-    flat = block.reshape(len(block), -1, block.shape[-1])
-    return flat[image[first:last] - start, position[first:last]]
+
+    image: NDArray[np.int64]
+    position: NDArray[np.int64]
+
+    @classmethod
+    def random(cls, seed: int, images: int, positions: int, number: int) -> Samples:
+        """Choose samples without replacement, or all if there are no more than `number`.
+
+        The choice depends on the arguments and on nothing else, so that nets share it.
+        """
+        total = images * positions
+        rng = np.random.default_rng([seed, images, positions])
+        flat = (
+            np.sort(rng.choice(total, number, replace=False))
+            if number < total
+            else np.arange(total)
+        )
+        return cls(flat // positions, flat % positions)
+
+    def values(self, block: NDArray, start: int) -> NDArray:
+        """Select the activations (sample, unit) of the samples within a block of images.
+
+        Parameters
+        ----------
+        block : ndarray of shape (image, ..., unit)
+        start : int
+            Row of its first image.
+        """
+        first, last = np.searchsorted(self.image, [start, start + len(block)])
+        flat = block.reshape(len(block), -1, block.shape[-1])
+        return flat[self.image[first:last] - start, self.position[first:last]]
 
 
 def samples(array: zarr.Array, start: int, stop: int) -> NDArray:
-    """Activations of images `start` to `stop` as (sample, unit).
+    """Read the activations of images `start` to `stop` as (sample, unit).
 
     A sample is an (image, position) pair in a convolutional layer, an image in a fully
     connected one (section 2 of the paper, footnote 5).
@@ -116,32 +142,14 @@ def samples(array: zarr.Array, start: int, stop: int) -> NDArray:
 def random_positions(
     seed: int, image_index: NDArray[np.integer], total: int, n: int
 ) -> NDArray[np.int64]:
-    """Draw `n` of `total` positions for each image, without replacement.
+    """Choose `n` of `total` positions for each image, without replacement.
 
-    The draw depends on the seed and the image alone, so that nets share it and any chunking
-    gives the same.
+    The choice depends on the seed and the image only, so that nets share it, however the images
+    are chunked.
 
     Returns
     -------
     ndarray of shape (image, n), int64, ascending in each row
     """
-    draws = [np.random.default_rng([seed, i]).choice(total, n, replace=False) for i in image_index]
-    return np.sort(np.asarray(draws, dtype=np.int64).reshape(len(image_index), n), axis=1)
-
-
-def random_samples(
-    seed: int, images: int, positions: int, n: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw `n` pairs of an image and a recorded position without replacement.
-
-    All there are if fewer. The draw depends on the arguments alone, so that nets share it.
-
-    Returns
-    -------
-    image, position : ndarray of shape (sample,), int64
-        In ascending order; a position counts through (y, x).
-    """
-    total = images * positions
-    rng = np.random.default_rng([seed, images, positions])
-    flat = np.sort(rng.choice(total, n, replace=False)) if n < total else np.arange(total)
-    return flat // positions, flat % positions
+    rows = [np.random.default_rng([seed, i]).choice(total, n, replace=False) for i in image_index]
+    return np.sort(np.asarray(rows, dtype=np.int64).reshape(len(image_index), n), axis=1)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from convergent.activations.moments import widen
+from convergent.activations.samples import Places
+from convergent.running.stores import save
 
 # Images of each unit, as in the paper.
 IMAGES = 9
@@ -76,6 +79,54 @@ class Strongest(NamedTuple):
         return Strongest(
             *(np.take_along_axis(part, order, axis=1) for part in (value, image, position))
         )
+
+
+class Top(NamedTuple):
+    """Strongest images of each unit in falling order, as stores hold them.
+
+    Attributes
+    ----------
+    value : ndarray of shape (unit, rank), float32
+        NaN in places that too few images leave free.
+    image, y, x : ndarray of shape (unit, rank), int64
+        Place of the image in the data set, and position in the map; 0 in fully connected
+        layers, -1 in free places.
+    """
+
+    value: NDArray[np.float32]
+    image: NDArray[np.int64]
+    y: NDArray[np.int64]
+    x: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, strongest: Strongest, image_index: NDArray[np.integer], places: Places) -> Top:
+        """Look up the images in their data set, and the recorded positions in the map.
+
+        Parameters
+        ----------
+        strongest : Strongest
+        image_index : ndarray of shape (image,)
+            The images' places in their data set.
+        places : Places
+            Where the recorded positions lie.
+        """
+        filled = strongest.image >= 0
+        flat = places.flat(strongest.image, strongest.position)
+        where = (image_index[strongest.image], *np.divmod(flat, places.width))
+        return cls(
+            np.where(filled, strongest.value, np.nan),
+            *(np.where(filled, part, -1) for part in where),
+        )
+
+    @classmethod
+    def load(cls, group: zarr.Group) -> Top:
+        """Read back what :meth:`save` wrote."""
+        return cls(*(group[name][...] for name in cls._fields))
+
+    def save(self, group: zarr.Group) -> None:
+        """Write one array a field."""
+        for name, values in self._asdict().items():
+            save(group, name, values, ("unit", "rank"))
 
 
 def _entered(

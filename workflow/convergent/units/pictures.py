@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from convergent.activations.strongest import Top
 from convergent.nets.marks import Marks, check_same_images
 from convergent.running.progress import stage
 from convergent.running.stores import create, new_store, open_store, save
@@ -26,29 +27,6 @@ GREY = 128
 BATCH = 72
 
 
-class Top(NamedTuple):
-    """Strongest images of each unit, in falling order.
-
-    Attributes
-    ----------
-    value : ndarray of shape (unit, rank), float32
-        NaN in places that too few images leave free.
-    image, y, x : ndarray of shape (unit, rank), int64
-        Place of the image in the data set, and position in the map; 0 in fully connected
-        layers, -1 in free places.
-    """
-
-    value: NDArray[np.float32]
-    image: NDArray[np.int64]
-    y: NDArray[np.int64]
-    x: NDArray[np.int64]
-
-    @classmethod
-    def read(cls, group: zarr.Group) -> Top:
-        """Of a layer of ``statistics/<net>.zarr``."""
-        return cls(*(group[f"strongest/{name}"][...] for name in cls._fields))
-
-
 def write_units(
     store: str | Path,
     layers: Sequence[str],
@@ -63,7 +41,8 @@ def write_units(
 ) -> None:
     """What the units of a net see: ``units/<net>.zarr``.
 
-    Per layer a group with `value`, `image`, `y` and `x` (unit, 9) of :class:`Top`;
+    Per layer a group with `value`, `image`, `y` and `x` (unit, 9) of
+    :class:`convergent.activations.strongest.Top`;
     `receptive_field` (size, stride, offset); and of the units in `pictures`,
     uint8, `patches` and `deconv` (unit, 9, height, width, channel): the receptive field in the
     image as the net saw it, grey outside, and its deconvolution, grey where nothing is passed
@@ -116,7 +95,7 @@ def write_units(
         example = normalize(images.__getitems__([0])[0].to(device), data["mean"], data["std"])
         check_relus(net, example)
         fields = receptive_fields(net, layers, example)
-        tops = {layer: Top.read(source[layer]) for layer in layers}
+        tops = {layer: Top.load(source[f"{layer}/strongest"]) for layer in layers}
         pictured = {layer: np.zeros(len(top.value), bool) for layer, top in tops.items()}
         for layer, mask in pictured.items():
             chosen = pictures.get(layer, ())
@@ -125,8 +104,7 @@ def write_units(
         with new_store(store) as target, stage(Path(store), "picture", total) as step:
             for layer, top in tops.items():
                 group = target.create_group(layer)
-                for name, values in top._asdict().items():
-                    save(group, name, values, ("unit", "rank"))
+                top.save(group)
                 save(group, "receptive_field", np.array(fields[layer]), ("size_stride_offset",))
                 save(group, "pictured", pictured[layer], ("unit",))
                 rows = top._replace(image=order[np.searchsorted(index, top.image, sorter=order)])
