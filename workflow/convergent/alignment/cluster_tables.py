@@ -251,12 +251,12 @@ def _layer_tables(
     pair: str, layer: str, groups: Sequence[zarr.Group], options: Options, seed: int
 ) -> ClusterTables:
     """Cluster one layer, given its groups of the first net, of the pair and of the second net."""
-    matrices = [group["correlation"][...] for group in groups]
-    found = cluster_units(*matrices, options, range(seed, seed + SEEDS))
+    xx, xy, yy = (group["correlation"][...] for group in groups)
+    found = cluster_units(xx, xy, yy, options, range(seed, seed + SEEDS))
     first = found.by_seed[0]
-    similarity = cluster_similarity(first.leaf, *matrices)
-    units = [len(matrices[0]), len(matrices[2])]
-    del matrices  # before those of the halves
+    similarity = cluster_similarity(first.leaf, xx, xy, yy)
+    units = [len(xx), len(yy)]
+    del xx, xy, yy  # before those of the halves
     halves = _cluster_halves(groups, options._replace(k=max(found.counts["k"], 1)), seed)
     row = {"pair": pair, "layer": layer, "units": sum(units)}
     row |= measure_stability(found, halves, similarity) | {"paper_leaves": PAPER_LEAVES.get(layer)}
@@ -288,8 +288,8 @@ def _cluster_halves(groups: Sequence[zarr.Group], options: Options, seed: int) -
     check_halves(groups)
     try:
         return [
-            cluster_units(*matrices, options, [seed]).by_seed[0]
-            for matrices in zip(*map(half_correlations, groups), strict=True)
+            cluster_units(xx, xy, yy, options, [seed]).by_seed[0]
+            for xx, xy, yy in zip(*map(half_correlations, groups), strict=True)
         ]
     except ValueError as error:
         log.warning("no stability over halves of the images: %s", error)

@@ -260,7 +260,7 @@ def branch(
 
 
 def leaf_numbers(paths: Sequence[str]) -> NDArray[np.intp]:
-    """Number the leaf of each unit; leaves count in the order of their paths in the tree."""
+    """Give each unit the number of its leaf; leaves are in the order of their paths in the tree."""
     order = sorted(set(paths), key=lambda path: [int(part) for part in path.split("/")])
     number = {path: leaf for leaf, path in enumerate(order)}
     return np.array([number[path] for path in paths], np.intp)
@@ -316,7 +316,7 @@ def _split(
     own = graph[np.ix_(units, units)]
     isolated = ~own.any(axis=0)
     if isolated.all():
-        return np.arange(len(units)) * parts // len(units)
+        return np.asarray(np.arange(len(units)) * parts // len(units))
     if isolated.any():
         return isolated.astype(np.intp)
     return kmeans(embedding(spectrum(own, parts), parts), parts, seed)

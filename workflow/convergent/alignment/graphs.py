@@ -165,7 +165,7 @@ def eigengap(low: Spectrum) -> int:
 
 
 def number_by_size(labels: NDArray[np.integer]) -> NDArray[np.intp]:
-    """Number labels from the largest cluster on; among equals that of the first unit is first."""
+    """Renumber labels from the largest cluster on; among equals that of the first unit first."""
     _, first, labels, sizes = np.unique(
         labels, return_index=True, return_inverse=True, return_counts=True
     )
