@@ -314,9 +314,9 @@ def _split(
     if labels.any():
         return labels
     own = graph[np.ix_(units, units)]
-    isolated = ~own.any(axis=0)
+    isolated = np.logical_not(own.any(axis=0))
     if isolated.all():
-        return np.asarray(np.arange(len(units)) * parts // len(units))
+        return np.arange(len(units)) * parts // len(units)
     if isolated.any():
         return isolated.astype(np.intp)
     return kmeans(embedding(spectrum(own, parts), parts), parts, seed)
