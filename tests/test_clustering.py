@@ -10,7 +10,6 @@ from convergent.alignment.clustering import (
     block_matrix,
     branch,
     cluster_similarity,
-    drawn_map,
     hac,
     kmeans,
     leaf_numbers,
@@ -22,6 +21,7 @@ from convergent.alignment.clustering import (
     write_hac,
 )
 from convergent.alignment.graphs import combined_graph, embedding, spectrum
+from convergent.alignment.sparse_maps import map_at_penalty
 from convergent.running.stores import new_store, open_store, save
 
 # A map that the paper's authors fitted; not part of this repository.
@@ -119,16 +119,18 @@ def test_the_store_holds_the_tree_of_the_map_of_the_penalty(tmp_path, rng):
         save(layer, "decay", decays, ("decay",))
         save(layer, "weights", weights, ("decay", "target", "source"))
         save(layer, "loss", rng.random((3, 5)), ("decay", "target"))
+        save(layer, "nonzero", rng.integers(4, size=(3, 5)), ("decay", "target"))
     write_hac(tmp_path / "hac.zarr", ["conv1"], tmp_path / "mapping.zarr", penalty=0.06)
     group = open_store(tmp_path / "hac.zarr")["conv1"]
     assert dict(group.attrs) == {"decay": 0.01}
     np.testing.assert_array_equal(group["linkage"][...], hac(weights[1].T))
     np.testing.assert_array_equal(group["order"][...], leaf_order(hac(weights[1].T)))
     mapping = open_store(tmp_path / "mapping.zarr")["conv1/ab"]
-    for penalty, step in ((1e-9, 1), (0.06, 1), (0.4, 2), (9, 2)):
-        decay, drawn, loss = drawn_map(mapping, penalty)
-        assert (decay, loss) == (decays[step], mapping["loss"][step].mean())
-        np.testing.assert_array_equal(drawn, weights[step])
+    for penalty, index in ((1e-9, 1), (0.06, 1), (0.4, 2), (9, 2)):
+        chosen = map_at_penalty(mapping, penalty)
+        assert chosen.decay == decays[index]
+        for name, values in chosen._asdict().items():
+            np.testing.assert_array_equal(values, mapping[name][index])
 
 
 def planted(rng, groups_a, groups_b, noise=0.3):
@@ -256,7 +258,7 @@ def test_leaves_are_numbered_along_the_tree():
 
 
 def test_a_bound_that_no_leaf_can_keep_is_refused():
-    with pytest.raises(ValueError, match=r"at most 0\.96 units could hold none"):
+    with pytest.raises(ValueError, match=r"at most 0\.96 units hold none; take a larger alpha"):
         branch(np.zeros(3, int), np.zeros((3, 1)), np.zeros((3, 3)), 0.96)
 
 

@@ -108,19 +108,19 @@ class Functional(nn.Module):
 )
 def test_a_functional_relu_is_refused_by_name(call):
     net = nn.Sequential(nn.Identity(), Functional(call))
-    with pytest.raises(FunctionalReluError, match=r"^1: a ReLU that is a function"):
+    with pytest.raises(FunctionalReluError, match=r"^1: this ReLU is a function"):
         check_relus(net, torch.zeros(1, 1, 9, 9))
     zero = np.zeros(1, int)
-    with pytest.raises(FunctionalReluError, match=r"^1: a ReLU that is a function"):
+    with pytest.raises(FunctionalReluError, match=r"^1: this ReLU is a function"):
         deconvolve(net, "1.head.1", torch.zeros(1, 1, 9, 9), zero, zero, zero)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
 
 
 def test_relus_in_place_or_used_twice_are_refused():
     relu = nn.ReLU()
-    with pytest.raises(FunctionalReluError, match=r"^0: a ReLU that is used twice"):
+    with pytest.raises(FunctionalReluError, match=r"^0: this ReLU is used twice"):
         check_relus(nn.Sequential(relu, nn.Identity(), relu), torch.zeros(1, 2))
-    with pytest.raises(FunctionalReluError, match=r"^1: a ReLU that works in place"):
+    with pytest.raises(FunctionalReluError, match=r"^1: this ReLU works in place"):
         check_relus(nn.Sequential(nn.Linear(2, 2), nn.ReLU(inplace=True)), torch.zeros(1, 2))
 
 

@@ -62,7 +62,7 @@ from pathlib import Path
 from convergent.running import devices
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-devices.LOCKS, devices.WAIT, devices.TELL = Path(sys.argv[1]), float(sys.argv[2]), 0
+devices.LOCKS, devices.WAIT, devices.LOG_EVERY = Path(sys.argv[1]), float(sys.argv[2]), 0
 devices.visible_gpus = lambda: sys.argv[3:]
 cuda = types.SimpleNamespace(is_available=lambda: True, get_device_name=lambda: "pretended")
 sys.modules["torch"] = types.SimpleNamespace(cuda=cuda)
@@ -205,7 +205,7 @@ def test_users_of_one_machine_wait_for_each_other(job):
 def test_a_lock_that_cannot_be_written_is_named(job, tmp_path):
     (tmp_path / "convergent-GPU-0.lock").mkdir()
     error = answer(job("GPU-0"))
-    assert "GPU-0 cannot be kept for this job" in error
+    assert "GPU-0 cannot be claimed for this job" in error
     assert f"must be able to read and write {tmp_path}" in error
 
 

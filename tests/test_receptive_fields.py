@@ -52,7 +52,7 @@ def test_pixels_inside_count_and_pixels_outside_do_not(wide_net, layer, place):
     before = response(wide_net, layer, image)
     y = {"corner": 0, "middle": before.shape[2] // 2, "end": before.shape[2] - 1}[place]
     x = before.shape[3] - 1 - y
-    (top, bottom), (left, right) = field.seen(y, side), field.seen(x, side)
+    (top, bottom), (left, right) = field.inside(y, side), field.inside(x, side)
     inside = torch.zeros(side, side, dtype=torch.bool)
     inside[top:bottom, left:right] = True
     other = torch.where(inside, image, 20 * torch.randn(1, 3, side, side))
@@ -78,11 +78,11 @@ def test_pixels_inside_count_and_pixels_outside_do_not(wide_net, layer, place):
 def test_a_field_larger_than_the_image_shows_all_of_it():
     field = ReceptiveField(25, 4, -9)
     assert field.window(2, 16) == (0, 16)
-    assert field.seen(0, 16) == (0, 16)
-    assert field.seen(3, 16) == (3, 16)
+    assert field.inside(0, 16) == (0, 16)
+    assert field.inside(3, 16) == (3, 16)
     assert ReceptiveField(5, 2, -1).window(0, 16) == (-1, 4)
-    assert ReceptiveField(5, 2, -1).seen(0, 16) == (0, 4)
-    assert ReceptiveField(16, 0, 0).seen(7, 16) == (0, 16)
+    assert ReceptiveField(5, 2, -1).inside(0, 16) == (0, 4)
+    assert ReceptiveField(16, 0, 0).inside(7, 16) == (0, 16)
 
 
 class Branch(nn.Module):
@@ -107,12 +107,12 @@ class Branch(nn.Module):
         (
             nn.Sequential(nn.Conv2d(1, 1, (3, 5)), nn.ReLU()),
             "1",
-            r"0: kernel_size \(3, 5\) is not the same number both ways",
+            r"0: kernel_size \(3, 5\) is not the same number in both directions",
         ),
         (
             nn.Sequential(nn.Conv2d(1, 1, 3, padding="same"), nn.ReLU()),
             "1",
-            "0: padding same is not the same number both ways",
+            "0: padding same is not the same number in both directions",
         ),
     ],
 )

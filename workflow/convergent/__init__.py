@@ -42,7 +42,8 @@ class _ShortNames(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         # Importing gave the module the spec of its short name.
-        module.__spec__ = module.__spec__.loader_state
+        if module.__spec__ is not None:
+            module.__spec__ = module.__spec__.loader_state
 
 
 sys.meta_path.append(_ShortNames())

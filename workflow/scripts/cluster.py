@@ -5,20 +5,20 @@ def main(snakemake):
     from convergent.alignment.cluster_tables import cluster_tables
     from convergent.running.stores import writing
 
-    params, stores = snakemake.params, snakemake.input
+    inputs, params = snakemake.input, snakemake.params
     tables = cluster_tables(
         snakemake.wildcards.pair,
         params.clusters,
         params.threshold,
         params.alpha,
         params.seed,
-        stores.a,
-        stores.b,
-        stores.correlation,
+        inputs.a,
+        inputs.b,
+        inputs.correlation,
     )
-    for table, output in zip(tables, snakemake.output, strict=True):
+    for name, output in snakemake.output.items():
         with writing(output) as path:
-            table.to_csv(path, index=False)
+            getattr(tables, name).to_csv(path, index=False)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ from _job import run
 
 
 def main(snakemake):
-    from convergent.alignment.clustering import drawn_map
+    from convergent.alignment.sparse_maps import map_at_penalty
     from convergent.figures.sheets import tiles
     from convergent.figures.sparse_maps import learned_map
     from convergent.figures.style import save
@@ -10,7 +10,7 @@ def main(snakemake):
 
     params = snakemake.params
     group = open_store(snakemake.input.mapping)[f"{params.layer}/ab"]
-    decay, weights, _ = drawn_map(group, params.penalty)
+    decay, weights, *_ = map_at_penalty(group, params.penalty)
     nets = params.pair.split("-")
     pictures = tiles(nets, (snakemake.input.units_a, snakemake.input.units_b))
     figure = learned_map(

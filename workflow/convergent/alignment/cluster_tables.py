@@ -1,10 +1,10 @@
-"""Spectral clusters of a pair of nets, from stored correlations, as tables (section S.3)."""
+"""Cluster the units of a pair of nets from their stored correlations, as tables (section S.3)."""
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,12 +17,12 @@ from sklearn.metrics import adjusted_rand_score
 from convergent import ConvergentError
 from convergent.activations.blocks import check_halves, half_correlations
 from convergent.alignment.clustering import (
+    add_dead,
     branch,
     checked_graph,
     cluster_similarity,
     kmeans,
     leaf_numbers,
-    with_dead,
 )
 from convergent.alignment.graphs import eigengap, embedding, spectrum
 from convergent.nets.marks import check_same_images
@@ -32,12 +32,34 @@ from convergent.running.stores import open_store
 
 # Seeds of k-means whose clusters are compared.
 SEEDS = 5
+# Columns of the table of stability.
+STABILITY = [
+    *("pair", "layer", "units", "dead", "isolated", "components", "k", "clusters", "leaves"),
+    *("paper_leaves", "of_both", "of_a", "of_b", "seeds", "halves", "leaf_seeds", "leaf_halves"),
+]
 
 log = logging.getLogger(__name__)
 
 
 class ClusteringError(ConvergentError, ValueError):
     """Correlations that cannot be clustered as configured; the message names the layer."""
+
+
+class Options(NamedTuple):
+    """Parameters of section S.3.
+
+    Attributes
+    ----------
+    k : int or None
+        First-level clusters of the live units; None: where the eigenvalues jump, among the
+        lowest quarter of them.
+    threshold, alpha : float
+        tau and alpha of the paper.
+    """
+
+    k: int | None
+    threshold: float
+    alpha: float
 
 
 class Clusters(NamedTuple):
@@ -47,90 +69,41 @@ class Clusters(NamedTuple):
     ----------
     cluster : ndarray of shape (unit,)
         First-level cluster; dead units have the last.
-    path : list of str
-        As :func:`convergent.alignment.clustering.branch` gives it.
     leaf : ndarray of shape (unit,)
+        Number of the leaf, see :func:`convergent.alignment.clustering.leaf_numbers`.
+    path : list of str
+        Path in the tree, see :func:`convergent.alignment.clustering.branch`.
     """
 
     cluster: NDArray[np.intp]
-    path: list[str]
     leaf: NDArray[np.intp]
+    path: list[str]
 
 
-def cluster_units(
-    matrices: Sequence[NDArray], k: int | None, threshold: float, alpha: float, seeds: Sequence[int]
-) -> tuple[list[Clusters], NDArray[np.float64], dict[str, int]]:
-    """Spectral clusters of a layer and their leaves, for each seed of k-means.
+class LayerClusters(NamedTuple):
+    """Clusters of a layer for several seeds of k-means, and the graph they come from.
 
-    Parameters
+    Attributes
     ----------
-    matrices : (xx, xy, yy)
-        As :func:`convergent.alignment.clustering.spectral_clusters` takes them; see there for
-        errors.
-    k : int or None
-        None: where the eigenvalues jump, among the lowest quarter of them.
-    threshold, alpha : float
-        tau and alpha of section S.3.
-    seeds : sequence of int
-
-    Returns
-    -------
-    clusters : list of Clusters
+    by_seed : list of Clusters
         One for each seed.
     eigenvalues : ndarray of shape (number,)
         The smallest of the Laplacian of the live units: twice k, or the lowest quarter.
     counts : dict
-        `dead` units, `isolated` ones (no edge) among the live, connected `components` of the live,
-        and `k`.
+        `dead` units, `isolated` ones (no edge) among the live, connected `components` of the
+        live, and `k`.
     """
-    graph, live = checked_graph(*matrices, k or 1, threshold)
-    units = len(graph)
-    counts = {"dead": units - len(live), "isolated": 0, "components": 0, "k": 0}
-    points, eigenvalues = np.zeros((units, 1)), np.zeros(0)
-    if len(live):
-        number = len(live) // 4 + 1 if k is None else 2 * k
-        low = spectrum(graph[np.ix_(live, live)], min(number, len(live)))
-        # Where all of these are 0, each component is a cluster: `embedding` needs no vectors.
-        k = min(k or eigengap(low), len(live))
-        counts |= {"isolated": int((~graph[live].any(axis=1)).sum())}
-        counts |= {"components": low.components, "k": k}
-        points, eigenvalues = np.zeros((units, k)), low.eigenvalues
-        points[live] = embedding(low, k)
-    found = []
-    for seed in seeds:
-        labels = with_dead(kmeans(points[live], counts["k"], seed), live, units)
-        paths = branch(labels, points, graph, alpha * units, seed)
-        found.append(Clusters(labels, paths, leaf_numbers(paths)))
-    return found, eigenvalues, counts
+
+    by_seed: list[Clusters]
+    eigenvalues: NDArray[np.float64]
+    counts: dict[str, int]
 
 
-def cluster_tables(
-    pair: str,
-    clusters: dict[str, int | str],
-    threshold: float,
-    alpha: float,
-    seed: int,
-    statistics_a: str | Path,
-    statistics_b: str | Path,
-    correlation: str | Path,
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Spectral clusters of every layer of a pair of nets.
+class ClusterTables(NamedTuple):
+    """Tables of the clusters of a pair of nets.
 
-    Parameters
+    Attributes
     ----------
-    pair : str
-        Names of the nets, joined by a hyphen.
-    clusters : mapping of layer to int or "auto"
-        First-level clusters.
-    threshold, alpha : float
-        tau and alpha of section S.3.
-    seed : int
-        Of k-means; the stability over seeds takes the :data:`SEEDS` that follow from it.
-    statistics_a, statistics_b, correlation : path
-        Stores of the nets and of the pair.
-
-    Returns
-    -------
     clusters : DataFrame
         ``clusters.csv``: layer, net, unit, cluster, leaf, path.
     similarity : DataFrame
@@ -142,9 +115,111 @@ def cluster_tables(
         more than k where there are dead units) and leaves, and the paper's leaves; how many
         leaves have live units of both nets (of_both), of the first only (of_a), of the second
         only (of_b); the adjusted Rand index, over live units, of the clusters of two seeds of
-        k-means, mean over all pairs of seeds, and of the clusters found on the first and
-        on the last half of the images, NaN if there are none (seeds, halves); both for the
-        leaves (leaf_seeds, leaf_halves).
+        k-means, mean over all pairs of seeds (seeds), and of the clusters of the first and of the
+        last half of the images, NaN if a half has none (halves); both for the leaves (leaf_seeds,
+        leaf_halves).
+    """
+
+    clusters: pd.DataFrame
+    similarity: pd.DataFrame
+    eigenvalues: pd.DataFrame
+    stability: pd.DataFrame
+
+
+def cluster_units(
+    xx: NDArray, xy: NDArray, yy: NDArray, options: Options, seeds: Sequence[int]
+) -> LayerClusters:
+    """Find the spectral clusters of a layer and their leaves, for each seed of k-means.
+
+    Parameters
+    ----------
+    xx, xy, yy : ndarray
+        Correlations, as :func:`convergent.alignment.clustering.spectral_clusters` takes them; see
+        there for errors.
+    options : Options
+    seeds : sequence of int
+    """
+    graph, live = checked_graph(xx, xy, yy, options.k or 1, options.threshold)
+    units, k = len(graph), 0
+    counts = {"dead": units - len(live), "isolated": 0, "components": 0, "k": 0}
+    points, eigenvalues = np.zeros((units, 1)), np.zeros(0)
+    if len(live):
+        number = len(live) // 4 + 1 if options.k is None else 2 * options.k
+        low = spectrum(graph[np.ix_(live, live)], min(number, len(live)))
+        # Where all of these are 0, each component is a cluster: `embedding` needs no vectors.
+        k = min(options.k or eigengap(low), len(live))
+        counts |= {"isolated": int((~graph[live].any(axis=1)).sum())}
+        counts |= {"components": low.components, "k": k}
+        points, eigenvalues = np.zeros((units, k)), low.eigenvalues
+        points[live] = embedding(low, k)
+    by_seed = []
+    for seed in seeds:
+        labels = add_dead(kmeans(points[live], k, seed), live, units)
+        paths = branch(labels, points, graph, options.alpha * units, seed)
+        by_seed.append(Clusters(labels, leaf_numbers(paths), paths))
+    return LayerClusters(by_seed, eigenvalues, counts)
+
+
+def measure_stability(
+    layer: LayerClusters, halves: Sequence[Clusters], similarity: Mapping[str, NDArray]
+) -> dict[str, float]:
+    """Count the clusters of a layer and measure how far they depend on seeds and images.
+
+    Parameters
+    ----------
+    layer : LayerClusters
+        Found on all images.
+    halves : sequence of Clusters
+        Found on either half of the images; empty if a half has none.
+    similarity : mapping of str to ndarray
+        Of the leaves, as :func:`convergent.alignment.clustering.cluster_similarity` returns it.
+
+    Returns
+    -------
+    dict of str to float
+        Columns of :attr:`ClusterTables.stability` from `dead` on, but for `paper_leaves`.
+    """
+    first = layer.by_seed[0]
+    has_a, has_b = (
+        similarity[name] * (similarity["within"] > 0) > 0 for name in ("units_a", "units_b")
+    )
+    row: dict[str, float] = dict(layer.counts)
+    row |= {"clusters": first.cluster.max() + 1, "leaves": len(has_a)}
+    row |= {"of_both": (has_a & has_b).sum()}
+    row |= {"of_a": (has_a & ~has_b).sum(), "of_b": (has_b & ~has_a).sum()}
+    # Dead units have the last cluster, if there are any.
+    live = first.cluster < row["clusters"] - (layer.counts["dead"] > 0)
+    row["seeds"] = _agreement([each.cluster[live] for each in layer.by_seed])
+    row["halves"] = _agreement([each.cluster[live] for each in halves])
+    row["leaf_seeds"] = _agreement([each.leaf[live] for each in layer.by_seed])
+    row["leaf_halves"] = _agreement([each.leaf[live] for each in halves])
+    return row
+
+
+def cluster_tables(
+    pair: str,
+    clusters: Mapping[str, int | str],
+    threshold: float,
+    alpha: float,
+    seed: int,
+    statistics_a: str | Path,
+    statistics_b: str | Path,
+    correlation: str | Path,
+) -> ClusterTables:
+    """Cluster the units of every layer of a pair of nets.
+
+    Parameters
+    ----------
+    pair : str
+        Names of the nets, joined by a hyphen.
+    clusters : mapping of layer to int or "auto"
+        Number of first-level clusters.
+    threshold, alpha : float
+        tau and alpha of section S.3.
+    seed : int
+        Seed of k-means; the stability over seeds compares :data:`SEEDS` of them, from this one on.
+    statistics_a, statistics_b, correlation : path
+        Stores of the nets and of the pair.
 
     Raises
     ------
@@ -154,63 +229,74 @@ def cluster_tables(
     paths = (statistics_a, correlation, statistics_b)
     stores = [open_store(path) for path in paths]
     check_same_images(dict(zip(paths, stores, strict=True)), other_views=True)
-    nets = pair.split("-")
-    tables: tuple[list, ...] = ([], [], [], [])
 
-    def pairs(layer: str) -> int:
+    def pairs_of_units(layer: str) -> int:
         return stores[1][f"{layer}/correlation"].size
 
-    for layer in progress(clusters, f"{pair}/clusters", "pair", pairs):
+    layers = []
+    for layer in progress(clusters, f"{pair}/clusters", "pair", pairs_of_units):
         k = clusters[layer]
+        options = Options(None if isinstance(k, str) else k, threshold, alpha)
         groups = [store[layer] for store in stores]
-        options = (None if k == "auto" else k, threshold, alpha)
         try:
-            matrices = [group["correlation"][...] for group in groups]
-            seeds = range(seed, seed + SEEDS)
-            found, eigenvalues, counts = cluster_units(matrices, *options, seeds)
-            similarity = cluster_similarity(found[0].leaf, *matrices)
-            units = [len(matrices[0]), len(matrices[2])]
-            del matrices  # before those of the halves
-            options = (max(counts["k"], 1), threshold, alpha)
-            halves = _halves(groups, options, seed)
+            layers.append(_layer_tables(pair, layer, groups, options, seed))
         except ValueError as error:
             raise ClusteringError(f"clustering of {layer}, {pair}: {error}") from error
-        of_unit = {"net": np.repeat(nets, units), "unit": np.concatenate([*map(np.arange, units)])}
-        tables[0].append(pd.DataFrame({"layer": layer, **of_unit, **found[0]._asdict()}))
-        number = np.arange(len(similarity["between"]))
-        tables[1].append(pd.DataFrame({"layer": layer, "leaf": number, **similarity}))
-        number = np.arange(1, len(eigenvalues) + 1)
-        tables[2].append(
-            pd.DataFrame({"layer": layer, "number": number, "eigenvalue": eigenvalues})
-        )
-        first, second = (similarity[f"units_{n}"] * (similarity["within"] > 0) > 0 for n in "ab")
-        row = {"pair": pair, "layer": layer, "units": sum(units)} | counts
-        row |= {"clusters": found[0].cluster.max() + 1, "leaves": len(first)}
-        row |= {"paper_leaves": PAPER_LEAVES.get(layer)}
-        row |= {"of_both": (first & second).sum()}
-        row |= {"of_a": (first & ~second).sum(), "of_b": (second & ~first).sum()}
-        live = found[0].cluster < found[0].cluster.max() + (counts["dead"] == 0)
-        for prefix, field in (("", "cluster"), ("leaf_", "leaf")):
-            for name, several in (("seeds", found), ("halves", halves)):
-                pairs = itertools.combinations([getattr(c, field)[live] for c in several], 2)
-                indices = [adjusted_rand_score(*both) for both in pairs]
-                row[f"{prefix}{name}"] = np.mean(indices) if indices else np.nan
-        tables[3].append(pd.DataFrame([row]))
-    clusters, similarity, eigenvalues, stability = (
-        pd.concat(frames, ignore_index=True) for frames in tables
+    return ClusterTables(
+        *(pd.concat(tables, ignore_index=True) for tables in zip(*layers, strict=True))
     )
-    clusters = clusters[["layer", "net", "unit", "cluster", "leaf", "path"]]
-    return clusters, similarity, eigenvalues, stability
 
 
-def _halves(groups: Sequence[zarr.Group], options: tuple, seed: int) -> list[Clusters]:
+def _layer_tables(
+    pair: str, layer: str, groups: Sequence[zarr.Group], options: Options, seed: int
+) -> ClusterTables:
+    """Cluster one layer, given its groups of the first net, of the pair and of the second net."""
+    xx, xy, yy = (group["correlation"][...] for group in groups)
+    found = cluster_units(xx, xy, yy, options, range(seed, seed + SEEDS))
+    first = found.by_seed[0]
+    similarity = cluster_similarity(first.leaf, xx, xy, yy)
+    units = [len(xx), len(yy)]
+    del xx, xy, yy  # before those of the halves
+    halves = _cluster_halves(groups, options._replace(k=max(found.counts["k"], 1)), seed)
+    row = {"pair": pair, "layer": layer, "units": sum(units)}
+    row |= measure_stability(found, halves, similarity) | {"paper_leaves": PAPER_LEAVES.get(layer)}
+    return ClusterTables(
+        clusters=pd.DataFrame(
+            {
+                "layer": layer,
+                "net": np.repeat(pair.split("-"), units),
+                "unit": np.concatenate([*map(np.arange, units)]),
+                **first._asdict(),
+            }
+        ),
+        similarity=pd.DataFrame(
+            {"layer": layer, "leaf": np.arange(len(similarity["within"])), **similarity}
+        ),
+        eigenvalues=pd.DataFrame(
+            {
+                "layer": layer,
+                "number": np.arange(1, len(found.eigenvalues) + 1),
+                "eigenvalue": found.eigenvalues,
+            }
+        ),
+        stability=pd.DataFrame([row])[STABILITY],
+    )
+
+
+def _cluster_halves(groups: Sequence[zarr.Group], options: Options, seed: int) -> list[Clusters]:
     """Cluster a layer on the first and on the last half of the images; none without edges."""
     check_halves(groups)
     try:
         return [
-            cluster_units(half, *options, [seed])[0][0]
-            for half in zip(*map(half_correlations, groups), strict=True)
+            cluster_units(xx, xy, yy, options, [seed]).by_seed[0]
+            for xx, xy, yy in zip(*map(half_correlations, groups), strict=True)
         ]
     except ValueError as error:
         log.warning("no stability over halves of the images: %s", error)
         return []
+
+
+def _agreement(labels: Sequence[NDArray]) -> float:
+    """Average the adjusted Rand index over all pairs of labellings; NaN if there is no pair."""
+    indices = [adjusted_rand_score(*both) for both in itertools.combinations(labels, 2)]
+    return np.mean(indices) if indices else np.nan

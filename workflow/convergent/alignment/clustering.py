@@ -1,4 +1,4 @@
-"""Clusters of the units of two nets (section 4 and section S.3 of the paper)."""
+"""Cluster the units of two nets (section 4 and section S.3 of the paper)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from threadpoolctl import ThreadpoolController
 
-from convergent.alignment.graphs import by_size, combined, combined_graph, embedding, spectrum
+from convergent.alignment.graphs import (
+    combined,
+    combined_graph,
+    embedding,
+    number_by_size,
+    spectrum,
+)
+from convergent.alignment.sparse_maps import map_at_penalty
 from convergent.running.progress import progress
 from convergent.running.stores import new_store, open_store, save
 
 
 def block_matrix(weights: NDArray) -> NDArray[np.float64]:
-    """B = [I, W; W', I] of section 4.
+    """Build B = [I, W; W', I] of section 4.
 
     Parameters
     ----------
@@ -41,10 +47,10 @@ def block_matrix(weights: NDArray) -> NDArray[np.float64]:
 
 
 def hac(weights: NDArray) -> NDArray[np.float64]:
-    """Hierarchical agglomerative clustering of the units of both nets (section 4).
+    """Cluster the units of both nets by hierarchical agglomeration (section 4).
 
-    The two clusters with the largest average of B = [I, W; W', I] over their pairs of units are
-    merged, until one is left: average linkage on distances `offset` - B.
+    At each step the two clusters are merged whose average of B = [I, W; W', I] over their pairs of
+    units is largest, until one is left. This is average linkage on the distances `offset` - B.
 
     Parameters
     ----------
@@ -69,17 +75,17 @@ def hac(weights: NDArray) -> NDArray[np.float64]:
 
 
 def offset(weights: NDArray) -> float:
-    """The similarity whose distance is 0 in :func:`hac`: 1, or the largest weight if larger."""
+    """Return the similarity whose distance is 0 in :func:`hac`: the largest weight, at least 1."""
     return max(1.0, float(np.max(weights)))
 
 
 def leaf_order(tree: NDArray) -> NDArray[np.intp]:
-    """Leaves in the order in which the traversal of the tree meets them (figure 7)."""
+    """Order the leaves as the traversal of the tree meets them (figure 7)."""
     return leaves_list(tree).astype(np.intp)
 
 
 def spans(tree: NDArray) -> NDArray[np.int64]:
-    """First and last place in :func:`leaf_order` of each merged cluster, shape (merge, 2)."""
+    """Find the first and last place in :func:`leaf_order` of each merge, shape (merge, 2)."""
     places = np.empty((2 * len(tree) + 1, 2), np.int64)
     places[leaf_order(tree)] = np.arange(len(tree) + 1)[:, None]
     for merge, (left, right) in enumerate(tree[:, :2].astype(int), len(tree) + 1):
@@ -90,32 +96,36 @@ def spans(tree: NDArray) -> NDArray[np.int64]:
 def shared_subspaces(
     tree: NDArray, units_a: int, per_net: int = 4, number: int = 2
 ) -> list[tuple[int, int]]:
-    """Clusters of `per_net` units of each net that are joined by the largest average weight.
+    """Find clusters of `per_net` units of each net that the largest average weight joins.
 
-    The paper's figure 7 shows two. Where there are too few of exactly that size, those whose
-    sizes come nearest; clusters do not overlap.
+    The paper's figure 7 shows two. If there are too few clusters of exactly that size, those
+    follow whose sizes are nearest. The clusters do not overlap.
 
     Parameters
     ----------
     tree : ndarray
-        As :func:`hac` gives it.
+        Linkage, as :func:`hac` returns it.
     units_a : int
         Number of units of the first net.
+    per_net : int
+        Units of each net in a cluster.
+    number : int
+        Clusters to return, at most.
 
     Returns
     -------
     list of (int, int)
         First and last place in :func:`leaf_order`.
     """
-    first = np.cumsum([0, *(leaf_order(tree) < units_a)])
-    found = []
+    of_a_before = np.cumsum([0, *(leaf_order(tree) < units_a)])
+    candidates = []
     for (start, stop), height in zip(spans(tree), tree[:, 2], strict=True):
-        a = first[stop + 1] - first[start]
+        a = of_a_before[stop + 1] - of_a_before[start]
         b = stop + 1 - start - a
         if a and b:
-            found.append((abs(a - per_net) + abs(b - per_net), height, int(start), int(stop)))
+            candidates.append((abs(a - per_net) + abs(b - per_net), height, int(start), int(stop)))
     chosen: list[tuple[int, int]] = []
-    for *_, start, stop in sorted(found):
+    for *_, start, stop in sorted(candidates):
         if len(chosen) < number and all(stop < i or j < start for i, j in chosen):
             chosen.append((start, stop))
     return chosen
@@ -124,11 +134,11 @@ def shared_subspaces(
 def spectral_clusters(
     xx: NDArray, xy: NDArray, yy: NDArray, k: int, threshold: float = 0.2, seed: int = 0
 ) -> NDArray[np.intp]:
-    """Clusters of the units of two nets (section S.3.2 of the paper).
+    """Find spectral clusters of the units of two nets (section S.3.2 of the paper).
 
-    k-means on the k eigenvectors of smallest eigenvalue of the unnormalised Laplacian of
+    k-means runs on the k eigenvectors of smallest eigenvalue of the unnormalised Laplacian of
     :func:`combined_graph`; see :func:`embedding` for graphs of more than k components. Dead
-    units, which correlate 0 with everything, are a cluster of their own beside the k.
+    units, which correlate 0 with everything, are one more cluster.
 
     Parameters
     ----------
@@ -139,13 +149,13 @@ def spectral_clusters(
     threshold : float
         tau: similarities at or below it are dropped.
     seed : int
-        Of k-means, which starts ten times.
+        Seed of k-means, which starts ten times.
 
     Returns
     -------
     ndarray of shape (unit_a + unit_b,), intp
         Cluster of each unit, those of the first net first; 0 is the largest cluster, and dead
-        units have the last. The same for any number of threads.
+        units have the last. The result is the same for any number of threads.
 
     Raises
     ------
@@ -156,13 +166,13 @@ def spectral_clusters(
     graph, live = checked_graph(xx, xy, yy, k, threshold)
     k = min(k, len(live))
     points = embedding(spectrum(graph[np.ix_(live, live)], k), k) if k else np.zeros((0, 0))
-    return with_dead(kmeans(points, k, seed), live, len(graph))
+    return add_dead(kmeans(points, k, seed), live, len(graph))
 
 
 def checked_graph(
     xx: NDArray, xy: NDArray, yy: NDArray, k: int, threshold: float
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """:func:`combined_graph` of what :func:`spectral_clusters` takes, and its live units."""
+    """Check what :func:`spectral_clusters` takes; return the graph and its live units."""
     graph = combined_graph(xx, xy, yy, threshold)
     if not 1 <= k <= len(graph):
         raise ValueError(f"k must be from 1 to the {len(graph)} units of both nets, got {k}")
@@ -172,7 +182,7 @@ def checked_graph(
     if len(live) > 1 and not graph.any():
         similarity = combined(xx, xy, yy)
         np.fill_diagonal(similarity, -np.inf)
-        # Few live units may have nothing in common at all; then no threshold is at fault.
+        # If no two live units have anything in common, the threshold is not at fault.
         if similarity.max() > 0:
             raise ValueError(
                 f"threshold {threshold} drops every edge: the largest similarity is "
@@ -181,25 +191,25 @@ def checked_graph(
     return graph, live
 
 
-def with_dead(labels: NDArray[np.intp], live: NDArray[np.intp], units: int) -> NDArray[np.intp]:
-    """Labels of all units, given those of the live ones: dead units are the last cluster."""
-    everyone = np.full(units, labels.max(initial=-1) + 1)
-    everyone[live] = labels
-    return everyone
+def add_dead(labels: NDArray[np.intp], live: NDArray[np.intp], units: int) -> NDArray[np.intp]:
+    """Extend the labels of the live units to all: dead units are the last cluster."""
+    extended = np.full(units, labels.max(initial=-1) + 1)
+    extended[live] = labels
+    return extended
 
 
 def kmeans(points: NDArray, k: int, seed: int) -> NDArray[np.intp]:
-    """Labels of `points` (unit, coordinate) by k-means; 0 is the largest cluster.
+    """Label `points` (unit, coordinate) by k-means; 0 is the largest cluster.
 
-    Points that coincide stay together; if there are at most k places, each is a cluster.
+    Points that coincide get one label; if there are at most k different points, each is a cluster.
     """
     from sklearn.cluster import KMeans
 
     places, labels = np.unique(points, axis=0, return_inverse=True)
     if len(places) > k:
-        with _pools().limit(limits=1):  # sums in one order
+        with _thread_pools().limit(limits=1):  # sums in one order
             labels = KMeans(k, n_init=10, random_state=seed).fit_predict(points)
-    return by_size(labels.ravel())
+    return number_by_size(labels.ravel())
 
 
 def branch(
@@ -211,10 +221,10 @@ def branch(
 ) -> list[str]:
     """Split clusters until none has more than `largest` units (section S.3.4).
 
-    A cluster that is too large is split by k-means into as many parts as would do if they were
-    equal, and so are its parts. One whose points coincide, such as a connected component that
-    is a cluster, is embedded by its own graph first; units without edges in it are set apart
-    and cut evenly.
+    A cluster that is too large is split by k-means into as many parts as would suffice if they
+    were equal, and so are its parts. If all its points coincide, as in a connected component that
+    is one cluster, it is embedded by its own graph first; its units without edges become a part
+    of their own, which is cut evenly.
 
     Parameters
     ----------
@@ -223,10 +233,11 @@ def branch(
     points : ndarray of shape (unit, k)
         The embedding in which they were found.
     graph : ndarray of shape (unit, unit)
+        Weights of the edges.
     largest : float
-        The bound, 2 alpha s in the paper; at least 1.
+        Units that a leaf may have: 2 alpha s in the paper; at least 1.
     seed : int
-        Of k-means.
+        Seed of k-means.
 
     Returns
     -------
@@ -234,7 +245,7 @@ def branch(
         Path of each unit in the tree: its cluster, and its part at each split, joined by ``/``.
     """
     if largest < 1:
-        raise ValueError(f"leaves of at most {largest:.3g} units could hold none")
+        raise ValueError(f"leaves of at most {largest:.3g} units hold none; take a larger alpha")
     paths = [""] * len(labels)
     waiting = [(str(c), np.flatnonzero(labels == c)) for c in np.unique(labels)]
     while waiting:
@@ -249,7 +260,7 @@ def branch(
 
 
 def leaf_numbers(paths: Sequence[str]) -> NDArray[np.intp]:
-    """Number of each unit's leaf; leaves count in the order of their paths in the tree."""
+    """Give each unit the number of its leaf; leaves are in the order of their paths in the tree."""
     order = sorted(set(paths), key=lambda path: [int(part) for part in path.split("/")])
     number = {path: leaf for leaf, path in enumerate(order)}
     return np.array([number[path] for path in paths], np.intp)
@@ -258,7 +269,7 @@ def leaf_numbers(paths: Sequence[str]) -> NDArray[np.intp]:
 def cluster_similarity(
     labels: NDArray[np.integer], xx: NDArray, xy: NDArray, yy: NDArray
 ) -> dict[str, NDArray]:
-    """How alike the units of each cluster are, between nets and within them (section S.3.5).
+    """Average the similarity in each cluster, between nets and within them (section S.3.5).
 
     Parameters
     ----------
@@ -270,13 +281,13 @@ def cluster_similarity(
     Returns
     -------
     dict of str to ndarray of shape (cluster,)
-        `units_a` and `units_b`; `between`, the mean of xy over the cluster's units of both
-        nets, 0 where it has units of one net only; `within`, the mean of xx over its units of
-        the first net and that of yy over those of the second, averaged over the nets that it
-        has.
+        `units_a` and `units_b` count the units of each net; `between` is the mean of xy over the
+        cluster's units of both nets, 0 if all are of one net; `within` is the mean of xx over its
+        units of the first net and that of yy over those of the second, averaged over the nets
+        that it has units of.
     """
     a = len(xx)
-    rows = {"units_a": [], "units_b": [], "between": [], "within": []}
+    rows: dict[str, list] = {"units_a": [], "units_b": [], "between": [], "within": []}
     for cluster in range(labels.max() + 1):
         units = np.flatnonzero(labels == cluster)
         first, second = units[units < a], units[units >= a] - a
@@ -290,58 +301,35 @@ def cluster_similarity(
 
 
 @cache
-def _pools() -> ThreadpoolController:
-    """The thread pools of the process, looked for once: that takes longer than a small fit."""
+def _thread_pools() -> ThreadpoolController:
+    """Find the thread pools of the process, once: the search takes longer than a small fit."""
     return ThreadpoolController()
 
 
 def _split(
     points: NDArray, graph: NDArray, units: NDArray[np.intp], parts: int, seed: int
 ) -> NDArray[np.intp]:
-    """Part of each unit of a cluster that is too large; there are at least two parts."""
+    """Split a cluster that is too large; return the part of each unit, of at least two parts."""
     labels = kmeans(points, parts, seed)
     if labels.any():
         return labels
     own = graph[np.ix_(units, units)]
-    alone = ~own.any(axis=0)
-    if alone.all():
+    isolated = np.logical_not(own.any(axis=0))
+    if isolated.all():
         return np.arange(len(units)) * parts // len(units)
-    if alone.any():
-        return alone.astype(np.intp)
+    if isolated.any():
+        return isolated.astype(np.intp)
     return kmeans(embedding(spectrum(own, parts), parts), parts, seed)
-
-
-def drawn_map(group: zarr.Group, penalty: float) -> tuple[float, NDArray[np.float64], float]:
-    """The map that is drawn and clustered: of the decay whose penalty is nearest to one given.
-
-    Parameters
-    ----------
-    group : zarr.Group
-        A layer and direction of ``mapping.zarr``.
-    penalty : float
-        Wanted alpha = decay * (number of target units); nearest on a logarithmic scale.
-
-    Returns
-    -------
-    decay : float
-    weights : ndarray of shape (target, source)
-    loss : float
-        Mean over target units.
-    """
-    decays = group["decay"][...]
-    with np.errstate(divide="ignore"):
-        alphas = np.log(decays * group["weights"].shape[1])
-    step = int(np.abs(alphas - np.log(penalty)).argmin())
-    return float(decays[step]), group["weights"][step], float(group["loss"][step].mean())
 
 
 def write_hac(
     store: str | Path, layers: Sequence[str], mapping: str | Path, penalty: float
 ) -> None:
-    """Hierarchical clusters of both nets' units: ``pairs/<a>-<b>/hac.zarr``.
+    """Write the hierarchical clusters of both nets' units: ``pairs/<a>-<b>/hac.zarr``.
 
     Per layer a group with `linkage` and `order` of the map from a to b, in which the units of a
-    come first; the map is that of :func:`drawn_map`, its decay the attribute of this name.
+    come first. The map is that of :func:`convergent.alignment.sparse_maps.map_at_penalty`, and the
+    attribute `decay` is its decay.
     """
     source = open_store(mapping)
 
@@ -350,9 +338,9 @@ def write_hac(
 
     with new_store(store) as target:
         for layer in progress(layers, Path(store), "weight", weights_of):
-            decay, weights, _ = drawn_map(source[f"{layer}/ab"], penalty)
-            tree = hac(weights.T)
+            sparse_map = map_at_penalty(source[f"{layer}/ab"], penalty)
+            tree = hac(sparse_map.weights.T)
             group = target.create_group(layer)
             save(group, "linkage", tree, ("merge", "column"))
             save(group, "order", leaf_order(tree), ("leaf",))
-            group.attrs["decay"] = decay
+            group.attrs["decay"] = sparse_map.decay

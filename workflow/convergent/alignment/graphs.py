@@ -1,4 +1,4 @@
-"""Similarity graphs of units and the spectrum of their Laplacians (section S.3 of the paper)."""
+"""Graphs of similar units and the spectrum of their Laplacians (section S.3 of the paper)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 
-# Graphs from this size on are decomposed by two threads, smaller ones by one, whatever the job
-# has: results are then the same bit for bit for any number of threads.
+# Graphs of at least this many units are decomposed by two threads, smaller ones by one, however
+# many the job has, so that results do not depend on that number.
 THREADED = 2048
 
 
@@ -26,7 +26,7 @@ class Spectrum(NamedTuple):
     vectors : ndarray of shape (unit, number), float64
         Orthonormal; each is 0 outside one component, and its entry of largest size is positive.
     component : ndarray of shape (unit,), intp
-        Connected component of each unit; 0 is the largest, of equals the one of the first unit.
+        Connected component of each unit, as :func:`number_by_size` numbers them.
     """
 
     eigenvalues: NDArray[np.float64]
@@ -35,17 +35,17 @@ class Spectrum(NamedTuple):
 
     @property
     def components(self) -> int:
-        """Number of connected components."""
+        """Count the connected components."""
         return int(self.component.max()) + 1
 
 
 def combined(xx: NDArray, xy: NDArray, yy: NDArray) -> NDArray[np.float64]:
-    """Similarities of the units of both nets, those of the first net first (section S.3.2)."""
+    """Join the similarities of the units of both nets, the first net first (section S.3.2)."""
     return np.block([[xx, xy], [np.transpose(xy), yy]]).astype(np.float64, copy=False)
 
 
 def within_graph(similarity: NDArray, threshold: float) -> NDArray[np.float64]:
-    """Similarity graph of the units of one net (section S.3.1).
+    """Build the similarity graph of the units of one net (section S.3.1).
 
     Parameters
     ----------
@@ -72,24 +72,24 @@ def within_graph(similarity: NDArray, threshold: float) -> NDArray[np.float64]:
 
 
 def between_graph(similarity: NDArray, threshold: float) -> NDArray[np.float64]:
-    """Bipartite similarity graph of the units of two nets (section S.3.1).
+    """Build the bipartite similarity graph of the units of two nets (section S.3.1).
 
-    Takes (unit_a, unit_b) and returns (unit_a + unit_b, unit_a + unit_b), the units of a first;
-    see :func:`within_graph`.
+    Takes shape (unit_a, unit_b) and returns (unit_a + unit_b, unit_a + unit_b), the units of a
+    first; see :func:`within_graph`.
     """
     a, b = np.shape(similarity)
     return combined(np.zeros((a, a)), _above(similarity, threshold), np.zeros((b, b)))
 
 
 def combined_graph(xx: NDArray, xy: NDArray, yy: NDArray, threshold: float) -> NDArray[np.float64]:
-    """Sum of both nets' similarity graphs and the one between them (section S.3.1).
+    """Add both nets' similarity graphs and the one between them (section S.3.1).
 
     Parameters
     ----------
     xx, xy, yy : ndarray of shape (unit_a, unit_a), (unit_a, unit_b), (unit_b, unit_b)
         Correlations within the first net, between the two, within the second.
     threshold : float
-        As in :func:`within_graph`.
+        tau, see :func:`within_graph`.
 
     Returns
     -------
@@ -106,23 +106,23 @@ def combined_graph(xx: NDArray, xy: NDArray, yy: NDArray, threshold: float) -> N
 
 
 def spectrum(graph: NDArray, number: int) -> Spectrum:
-    """Smallest eigenvalues of the unnormalised Laplacian D - W and their eigenvectors.
+    """Find the smallest eigenvalues of the unnormalised Laplacian D - W and their eigenvectors.
 
-    Solved component by component, so that a repeated eigenvalue 0 is exact and complete
-    (Lanczos methods miss repetitions), and isolated units cost nothing. Of equal eigenvalues
-    the one of the larger component comes first.
+    Each component is solved by itself, so that a repeated eigenvalue 0 is exact and complete
+    (Lanczos methods miss repetitions) and isolated units cost nothing. Among equal eigenvalues
+    that of the larger component comes first.
 
     Parameters
     ----------
     graph : ndarray of shape (unit, unit)
         Weights of the edges, symmetric, not negative, 0 on the diagonal.
     number : int
-        How many, at most the number of units.
+        Eigenvalues to find, at most the number of units.
     """
     graph = np.asarray(graph, np.float64)
     if not 1 <= number <= len(graph):
         raise ValueError(f"number must be from 1 to the {len(graph)} units, got {number}")
-    component = by_size(connected_components(csr_array(graph > 0), directed=False)[1])
+    component = number_by_size(connected_components(csr_array(graph > 0), directed=False)[1])
     members = np.split(np.argsort(component, kind="stable"), np.cumsum(np.bincount(component))[:-1])
     values, owners, vectors = [], [], []
     for owner, units in enumerate(members):
@@ -139,33 +139,33 @@ def spectrum(graph: NDArray, number: int) -> Spectrum:
 
 
 def embedding(low: Spectrum, k: int) -> NDArray[np.float64]:
-    """The k eigenvectors of smallest eigenvalue, shape (unit, k) (section S.3.2).
+    """Return the k eigenvectors of smallest eigenvalue, shape (unit, k) (section S.3.2).
 
-    With more than k components every choice of k vectors from the null space is as good. Taken
-    are those that are constant on each of the k - 1 largest components, and on all others
-    together: k-means can but keep the former and make one cluster of the rest.
+    With more than k components any k vectors of the null space would do. These are chosen: one
+    for each of the k - 1 largest components and one for all others together, each constant there.
+    k-means then makes a cluster of each of these components and one of all other units.
     """
     if low.components < k:
         if low.vectors.shape[1] < k:
-            raise ValueError(f"k = {k} needs as many eigenvectors, got {low.vectors.shape[1]}")
+            raise ValueError(f"k = {k} needs {k} eigenvectors, got {low.vectors.shape[1]}")
         return low.vectors[:, :k]
     labels = np.minimum(low.component, k - 1)
     return np.eye(k)[labels] / np.sqrt(np.bincount(labels))
 
 
 def eigengap(low: Spectrum) -> int:
-    """Number of clusters where the eigenvalues jump (footnote 12 of the paper).
+    """Choose the number of clusters where the eigenvalues jump (footnote 12 of the paper).
 
-    The k of the largest step from the k-th to the next eigenvalue, k at least 2 and at least the
-    number of components, and within `low`; the first of equals.
+    This is the k with the largest step from the k-th eigenvalue to the next, and the first of
+    equal steps. It is at least 2, at least the number of components, and within `low`.
     """
     least = max(2, low.components)
     steps = np.diff(low.eigenvalues)[least - 1 :]
     return least + int(steps.argmax()) if len(steps) else least
 
 
-def by_size(labels: NDArray[np.integer]) -> NDArray[np.intp]:
-    """Labels numbered from the largest cluster on; of equals the one of the first unit first."""
+def number_by_size(labels: NDArray[np.integer]) -> NDArray[np.intp]:
+    """Renumber labels from the largest cluster on; among equals that of the first unit first."""
     _, first, labels, sizes = np.unique(
         labels, return_index=True, return_inverse=True, return_counts=True
     )
@@ -173,7 +173,7 @@ def by_size(labels: NDArray[np.integer]) -> NDArray[np.intp]:
 
 
 def _above(similarity: NDArray, threshold: float) -> NDArray[np.float64]:
-    """A copy without what is at or below the threshold."""
+    """Copy similarities, with 0 for those at or below the threshold."""
     if not threshold >= 0:
         raise ValueError(f"threshold must be at least 0, got {threshold}")
     similarity = np.array(similarity, np.float64)
@@ -188,7 +188,7 @@ def _above(similarity: NDArray, threshold: float) -> NDArray[np.float64]:
 def _component_pairs(
     graph: NDArray, units: NDArray[np.intp], number: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Low eigenpairs of the Laplacian of one connected component."""
+    """Find the low eigenvalues and eigenvectors of one connected component."""
     constant = np.full((len(units), 1), len(units) ** -0.5)
     if number == 1:
         return np.zeros(1), constant
@@ -200,5 +200,5 @@ def _component_pairs(
         )
     largest = np.abs(vectors).argmax(axis=0)
     vectors *= np.sign(vectors[largest, np.arange(number)])
-    # The first pair is known.
+    # The first eigenvalue and its vector are known exactly.
     return np.concatenate([[0.0], values[1:]]), np.hstack([constant, vectors[:, 1:]])

@@ -1,7 +1,7 @@
-"""Sparse linear maps from one net's layer to another's, solved exactly (section 4 of the paper).
+"""Sparse linear maps between layers of two nets, solved exactly (section 4 of the paper).
 
-With channels normalised as in footnote 9, the LASSO of each target unit depends on nothing but
-correlations. Every fit comes with its duality gap: a proof of how far from the optimum it can be.
+With channels normalised as in footnote 9, the LASSO of each target unit depends on correlations
+only. Every fit comes with its duality gap, which proves how far from the optimum it can be.
 """
 
 from __future__ import annotations
@@ -19,29 +19,30 @@ from threadpoolctl import threadpool_limits
 
 from convergent.running.devices import cores
 
-# Targets of one task.
-BLOCK = 16
-# Correlations are good to this; eigenvalues of a Gram matrix of s units below ACCURACY * sqrt(s),
-# about the norm of a matrix of such errors, count as zero.
+# Target units of one task.
+CHUNK = 16
+# Error of a correlation. Eigenvalues of a Gram matrix of s units below ACCURACY * sqrt(s), about
+# the norm of a matrix of such errors, count as zero.
 ACCURACY = 1e-6
-# Sweeps of coordinate descent before the first Newton step, and between two.
+# Sweeps of coordinate descent before the first Newton step, and between two steps.
 SWEEPS = 6
 # Least number of units by which a working set may grow.
 GROWTH = 32
-# Rounds in a row in which the gap does not fall to this share, over working sets and within one,
-# after which these are given up; and rounds in all, at most.
+# A method stops after PATIENCE rounds in a row in which the gap does not fall below PROGRESS times
+# its least value, and after ROUNDS in all.
 PATIENCE, PROGRESS = 10, 0.9
 ROUNDS = 1000
-# Ridges that a Newton step tries, each a hundred times the one before.
+# Number of ridges that a Newton step tries, each a hundred times the one before.
 RIDGES = 8
-# Where these ways end short of the gap: sweeps over all sources between two looks at it, looks at
-# most, and the share of the largest weight below which a change is rounding.
-LAST_SWEEPS, LOOKS, STILL = 100, 100, 1e-14
-# Least ratio of two penalties in a row, and the gap of those in between.
-LONGEST_STEP, ROUGH = 0.2, 1e-2
-# Below this an objective is rounding, and a gap relative to it would say nothing.
+# If these methods stop before the gap is reached, sweeps over all sources follow: LAST_SWEEPS
+# between two evaluations of the gap and EVALUATIONS of these at most. They end when no weight
+# changes by more than NEGLIGIBLE times the largest weight, as such changes are rounding.
+LAST_SWEEPS, EVALUATIONS, NEGLIGIBLE = 100, 100, 1e-14
+# Least ratio of two successive penalties; others are inserted, and solved to a gap of ROUGH.
+LEAST_RATIO, ROUGH = 0.2, 1e-2
+# An objective below this is rounding, so the gap is not divided by less.
 FLOOR = 1e-12
-# Step rule of the paper's mapping layers, as in the solver files that its authors published.
+# Step rule of the paper's mapping layers, from the solver files that its authors published.
 RATE, RATE_FACTOR, RATE_STEPS, MOMENTUM, INITIAL = 0.001, 0.5, 1500, 0.98, 0.01
 
 
@@ -53,11 +54,11 @@ def lasso_path(
     *,
     threads: int | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sparse predictions of every target unit, for a path of penalties.
+    """Fit sparse predictions of every target unit, for a path of penalties.
 
-    For each target j the minimum over w of 1/2 (1 - 2 w.r_j + w'Cw) + alpha |w|_1, with C the
-    sources' correlations and r_j theirs with the target: the LASSO of the paper's section 4
-    with alpha = decay * (number of target units), as its footnote 9 normalises channels.
+    For each target j this minimises 1/2 (1 - 2 w.r_j + w'Cw) + alpha |w|_1 over w, where C are the
+    sources' correlations and r_j theirs with the target. This is the LASSO of the paper's section
+    4, with channels normalised as in its footnote 9 and alpha = decay * (number of target units).
 
     Parameters
     ----------
@@ -66,20 +67,20 @@ def lasso_path(
     cross : ndarray of shape (source, target)
         Correlations of the source units with the target units.
     alphas : sequence of float
-        Penalties, not negative, in any order; solved from the largest down, each from the
-        solution before it. 0 is least squares: the solution of smallest norm, in the span of
+        Penalties, not negative, in any order. They are solved from the largest down, each from
+        the solution before it. 0 is least squares: the solution of smallest norm, in the span of
         the eigenvectors of `gram` whose eigenvalue is above 1e-6 sqrt(source).
     gap : float
         Relative duality gap to reach.
     threads : int, optional
-        Targets solved at once; all cores if left out.
+        Targets to solve at once; by default one per core.
 
     Returns
     -------
     weights : ndarray of shape (alpha, target, source), float64
     gaps : ndarray of shape (alpha, target), float64
-        Upper bound of (objective - least objective) / objective; for least squares that itself,
-        in the span kept. Computed in float64 from `gram`, `cross` and the weights alone.
+        Upper bound of (objective - least objective) / objective, computed in float64 from `gram`,
+        `cross` and the weights. For least squares it is this value itself, in that span.
 
     Raises
     ------
@@ -91,37 +92,37 @@ def lasso_path(
     Warns
     -----
     RuntimeWarning
-        If a gap was not reached; `gaps` says where.
+        If a gap was not reached; see `gaps`.
 
     Notes
     -----
-    Coordinate descent on a working set of sources, with Newton steps on the support where it
-    does not converge in a few sweeps; sources that violate optimality join the set until the
-    gap over all sources is reached. Should that come to a halt, plain coordinate descent over all
-    sources goes on from there. The number of steps of each is bounded. Duplicated sources share
+    Coordinate descent runs on a working set of sources, with Newton steps on the support if it
+    does not converge in a few sweeps. Sources that violate optimality join the set until the gap
+    over all sources is reached. If this stops making progress, plain coordinate descent over all
+    sources continues. The number of steps of each method is bounded. Duplicated sources may share
     their weight in any proportion.
     """
-    gram, cross, alphas = _checked(gram, cross, alphas)
+    gram, cross, penalties = _checked(gram, cross, alphas)
     threads = threads or cores()
     targets = np.ascontiguousarray(cross.T)
-    weights = np.zeros((len(alphas), *targets.shape))
+    weights = np.zeros((len(penalties), *targets.shape))
     gaps = np.zeros(weights.shape[:2])
-    order = np.argsort(-alphas, kind="stable")
-    path = order[alphas[order] > 0]
+    order = np.argsort(-penalties, kind="stable")
+    path = order[penalties[order] > 0]
 
     def task(start: int) -> None:
-        rows = slice(start, start + BLOCK)
+        rows = slice(start, start + CHUNK)
         weights[path, rows], gaps[path, rows] = _paths(
-            gram, targets[rows], alphas[path], float(gap), ROUNDS
+            gram, targets[rows], penalties[path], float(gap), ROUNDS
         )
 
     if len(path):
         with threadpool_limits(1, user_api="blas"):
-            tasks = [dask.delayed(task)(start) for start in range(0, len(targets), BLOCK)]
+            tasks = [dask.delayed(task)(start) for start in range(0, len(targets), CHUNK)]
             dask.compute(*tasks, scheduler="threads", num_workers=threads)
-    if len(path) < len(alphas):
+    if len(path) < len(penalties):
         with threadpool_limits(threads, user_api="blas"):
-            weights[alphas == 0], gaps[alphas == 0] = _least_squares(gram, targets)
+            weights[penalties == 0], gaps[penalties == 0] = _least_squares(gram, targets)
     short = ~(gaps <= gap)
     if short.any():
         warnings.warn(
@@ -134,37 +135,40 @@ def lasso_path(
 
 
 def loss(weights: NDArray, gram: NDArray, cross: NDArray) -> NDArray[np.float64]:
-    """The paper's prediction loss of every target unit (table 1).
+    """Compute the paper's prediction loss of every target unit (table 1).
 
     Parameters
     ----------
     weights : ndarray of shape (alpha, target, source)
     gram : ndarray of shape (source, source)
     cross : ndarray of shape (source, target)
-        Correlations, over the images to score on.
+        Correlations over the images to score on.
 
     Returns
     -------
     ndarray of shape (alpha, target), float64
-        Half the variance that is left unexplained: 0.5 where all weights are 0, a dead target
-        unit among them. The paper's number is the mean over targets.
+        Half of the unexplained variance: 0.5 if all weights are 0, also for a dead target unit.
+        The paper's number is the mean over targets.
     """
     gram, targets = np.asarray(gram, np.float64), np.asarray(cross, np.float64).T
     return np.stack(
-        [_unexplained(w, targets, targets - _product(w, gram)) / 2 for w in np.float64(weights)]
+        [
+            _unexplained(w, targets, targets - _product(w, gram)) / 2
+            for w in np.asarray(weights, np.float64)
+        ]
     )
 
 
 def relative_gap(
     weights: NDArray, gram: NDArray, cross: NDArray, alphas: Sequence[float], **options
 ) -> NDArray[np.float64]:
-    """How far weights that were found by other means are from the optimum.
+    """Bound how far weights that were fitted by other means are from the optimum.
 
     Parameters
     ----------
     weights : ndarray of shape (alpha, target, source)
     gram, cross, alphas, **options
-        As for :func:`lasso_path`, which finds the optimum to compare with.
+        Arguments of :func:`lasso_path`, which finds the optimum to compare with.
 
     Returns
     -------
@@ -182,24 +186,25 @@ def relative_gap(
 def sgd(
     batches: Iterable[tuple[NDArray, NDArray]], decays: Sequence[float], seed: int = 0
 ) -> NDArray[np.float64]:
-    """The paper's fit: stochastic gradient descent with momentum, all decays on the same batches.
+    """Fit maps as the paper does, by stochastic gradient descent with momentum.
 
-    One step per batch, with the step rule of the authors' published solver files: rate 0.001,
-    halved every 1,500 steps, momentum 0.98, weights from a normal distribution of standard
-    deviation 0.01, and the sign of a weight as the gradient of its size. Their biases are left
-    out: channels are centred. With channels of standard deviation 1/sqrt(N) (footnote 9), the
-    gradient of the loss per image is that of :func:`lasso_path`'s divided by the number of target
-    units, so a batch enters by its second moments alone.
+    There is one step per batch, and all decays see the same batches. The step rule is that of the
+    authors' published solver files: rate 0.001, halved every 1,500 steps, momentum 0.98, weights
+    from a normal distribution of standard deviation 0.01, and the sign of a weight as the gradient
+    of its size. There are no biases, as channels are centred. With channels of standard deviation
+    1/sqrt(N) (footnote 9), the gradient of the loss per image is that of the loss of
+    :func:`lasso_path` divided by the number of target units, so only the second moments of a batch
+    matter.
 
     Parameters
     ----------
     batches : iterable of (gram, cross)
-        Of shape (source, source) and (source, target): mean products over a batch of channels
+        Mean products over a batch, of shape (source, source) and (source, target), of channels
         that have mean 0 and variance 1 over all images.
     decays : sequence of float
         The paper's L1 multipliers; alpha = decay * (number of target units).
     seed : int
-        Of the initial weights, which all decays share.
+        Seed of the initial weights, which all decays share.
 
     Returns
     -------
@@ -213,7 +218,8 @@ def sgd(
         If the weights do not stay finite.
     """
     decay = np.asarray(decays, np.float64)[:, None, None]
-    weights = velocity = None
+    weights: NDArray | None = None
+    velocity: NDArray = np.zeros(())
     for step, (gram, cross) in enumerate(batches):
         if weights is None:
             shape = cross.shape[::-1]
@@ -234,21 +240,22 @@ def sgd(
 def _checked(
     gram: NDArray, cross: NDArray, alphas: Sequence[float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Check the arguments of :func:`lasso_path` and return them as float64 arrays."""
     gram = np.ascontiguousarray(gram, np.float64)
-    cross, alphas = np.asarray(cross, np.float64), np.asarray(alphas, np.float64)
+    cross, penalties = np.asarray(cross, np.float64), np.asarray(alphas, np.float64)
     if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or 0 in gram.shape:
         raise ValueError(f"gram must be (source, source), got shape {gram.shape}")
     if cross.ndim != 2 or len(cross) != len(gram):
         raise ValueError(
             f"cross must be (source, target) with {len(gram)} sources, got shape {cross.shape}"
         )
-    if alphas.ndim != 1:
-        raise ValueError(f"alphas must be one-dimensional, got shape {alphas.shape}")
-    for name, values in (("gram", gram), ("cross", cross), ("alphas", alphas)):
+    if penalties.ndim != 1:
+        raise ValueError(f"alphas must be one-dimensional, got shape {penalties.shape}")
+    for name, values in (("gram", gram), ("cross", cross), ("alphas", penalties)):
         if not np.isfinite(values).all():
             raise ValueError(f"{name} contains NaN or infinity; dead units must have 0")
-    if (alphas < 0).any():
-        raise ValueError(f"alphas must not be negative, got {alphas.min():g}")
+    if (penalties < 0).any():
+        raise ValueError(f"alphas must not be negative, got {penalties.min():g}")
     diagonal, rounding = gram.diagonal(), _rank_threshold(gram)
     if np.abs(gram - gram.T).max() > rounding:
         raise ValueError("gram is not symmetric")
@@ -266,16 +273,16 @@ def _checked(
             "cross is larger than correlations with targets of variance 1 can be: "
             f"cross**2 exceeds the diagonal of gram by {worst:.2g}"
         )
-    return gram, cross, alphas
+    return gram, cross, penalties
 
 
 def _rank_threshold(gram: NDArray) -> float:
-    """Eigenvalues of a Gram matrix of correlations that are below this count as zero."""
+    """Return the value below which eigenvalues of a matrix of correlations count as zero."""
     return ACCURACY * np.sqrt(len(gram)) * (np.abs(gram).max() or 1.0)
 
 
 def _least_squares(gram: NDArray, targets: NDArray) -> tuple[NDArray, NDArray]:
-    """Weights (target, source) of the least squares and how far they are from the optimum."""
+    """Solve the least squares; return weights (target, source) and their relative gaps."""
     live, threshold = np.flatnonzero(gram.diagonal() > 0), _rank_threshold(gram)
     part = gram[np.ix_(live, live)]
     try:
@@ -284,8 +291,8 @@ def _least_squares(gram: NDArray, targets: NDArray) -> tuple[NDArray, NDArray]:
         solve = lambda rows: cho_solve(factor, rows.T, check_finite=False).T  # noqa: E731
     except LinAlgError:
         values, vectors = eigh(part, check_finite=False, driver="evd")
-        kept, inverse = vectors[:, values > threshold], 1 / values[values > threshold]
-        solve = lambda rows: (rows @ kept * inverse) @ kept.T  # noqa: E731
+        span, inverse = vectors[:, values > threshold], 1 / values[values > threshold]
+        solve = lambda rows: (rows @ span * inverse) @ span.T  # noqa: E731
     weights = np.zeros_like(targets)
     weights[:, live] = solve(targets[:, live])
     residual = targets - weights @ gram
@@ -295,12 +302,12 @@ def _least_squares(gram: NDArray, targets: NDArray) -> tuple[NDArray, NDArray]:
 
 
 def _unexplained(weights: NDArray, targets: NDArray, residual: NDArray) -> NDArray:
-    """1 - 2 w.r + w'Cw of each target, with `residual` = r - Cw."""
+    """Compute 1 - 2 w.r + w'Cw of each target, with `residual` = r - Cw."""
     return np.maximum(1 - np.einsum("ts,ts->t", weights, targets + residual), 0)
 
 
 def _product(weights: NDArray, gram: NDArray) -> NDArray:
-    """`weights` @ `gram`, by way of a sparse matrix where most weights are zero."""
+    """Multiply `weights` by `gram`, as a sparse matrix if most weights are zero."""
     sparse = np.count_nonzero(weights) < 0.05 * weights.size
     return csr_array(weights) @ gram if sparse else weights @ gram
 
@@ -315,10 +322,10 @@ def _dot(x, y):
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def _gap(w, r, q, alpha):
-    """Duality gap and objective at `w`, with `q` = r - Cw.
+    """Compute the duality gap and the objective at `w`, with `q` = r - Cw.
 
-    The dual point is the residual, scaled to be feasible. Written as a sum of terms none of which
-    is negative.
+    The dual point is the residual, scaled to be feasible. The gap is a sum of terms that are not
+    negative.
     """
     unexplained, norm, largest = 1.0, 0.0, 0.0
     for i in range(w.size):
@@ -341,7 +348,7 @@ def _subtract(q, row, factor):
 
 @numba.njit(nogil=True, cache=True)
 def _sweep(gram, w, q, alpha):
-    """One round of coordinate descent; keeps `q` = r - Cw."""
+    """Do one round of coordinate descent in place; `q` stays r - Cw."""
     for j in range(w.size):
         scale = gram[j, j]
         if scale <= 0:
@@ -360,7 +367,7 @@ def _sweep(gram, w, q, alpha):
 
 @numba.njit(nogil=True, cache=True)
 def _residual(gram, r, w, q):
-    """Make `q` = r - Cw from the start, so that errors do not add up."""
+    """Compute `q` = r - Cw from scratch, so that rounding errors do not add up."""
     q[:] = r
     for i in np.flatnonzero(w):
         _subtract(q, gram[i], w[i])
@@ -368,9 +375,9 @@ def _residual(gram, r, w, q):
 
 @numba.njit(nogil=True, cache=True)
 def _newton_direction(gram, support, b):
-    """Solution of the support's equations; a ridge above rounding keeps duplicates apart.
+    """Solve the equations of the support, with a ridge for duplicated sources.
 
-    No step at all where `gram` is so far from positive semi-definite that no ridge helps.
+    The direction is 0 if `gram` is so far from positive semi-definite that no ridge helps.
     """
     k = support.size
     h = np.empty((k, k))
@@ -405,9 +412,9 @@ def _newton_direction(gram, support, b):
 
 @numba.njit(nogil=True, cache=True)
 def _newton(gram, w, q, alpha):
-    """Newton step on the support that ends where signs would change; keeps `q` = r - Cw.
+    """Do a Newton step on the support, up to the first change of a sign; `q` stays r - Cw.
 
-    Returns whether it ended before its full length, which leaves a smaller support.
+    Returns whether the step was cut short, which leaves a smaller support.
     """
     support = np.flatnonzero(w)
     if support.size == 0:
@@ -416,7 +423,7 @@ def _newton(gram, w, q, alpha):
     sign = np.sign(old)
     b = q[support] - alpha * sign
     d = _newton_direction(gram, support, b)
-    # The whole step, with what changes its sign set to zero; or else up to the first change.
+    # Try the whole step, with weights that change sign set to zero; else stop at the first change.
     new = old + d
     first, step = -1, 1.0
     for i in range(new.size):
@@ -466,7 +473,7 @@ def _solve(gram, r, w, q, alpha, tolerance, rounds):
 
 @numba.njit(nogil=True, cache=True)
 def _working_set(w, q, alpha):
-    """Sources in use, and of those that violate optimality the worst: at most as many again."""
+    """Choose the sources in use and as many again, at most, that violate optimality most."""
     violation = np.where(w == 0, np.abs(q) - alpha, 0.0)
     limit = max(GROWTH, np.count_nonzero(w))
     threshold = 0.0
@@ -474,7 +481,7 @@ def _working_set(w, q, alpha):
         threshold = np.partition(violation, w.size - limit - 1)[w.size - limit - 1]
     chosen = (w != 0) | (violation > threshold)
     if threshold > 0:
-        # Duplicates violate it equally: as many of them as there is room for.
+        # Duplicates violate it equally: add as many of them as there is room for.
         equal = np.flatnonzero(violation == threshold)
         chosen[equal[: limit - np.count_nonzero(violation > threshold)]] = True
     return np.flatnonzero(chosen)
@@ -482,7 +489,7 @@ def _working_set(w, q, alpha):
 
 @numba.njit(nogil=True, cache=True)
 def _by_working_sets(gram, r, w, q, alpha, tolerance, rounds):
-    """Minimise over all sources, in place, working set by working set; returns the gap."""
+    """Minimise over all sources in place, working set by working set; return the gap."""
     gap, objective = _gap(w, r, q, alpha)
     bound = gap / max(objective, FLOOR)
     least, idle = np.inf, 0
@@ -508,10 +515,10 @@ def _by_working_sets(gram, r, w, q, alpha, tolerance, rounds):
 
 @numba.njit(nogil=True, cache=True)
 def _by_sweeps(gram, r, w, q, alpha, tolerance):
-    """Minimise over all sources, in place, by coordinate descent alone; returns the gap."""
+    """Minimise over all sources in place, by coordinate descent only; return the gap."""
     gap, objective = _gap(w, r, q, alpha)
-    best, kept = gap / max(objective, FLOOR), w.copy()
-    for _ in range(LOOKS):
+    best, best_w = gap / max(objective, FLOOR), w.copy()
+    for _ in range(EVALUATIONS):
         before = w.copy()
         for _ in range(LAST_SWEEPS):
             _sweep(gram, w, q, alpha)
@@ -519,35 +526,35 @@ def _by_sweeps(gram, r, w, q, alpha, tolerance):
         gap, objective = _gap(w, r, q, alpha)
         bound = gap / max(objective, FLOOR)
         if bound < best:
-            best, kept = bound, w.copy()
-        if best <= tolerance or np.abs(w - before).max() <= STILL * np.abs(w).max():
+            best, best_w = bound, w.copy()
+        if best <= tolerance or np.abs(w - before).max() <= NEGLIGIBLE * np.abs(w).max():
             break
-    w[:] = kept
+    w[:] = best_w
     _residual(gram, r, w, q)
     return best
 
 
 @numba.njit(nogil=True, cache=True)
 def _fit(gram, r, w, q, alpha, tolerance, rounds):
-    """Minimise over all sources, in place; returns the gap that was reached."""
+    """Minimise over all sources in place; return the gap that was reached."""
     bound = _by_working_sets(gram, r, w, q, alpha, tolerance, rounds)
     return bound if bound <= tolerance else _by_sweeps(gram, r, w, q, alpha, tolerance)
 
 
 @numba.njit(nogil=True, cache=True)
 def _paths(gram, targets, alphas, tolerance, rounds):
-    """Weights (alpha, target, source) and gaps of some targets, for decreasing penalties."""
+    """Fit some targets for decreasing penalties; return weights and gaps as `lasso_path`."""
     weights = np.zeros((alphas.size, targets.shape[0], gram.shape[0]))
     gaps = np.empty((alphas.size, targets.shape[0]))
     for target in range(targets.shape[0]):
         r = targets[target]
         w, q = np.zeros(r.size), r.copy()
         for step in range(alphas.size):
-            # Far below the last penalty: by way of others, so that no support outgrows the rank.
-            level = LONGEST_STEP * np.abs(q).max()
+            # Large steps go by way of other penalties, so that no support outgrows the rank.
+            level = LEAST_RATIO * np.abs(q).max()
             while level > alphas[step]:
                 _fit(gram, r, w, q, level, ROUGH, rounds)
-                level *= LONGEST_STEP
+                level *= LEAST_RATIO
             gaps[step, target] = _fit(gram, r, w, q, alphas[step], tolerance, rounds)
             weights[step, target] = w
     return weights, gaps

@@ -23,7 +23,7 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
-from convergent.alignment.clustering import drawn_map
+from convergent.alignment.sparse_maps import map_at_penalty
 from convergent.figures.style import MATCHING, NETS, SEMI
 from convergent.measures.matching import complete
 from convergent.paper import PAPER_UNMATCHED
@@ -67,7 +67,7 @@ def write_atlas(
     pairs : mapping of pair (``<a>-<b>``) to mapping
         Paths of its `correlation`, `mutual_information`, `mapping`, `matching` and `clusters`.
     penalty : float
-        Of the sparse maps, see :func:`convergent.alignment.clustering.drawn_map`.
+        Of the sparse maps, see :func:`convergent.alignment.sparse_maps.map_at_penalty`.
     classes : sequence of str
         Class of each recorded image, for captions.
     """
@@ -178,11 +178,10 @@ def pair_facts(
     maps = open_store(paths["mapping"])[layer]
     # The map from a to b predicts b's units, and the other a's.
     for side, direction in (("a", "ba"), ("b", "ab")):
-        decay, weights, _ = drawn_map(maps[direction], penalty)
+        decay, weights, loss, nonzero = map_at_penalty(maps[direction], penalty)
         facts |= _named(f"map/{side}", *best_partners(weights, np.abs(weights)))
-        step = int(np.flatnonzero(maps[direction]["decay"][...] == decay)[0])
-        facts[f"map/{side}/loss"] = maps[direction]["loss"][step].astype(np.float32)
-        facts[f"map/{side}/weights"] = maps[direction]["nonzero"][step].astype(np.int32)
+        facts[f"map/{side}/loss"] = loss.astype(np.float32)
+        facts[f"map/{side}/weights"] = nonzero.astype(np.int32)
     clusters = pd.read_csv(paths["clusters"]).query("layer == @layer")
     for side, net in zip("ab", pair.split("-"), strict=True):
         of_net = clusters[clusters["net"] == net].sort_values("unit")

@@ -1,7 +1,8 @@
-"""The CUDA devices of this machine, asked without torch; run as a file it prints them.
+"""CUDA devices of this machine, listed without torch; run as a file, it prints them.
 
-A process of its own asks, since CUDA reads ``CUDA_VISIBLE_DEVICES`` once in each. Only CUDA knows
-what a number or an abbreviation there stands for, and what a container or a scheduler hides.
+It runs in a process of its own, because CUDA reads ``CUDA_VISIBLE_DEVICES`` once in each process.
+Only CUDA can resolve the numbers and abbreviations in that variable, and see which devices a
+container or a scheduler hides.
 """
 
 import ctypes
@@ -10,12 +11,12 @@ import uuid
 
 
 def devices() -> list[str]:
-    """UUIDs of the devices that CUDA shows, as ``CUDA_VISIBLE_DEVICES`` takes them; [] without it.
+    """List the UUIDs of the devices that CUDA shows; none without CUDA.
 
     Raises
     ------
     OSError
-        If there is CUDA and it does not start.
+        If CUDA is installed but does not start.
     """
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
@@ -28,16 +29,16 @@ def devices() -> list[str]:
         raise OSError(f"cuInit gives error {error}")
     count, device = ctypes.c_int(), ctypes.c_int()
     cuda.cuDeviceGetCount(ctypes.byref(count))
-    found = []
+    uuids = []
     for index in range(count.value):
         cuda.cuDeviceGet(ctypes.byref(device), index)
         whole, part = ctypes.create_string_buffer(16), ctypes.create_string_buffer(16)
         cuda.cuDeviceGetUuid(whole, device)
         cuda.cuDeviceGetUuid_v2(part, device)
-        # They differ where the device is a part of a GPU that its owner has divided (MIG).
+        # The two differ if the device is a part of a divided GPU (MIG).
         kind = "GPU" if whole.raw == part.raw else "MIG"
-        found.append(f"{kind}-{uuid.UUID(bytes=part.raw)}")
-    return found
+        uuids.append(f"{kind}-{uuid.UUID(bytes=part.raw)}")
+    return uuids
 
 
 if __name__ == "__main__":

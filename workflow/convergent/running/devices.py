@@ -1,4 +1,4 @@
-"""Where jobs compute, and nets in what precision: chosen here for all of them."""
+"""Devices of jobs, and the precision of nets on them."""
 
 from __future__ import annotations
 
@@ -19,33 +19,34 @@ if TYPE_CHECKING:
     from filelock import FileLock
     from torch import nn
 
-# Folder of the locks of GPUs: one for all users of the machine, and for containers that mount it.
-# Not $TMPDIR, which each job may have to itself.
+# Folder of the locks of GPUs, shared by all users of the machine and by containers that mount it.
+# Not $TMPDIR, which may be different for each job.
 LOCKS = Path("/tmp")
-# Seconds without a GPU changing hands after which waiting for one ends: longer than a training.
-# Whatever queues in order may take as long as it likes.
+# Seconds to wait for a GPU while none changes hands: longer than a training. A queue that moves may
+# take any time.
 WAIT = 2 * 24 * 3600
-# Seconds between two lines in the log that say who has the GPUs.
-TELL = 60
-# Variables of a job of Slurm, LSF, PBS, Grid Engine and HTCondor.
+# Seconds between two lines in the log that say who holds the GPUs.
+LOG_EVERY = 60
+# Environment variables that mark a job of Slurm, LSF, PBS, Grid Engine and HTCondor.
 BATCH_JOB = ("SLURM_JOB_ID", "LSB_JOBID", "PBS_JOBID", "SGE_TASK_ID", "_CONDOR_SLOT")
 
 logger = logging.getLogger(__name__)
 
-# Held until the process ends.
+# Locks that this process holds until it ends.
 _claims: list[FileLock] = []
 
 
 class DeviceError(ConvergentError, ValueError):
-    """A device that is asked for and not there, or not to be had."""
+    """A device that is asked for and missing, or that cannot be claimed."""
 
 
 def choose_device(wanted: str = "auto") -> str:
-    """The device to compute on, logged: ``cuda`` where there is one, unless `wanted` says.
+    """Choose the device to compute on and log it.
 
-    Of several GPUs this process sees one from now on, which no other job has. The one GPU that a
-    scheduler gave is used as it is. A machine without a GPU is spared the import of torch, which
-    takes seconds and which not every job needs.
+    ``auto`` means ``cuda`` on a machine with a GPU, and ``cpu`` on others. If there are several
+    GPUs, this process claims one that no other job has, and sees only that one from now on. A
+    single GPU that a scheduler assigned is used without a claim. On a machine without a GPU torch
+    is not imported: that takes seconds, and not every job needs it.
 
     Raises
     ------
@@ -54,7 +55,7 @@ def choose_device(wanted: str = "auto") -> str:
     """
     if wanted != "cpu" and not _claims:
         gpus = visible_gpus()
-        if gpus and not given(gpus):
+        if gpus and not is_assigned(gpus):
             os.environ["CUDA_VISIBLE_DEVICES"] = claim(gpus)
         elif wanted == "auto" and not gpus:
             wanted = "cpu"
@@ -65,51 +66,53 @@ def choose_device(wanted: str = "auto") -> str:
 
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
-        raise DeviceError("device: cuda is asked for, and torch sees no CUDA device; use auto")
+        raise DeviceError("device: cuda is asked for, but torch sees no CUDA device; use auto")
     device = "cuda" if available else "cpu"
     logger.info("device: %s", torch.cuda.get_device_name() if available else device)
     return device
 
 
 def visible_gpus() -> list[str]:
-    """UUIDs of the GPUs, or parts of GPUs, that this process may use.
+    """List the UUIDs of the GPUs, or parts of GPUs, that this process may use.
 
-    ``CUDA_VISIBLE_DEVICES`` may name some by number, in the order of ``nvidia-smi``, or by UUID.
+    ``CUDA_VISIBLE_DEVICES`` may name some of them by UUID, or by number in the order of
+    ``nvidia-smi``.
     """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "").split(",")
     if all(name.startswith("MIG-") for name in chosen):
-        return chosen  # of which CUDA shows a process but the first
-    ask = [sys.executable, "-I", "-S", str(Path(__file__).with_name("cuda.py"))]
+        return chosen  # CUDA shows a process only the first of them
+    command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("cuda.py"))]
     environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} | os.environ
-    answer = subprocess.run(ask, capture_output=True, text=True, env=environment)
+    answer = subprocess.run(command, capture_output=True, text=True, env=environment)
     if answer.returncode:
-        logger.warning("no GPU is used, as CUDA does not start: %s", answer.stderr.strip())
+        logger.warning("no GPU is used, because CUDA does not start: %s", answer.stderr.strip())
     return answer.stdout.split()
 
 
-def given(gpus: list[str]) -> bool:
-    """Whether a scheduler gave this process its GPU: in a job of its own, and the only one it sees.
+def is_assigned(gpus: list[str]) -> bool:
+    """Tell whether a scheduler assigned this process the only GPU that it sees.
 
-    Others may then share it by the scheduler's will. Of several, in one job in which Snakemake runs
-    jobs of its own, each of these claims one.
+    The scheduler may have assigned it to other processes as well. If Snakemake runs several jobs
+    inside one job of the scheduler, with several GPUs, each of them claims one.
     """
     return len(gpus) == 1 and any(name in os.environ for name in BATCH_JOB)
 
 
 def claim(gpus: list[str]) -> str:
-    """Keep one of `gpus` for this process until it ends, however it ends; wait while all are kept.
+    """Claim one of `gpus` for this process until it ends; wait while others hold them all.
 
-    Snakemake counts GPUs and assigns none. A UUID means the same GPU in every job and container.
+    Snakemake counts GPUs but assigns none. A UUID means the same GPU in every job and container.
+    The claim ends with the process, even if it is killed.
 
     Parameters
     ----------
     gpus : list of str
-        As :func:`visible_gpus` has them.
+        UUIDs, as :func:`visible_gpus` lists them.
 
     Returns
     -------
     str
-        The one that is kept.
+        UUID of the one that is claimed.
 
     Raises
     ------
@@ -119,79 +122,81 @@ def claim(gpus: list[str]) -> str:
     from filelock import FileLock, Timeout
 
     holders: list[str] = []
-    changed, told = time.monotonic(), -float("inf")
+    changed, logged = time.monotonic(), -float("inf")
     while True:
         for gpu in gpus:
-            # For all users, whatever the umask.
-            lock = FileLock(_lock_file(gpu), mode=0o666, thread_local=False, on_acquired=_sign)
+            # The mode is for all users, whatever the umask.
+            lock = FileLock(
+                _lock_file(gpu), mode=0o666, thread_local=False, on_acquired=_write_holder
+            )
             try:
                 lock.acquire(blocking=False)
             except Timeout:
                 continue
             except OSError as error:
                 raise DeviceError(
-                    f"{gpu} cannot be kept for this job ({error}); everybody who uses the GPUs of "
-                    f"this machine must be able to read and write {lock.lock_file}"
+                    f"{gpu} cannot be claimed for this job ({error}); everybody who uses the GPUs "
+                    f"of this machine must be able to read and write {lock.lock_file}"
                 ) from error
             _claims.append(lock)
             logger.info("%s of %s", gpu, ", ".join(gpus))
             return gpu
         now = time.monotonic()
-        signs = (_lock_file(gpu).read_text(encoding="utf-8") for gpu in gpus)
-        found = [f"{gpu} by {sign}" for gpu, sign in zip(gpus, signs, strict=True)]
-        if found != holders:
-            holders, changed = found, now
+        current = [f"{gpu} by {_lock_file(gpu).read_text(encoding='utf-8')}" for gpu in gpus]
+        if current != holders:
+            holders, changed = current, now
         if now >= changed + WAIT:
             raise DeviceError(
-                f"no GPU became free in {WAIT / 3600:.0f} hours: {'; '.join(holders)}; end what "
-                f"need not run, or let Snakemake wait: --resources gpu={len(gpus)}"
+                f"no GPU became free in {WAIT / 3600:.0f} hours: {'; '.join(holders)}; end jobs "
+                f"that are not needed, or let Snakemake wait: --resources gpu={len(gpus)}"
             )
-        if now >= told + TELL:
+        if now >= logged + LOG_EVERY:
             logger.info("waiting for a GPU: %s", "; ".join(holders))
-            told = now
+            logged = now
         time.sleep(1)
 
 
 def _lock_file(gpu: str) -> Path:
+    """Name the lock of a GPU."""
     return LOCKS / f"convergent-{gpu}.lock"
 
 
-def _sign(file: int) -> None:
-    """Write into the open lock file who holds it."""
+def _write_holder(file: int) -> None:
+    """Write the holder of a lock into its open file."""
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     os.truncate(file, 0)
     os.pwrite(file, f"process {os.getpid()} on {platform.node()} since {since}".encode(), 0)
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Count the processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def peak_memory() -> int:
-    """Bytes of memory that this process had at most so far."""
+    """Measure the largest memory of this process so far, in bytes."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Linux counts what the parent process had in ru_maxrss, too.
-        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read_text(encoding="utf-8"))[1])
+        # On Linux, ru_maxrss includes the memory of the parent process.
+        return 1024 * int(re.findall(r"VmHWM:\s+(\d+)", status.read_text(encoding="utf-8"))[0])
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
 def slow_products() -> str:
-    """What is wrong where the environment slows NumPy's products, else nothing."""
+    """Explain how the environment slows NumPy's products; empty if it does not."""
     processor = os.environ.get("OPENBLAS_CORETYPE")
     if not processor:
         return ""
     return (
-        f"OPENBLAS_CORETYPE={processor} is set: an older processor than there is halves the speed "
+        f"OPENBLAS_CORETYPE={processor} is set: the code for an older processor halves the speed "
         "of products; unset it, unless machines of several kinds must agree to the last bit."
     )
 
 
 def half_precision(device: str) -> torch.dtype | None:
-    """The type of mixed precision on `device`: none on a CPU, bfloat16 where a GPU has it."""
+    """Choose the type of mixed precision: none on a CPU, bfloat16 on a GPU that has it."""
     import torch
 
     if device == "cpu":
@@ -200,24 +205,24 @@ def half_precision(device: str) -> torch.dtype | None:
 
 
 def compiled(net: nn.Module, device: str) -> nn.Module:
-    """`net` compiled where there is a GPU, with the same parameters under other names.
+    """Compile a net on a GPU; its parameters are the same, under other names.
 
-    Fuses what surrounds convolutions, at the price of a minute when it first runs.
+    Compiling fuses the operations around convolutions. The first run takes a minute longer.
     """
     import torch
 
     if device == "cpu":
         return net
-    # Without a C compiler the net runs as it is.
+    # Without a C compiler the net runs uncompiled.
     torch._dynamo.config.suppress_errors = True
-    # The last batch of an epoch gets code of its own; the others keep theirs for one size.
+    # The last batch of an epoch may be smaller: each size gets its own code.
     return torch.compile(net, dynamic=False)
 
 
 def exact() -> None:
-    """Compute float32 products in float32 on a GPU from now on, as a CPU does.
+    """Make a GPU compute float32 products in float32 from now on, as a CPU does.
 
-    By default convolutions there round their inputs to TF32, which has float16's 10 bits.
+    By default its convolutions round their inputs to TF32, which has the 10 bits of float16.
     """
     import torch
 

@@ -1,16 +1,16 @@
 """Fingerprints of the code behind a rule.
 
-Snakemake reruns a rule when its parameters change, not when a module that its script imports
-does. So each rule carries, as a parameter, a hash of the script and of every definition in
-this package that the script reaches, found by following names and imports. Comments,
-docstrings and layout do not count, nor do functions that the script does not use.
+Snakemake reruns a rule when its parameters change, but not when a module that its script imports
+changes. So each rule has, as a parameter, a hash of the script and of every definition in this
+package that the script reaches, found by following names and imports. Comments, docstrings,
+layout and functions that the script does not use make no difference.
 
 Imports are followed in every form: of packages and modules at any depth, relative, of all names
-(``*``), and of names that another module passes on. A module that a package has under another
-name as well is found if its ``__init__`` says so in plain text, by a dictionary of old names to
-new ones or by assigning to ``sys.modules[...]``. What cannot be told name by name counts whole: a
-module that is handed on as an object, and all modules in the folder of a file that imports one
-whose name it computes. An import that leads to nothing is an error.
+(``*``), and of names that another module passes on. A second name of a module is followed if the
+``__init__`` of its package states it in plain text, by a dictionary of second names to real ones
+or by assigning to ``sys.modules[...]``. If names cannot be followed one by one, the whole counts:
+a module that is passed as an object, and all modules in the folder of a file that imports a module
+by a computed name. An import that leads to nothing is an error.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from typing import NamedTuple
 from convergent import ConvergentError
 
 PACKAGE = Path(__file__).parents[1]
-# In place of a definition: what importing a module does, and all that is in a module or package.
+# In place of a definition's name: the code that importing a module runs, and all of its contents.
 BODY, WHOLE = "", "*"
 
-# A module by its dotted name below the package, which is "" itself, and a definition in it; None
-# where the module is meant.
+# A module, by its dotted name below the package ("" is the package), and a definition in it; None
+# stands for the module itself.
 Place = tuple[str, str | None]
 
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -49,9 +49,9 @@ class Import(NamedTuple):
     statement : ast.Import or ast.ImportFrom
     module : str
     name : str or None
-        In the module; None is the module itself, ``*`` all names.
+        Name in the module; None is the module itself, ``*`` all names.
     binds_top : bool
-        Whether the statement, such as ``import package.module``, binds the name of the package.
+        True if the statement binds the name of the package, as ``import package.module`` does.
     """
 
     statement: ast.stmt
@@ -61,7 +61,7 @@ class Import(NamedTuple):
 
 
 def fingerprint(script: str | Path, package: Path = PACKAGE) -> str:
-    """Hash of a script and of the library code that it reaches.
+    """Hash a script and the library code that it reaches.
 
     Parameters
     ----------
@@ -78,8 +78,8 @@ def fingerprint(script: str | Path, package: Path = PACKAGE) -> str:
     Raises
     ------
     FingerprintError
-        If the script, or a module that it reaches, imports from the package what is neither a
-        module nor a definition.
+        If the script, or a module that it reaches, imports a name from the package that is neither
+        a module nor a definition.
     """
     files = ((file, file.stat()) for file in sorted(package.rglob("*.py")))
     library = _library(package, tuple((f, stat.st_mtime_ns, stat.st_size) for f, stat in files))
@@ -96,18 +96,18 @@ def fingerprint(script: str | Path, package: Path = PACKAGE) -> str:
 
 
 class Module:
-    """A parsed file of the package, or a script, which has no name; a folder may have no file.
+    """Parsed file of the package, or a script, which has no name; a folder may have no file.
 
     Attributes
     ----------
     definitions : dict of str to list of ast.stmt
-        Statements by the names that they define.
+        Statements, by the names that they define.
     body : list of ast.stmt
-        The others, but for imports and new names of modules.
+        All other statements, except imports and second names of modules.
     imports : dict of str to list of Import
-        What it imports from the package when it is imported itself, by the names that it binds.
+        Imports from the package that run when the file is imported, by the names that they bind.
     foreign : set of str
-        Names that it imports from elsewhere.
+        Names that are imported from elsewhere.
     """
 
     def __init__(self, file: Path | None, name: str | None, top: str):
@@ -127,7 +127,7 @@ class Module:
             for statement in self.tree.body
             if not isinstance(statement, FUNCTIONS | IMPORTS)
             and not (isinstance(statement, ASSIGNMENTS) and _defined(statement))
-            and not _names_module(statement)
+            and _second_name(statement) is None
         ]
         statements = [s for s in executed(self.tree.body) if isinstance(s, IMPORTS)]
         self.imports = self.imported_by(statements)
@@ -135,42 +135,46 @@ class Module:
         self.foreign = bound - self.imports.keys()
 
     def imported_by(self, nodes: Iterable[ast.AST]) -> dict[str, list[Import]]:
-        """What import statements among `nodes` take from the package, by the names they bind."""
-        found: dict[str, list[Import]] = {}
+        """List the imports from the package among `nodes`, by the names that they bind."""
+        imports: dict[str, list[Import]] = {}
         for node in nodes:
-            for alias in node.names if isinstance(node, IMPORTS) else ():
+            if not isinstance(node, IMPORTS):
+                continue
+            for alias in node.names:
                 if isinstance(node, ast.ImportFrom):
-                    module, bound, name = self._source(node), alias.asname or alias.name, alias.name
+                    module, bound = self._source(node), alias.asname or alias.name
+                    entry = Import(node, module or "", alias.name)
                 else:
-                    module, bound, name = self._below(alias.name), alias.asname or self.top, None
+                    module, bound = self._below(alias.name), alias.asname or self.top
+                    entry = Import(node, module or "", None, alias.asname is None)
                 if module is not None:
-                    binds_top = name is None and alias.asname is None
-                    entry = Import(node, module, name, binds_top)
-                    found.setdefault(bound, []).append(entry)
-        return found
+                    imports.setdefault(bound, []).append(entry)
+        return imports
 
     def aliases(self) -> Iterator[tuple[str, ast.expr]]:
-        """Modules that a package names in plain text: what is said to stand for a name."""
+        """List the second names that a package states in plain text, and what they stand for."""
         for node in ast.walk(self.tree) if self.is_package else ():
+            pairs: list[tuple[ast.expr | None, ast.expr]] = []
             if isinstance(node, ast.Dict):
-                pairs = zip(node.keys, node.values, strict=True)
-            else:
-                pairs = [(node.targets[0].slice, node.value)] if _names_module(node) else []
+                pairs = list(zip(node.keys, node.values, strict=True))
+            elif (pair := _second_name(node)) is not None:
+                pairs = [pair]
             prefix = _join(self.top, self.package) + "."
             for key, value in pairs:
                 if isinstance(key, ast.Constant) and isinstance(key.value, str):
                     yield key.value.removeprefix(prefix), value
 
-    def error(self, node: ast.AST, what: str) -> FingerprintError:
-        """A fault of an import, with its place."""
-        return FingerprintError(f"{self.file}, line {node.lineno}: {ast.unparse(node)}: {what}")
+    def error(self, node: ast.stmt | ast.expr, fault: str) -> FingerprintError:
+        """Make the error of an import, with its place."""
+        return FingerprintError(f"{self.file}, line {node.lineno}: {ast.unparse(node)}: {fault}")
 
-    def _below(self, module: str) -> str | None:
-        """A module's name below the package; None if it is of another."""
-        top, _, below = module.partition(".")
+    def _below(self, module: str | None) -> str | None:
+        """Return a module's name below the package; None if it belongs to another."""
+        top, _, below = (module or "").partition(".")
         return below if top == self.top else None
 
     def _source(self, node: ast.ImportFrom) -> str | None:
+        """Return the name below the package of the module to import from."""
         if not node.level:
             return self._below(node.module)
         parts = [self.top, *filter(None, self.package.split("."))]
@@ -181,36 +185,37 @@ class Module:
 
 
 class Library:
-    """The modules of a package, each parsed once, and what their definitions refer to."""
+    """Modules of a package, each parsed once, and what their definitions refer to."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.modules: dict[str, Module | None] = {}
-        self.known: dict[tuple[str, str], tuple[str, set[Place]]] = {}
+        self.followed: dict[Place, tuple[str, set[Place]]] = {}
 
     def module(self, name: str) -> Module | None:
-        """The module of that name, where there is a file or a folder for it."""
+        """Parse the module of that name; None if there is neither a file nor a folder for it."""
         if name not in self.modules:
             path = self.folder.joinpath(*filter(None, name.split(".")))
             files = [path / "__init__.py", *([path.with_name(f"{path.name}.py")] if name else [])]
             file = next((file for file in files if file.is_file()), None)
-            found = file or path.is_dir()
-            self.modules[name] = Module(file, name, self.folder.name) if found else None
+            exists = file or path.is_dir()
+            self.modules[name] = Module(file, name, self.folder.name) if exists else None
         return self.modules[name]
 
-    def definition(self, module: str, name: str) -> tuple[str, set[Place]]:
-        """Code of a definition of a module, and what it refers to."""
-        if (module, name) not in self.known:
+    def definition(self, module: str, name: str | None) -> tuple[str, set[Place]]:
+        """Return the code of a definition of a module, and what it refers to."""
+        if (module, name) not in self.followed:
             here = self.module(module)
+            assert here is not None  # places are made of modules that exist
             targets: set[Place] = {(module, BODY)}
-            nodes = here.definitions.get(name, [])
+            nodes = here.definitions.get(name or BODY, [])
             if name == BODY:
                 # A decorator of the package may enter what it decorates in a list.
                 functions = [s for s in here.tree.body if isinstance(s, FUNCTIONS)]
                 listed = [s for s in functions if self.references(here, s.decorator_list)]
-                nodes = here.body + listed
+                nodes = [*here.body, *listed]
                 targets.add((module.rpartition(".")[0], BODY))
-                # Imports of functions that nothing reaches must lead somewhere as well.
+                # Imports in functions that nothing reaches must lead somewhere as well.
                 self.run_by(here, here.imported_by(_statements(here.tree.body)))
                 targets |= self.run_by(here, here.imports)
             elif name == WHOLE:
@@ -219,123 +224,132 @@ class Library:
                 targets |= {place for place in passed_on if place[1] is not None}
                 targets |= {(inner, WHOLE) for inner in self.beneath(here)}
             targets |= self.references(here, nodes)
-            self.known[module, name] = "\n".join(ast.unparse(node) for node in nodes), targets
-        return self.known[module, name]
+            self.followed[module, name] = "\n".join(ast.unparse(node) for node in nodes), targets
+        return self.followed[module, name]
 
     def references(self, here: Module, nodes: Iterable[ast.AST]) -> set[Place]:
-        """What code of a module refers to in the package."""
+        """List what code of a module refers to in the package."""
         pending = list(nodes)
         local = here.imported_by(_statements(pending))
-        found = self.run_by(here, local)
+        places = self.run_by(here, local)
         while pending:
             node = pending.pop()
             chain = _chain(node)
             if chain:
-                found |= self.follow(here, chain, local)
+                places |= self.follow(here, chain, local)
                 continue
             if isinstance(node, ast.Call) and _imports_by_name(node):
-                found |= self.imported_by_name(here, node)
+                places |= self.imported_by_name(here, node)
             pending += ast.iter_child_nodes(node)
-        return found
+        return places
 
     def run_by(self, here: Module, imports: Mapping[str, list[Import]]) -> set[Place]:
-        """What imports of a module run; raises an error for one that leads to nothing."""
-        found = set()
+        """List what imports of a module run; raise an error for one that leads to nothing."""
+        run: set[Place] = set()
         for entry in (entry for entries in imports.values() for entry in entries):
-            places = self.imported(entry)
-            if not places:
-                nothing = f"there is no such module or definition in {self.folder.name}"
-                raise here.error(entry.statement, nothing)
-            found |= {(module, BODY) for module, _ in places} | {(self.find(entry.module), BODY)}
-        return found
+            places, source = self.imported(entry), self.find(entry.module)
+            if not places or source is None:
+                fault = f"there is no such module or definition in {self.folder.name}"
+                raise here.error(entry.statement, fault)
+            run |= {(module, BODY) for module, _ in places} | {(source, BODY)}
+        return run
 
     def follow(
         self, here: Module, chain: list[str], local: Mapping[str, list[Import]]
     ) -> set[Place]:
-        """What a name with its attributes, such as ``nets.models.build``, refers to."""
+        """List what a name with its attributes, such as ``nets.models.build``, refers to."""
         first, *rest = chain
-        found: set[Place] = set()
+        places: set[Place] = set()
         if here.name is not None and first in here.definitions:
-            found.add((here.name, first))
-        pending = []
+            places.add((here.name, first))
+        pending: list[tuple[Place, list[str]]] = []
         for imports in (local, here.imports):
             for entry in imports.get(first, ()):
                 pending += [(place, rest) for place in self.imported(entry)]
             for entry in imports.get("*", ()):
-                pending += [(p, rest) for p in self.look_up(self.find(entry.module), first)]
+                pending += [(place, rest) for place in self.passed_on(entry, first)]
         while pending:
             (module, name), rest = pending.pop()
             inner = self.look_up(module, rest[0]) if name is None and rest else set()
             if name is not None:
-                found.add((module, name))
+                places.add((module, name))
             elif inner:
                 pending += [(place, rest[1:]) for place in inner]
             else:
-                found.add((module, WHOLE))
-        return found
+                places.add((module, WHOLE))
+        return places
 
-    def find(self, name: str, seen: frozenset[Place] = frozenset()) -> str | None:
-        """The module that a dotted name below the package stands for."""
-        found = ""
+    def find(self, name: str, visited: frozenset[Place] = frozenset()) -> str | None:
+        """Find the module that a dotted name below the package stands for."""
+        module = ""
         for part in filter(None, name.split(".")):
-            inner = _join(found, part)
-            if not self.module(inner):
-                modules = sorted(m for m, d in self.look_up(found, part, seen) if d is None)
-                inner = modules[0] if modules else None
-            if inner is None:
+            inner = _join(module, part)
+            if self.module(inner):
+                module = inner
+                continue
+            modules = sorted(m for m, d in self.look_up(module, part, visited) if d is None)
+            if not modules:
                 return None
-            found = inner
-        return found
+            module = modules[0]
+        return module
 
-    def imported(self, entry: Import, seen: frozenset[Place] = frozenset()) -> set[Place]:
-        """What the name that an import binds may stand for."""
-        module = self.find(entry.module, seen)
+    def imported(self, entry: Import, visited: frozenset[Place] = frozenset()) -> set[Place]:
+        """List what the name that an import binds may stand for."""
+        module = self.find(entry.module, visited)
         if module is None:
             return set()
         if entry.binds_top:
             return {("", None)}
         if entry.name in (None, "*"):
             return {(module, None)}
-        return self.look_up(module, entry.name, seen)
+        return self.look_up(module, entry.name, visited)
 
-    def look_up(self, module: str, name: str, seen: frozenset[Place] = frozenset()) -> set[Place]:
-        """What a name in a module may stand for, where it is defined."""
+    def passed_on(
+        self, entry: Import, name: str, visited: frozenset[Place] = frozenset()
+    ) -> set[Place]:
+        """List what a name may stand for that an import of all names (``*``) binds."""
+        source = self.find(entry.module, visited)
+        return set() if source is None else self.look_up(source, name, visited)
+
+    def look_up(
+        self, module: str, name: str, visited: frozenset[Place] = frozenset()
+    ) -> set[Place]:
+        """List what a name in a module may stand for, where it is defined."""
         here = self.module(module)
-        if here is None or (module, name) in seen:
+        if here is None or (module, name) in visited:
             return set()
-        seen |= {(module, name)}
-        found: set[Place] = {(module, name)} if name in here.definitions else set()
+        visited |= {(module, name)}
+        places: set[Place] = {(module, name)} if name in here.definitions else set()
         for entry in here.imports.get(name, ()):
-            found |= self.imported(entry, seen)
-        if not found:
+            places |= self.imported(entry, visited)
+        if not places:
             for entry in here.imports.get("*", ()):
-                source = self.find(entry.module, seen)
-                found |= self.look_up(source, name, seen) if source is not None else set()
-        if not found and here.is_package and self.module(_join(module, name)):
-            found = {(_join(module, name), None)}
-        if not found:
+                places |= self.passed_on(entry, name, visited)
+        if not places and here.is_package and self.module(_join(module, name)):
+            places = {(_join(module, name), None)}
+        if not places:
             for alias, value in here.aliases():
-                found |= self.meant(here, value, seen) if alias == name else set()
-        if not found and name in here.foreign:
-            found = {(module, BODY)}
-        return found
+                places |= self.resolve(here, value, visited) if alias == name else set()
+        if not places and name in here.foreign:
+            places = {(module, BODY)}
+        return places
 
-    def meant(self, here: Module, value: ast.AST, seen: frozenset[Place]) -> set[Place]:
-        """The module that a package names in plain text, or by what it imports."""
+    def resolve(self, here: Module, value: ast.expr, visited: frozenset[Place]) -> set[Place]:
+        """Find the module that a package names in plain text, or by what it imports."""
         if isinstance(value, ast.Call) and _imports_by_name(value):
             value = value.args[0]
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
             name = value.value.removeprefix(f"{self.folder.name}.")
             names = [name, _join(here.package, name.lstrip("."))]
-            return {(m, None) for m in (self.find(n, seen) for n in names) if m}
+            return {(m, None) for m in (self.find(n, visited) for n in names) if m}
         entries = here.imports.get("".join(_chain(value)), ())
-        return {place for entry in entries for place in self.imported(entry, seen)}
+        return {place for entry in entries for place in self.imported(entry, visited)}
 
     def imported_by_name(self, here: Module, call: ast.Call) -> set[Place]:
-        """What ``import_module`` may import."""
+        """List what ``import_module`` may import."""
         name = call.args[0]
         if here.is_package and isinstance(name, ast.Subscript):
-            # Out of a dictionary of names, which is followed where one of them is imported.
+            # A name from a dictionary; it is followed from the import of that name.
             statements = here.definitions.get("".join(_chain(name.value)), [])
             if any(isinstance(getattr(s, "value", None), ast.Dict) for s in statements):
                 return set()
@@ -350,7 +364,7 @@ class Library:
         return {(module, WHOLE)}
 
     def beneath(self, here: Module) -> Iterator[str]:
-        """Names of the modules in the folder of a package."""
+        """List the names of the modules in the folder of a package."""
         folder = self.folder.joinpath(*filter(None, here.package.split(".")))
         for file in folder.rglob("*.py") if here.is_package else ():
             parts = file.relative_to(self.folder).with_suffix("").parts
@@ -361,12 +375,12 @@ class Library:
 
 @lru_cache(maxsize=4)
 def _library(folder: Path, files: tuple) -> Library:
-    """What is known of a package, as long as none of its files changes."""
+    """Cache a package as long as none of its files changes."""
     return Library(folder)
 
 
 def _statements(nodes: Iterable[ast.AST], *, in_functions: bool = True) -> Iterator[ast.AST]:
-    """Statements at any depth; those in no function or class are what importing may run."""
+    """List statements at any depth; importing may run those outside of functions and classes."""
     for node in nodes:
         yield node
         if in_functions or not isinstance(node, FUNCTIONS):
@@ -377,7 +391,7 @@ def _statements(nodes: Iterable[ast.AST], *, in_functions: bool = True) -> Itera
 
 
 def _defined(node: ast.AST) -> list[str]:
-    """Names that a statement itself defines."""
+    """List the names that a statement itself defines."""
     if isinstance(node, FUNCTIONS):
         return [node.name]
     targets = [*getattr(node, "targets", ()), getattr(node, "target", None)]
@@ -387,7 +401,7 @@ def _defined(node: ast.AST) -> list[str]:
 
 
 def _chain(node: ast.AST) -> list[str]:
-    """A name and its attributes; nothing if it is no name."""
+    """Split a name with attributes into its parts; none for any other expression."""
     names = []
     while isinstance(node, ast.Attribute):
         names.append(node.attr)
@@ -396,28 +410,30 @@ def _chain(node: ast.AST) -> list[str]:
 
 
 def _imports_by_name(call: ast.Call) -> bool:
+    """Tell whether a call imports a module by its name."""
     return _chain(call.func)[-1:] in (["import_module"], ["__import__"]) and bool(call.args)
 
 
-def _names_module(node: ast.AST) -> bool:
-    """Whether a statement is ``sys.modules["name"] = ...``."""
+def _second_name(node: ast.AST) -> tuple[ast.expr, ast.expr] | None:
+    """Return name and value of ``sys.modules["name"] = value``; None for other statements."""
     slot = node.targets[0] if isinstance(node, ast.Assign) else None
     if not isinstance(slot, ast.Subscript) or _chain(slot.value)[-1:] != ["modules"]:
-        return False
-    return isinstance(slot.slice, ast.Constant)
+        return None
+    return (slot.slice, node.value) if isinstance(slot.slice, ast.Constant) else None  # type: ignore
 
 
 def _join(*names: str) -> str:
+    """Join the names that are not empty by dots."""
     return ".".join(filter(None, names))
 
 
 def _stripped(code: str) -> ast.Module:
-    """Syntax tree without docstrings and other idle strings."""
+    """Parse code and drop docstrings and other strings without effect."""
     tree = ast.parse(code)
     for node in _statements([tree]):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            kept = [
+            effective = [
                 statement
                 for statement in body
                 if not (
@@ -426,5 +442,5 @@ def _stripped(code: str) -> ast.Module:
                     and isinstance(statement.value.value, str)
                 )
             ]
-            node.body = kept or [ast.Pass()]
+            node.body = effective or [ast.Pass()]  # type: ignore[attr-defined]
     return tree

@@ -1,4 +1,4 @@
-"""How far a long stage is: a bar on the terminal, and lines in the log with the time left."""
+"""Progress of long stages: a bar on the terminal, and lines in the log with the time left."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 
 
 def bar(name: str, unit: str, total: float, initial: int = 0) -> tqdm[Any]:
-    """A bar on the terminal, whatever the log is; none where there is no terminal.
+    """Show a bar on the terminal, wherever the log goes; none if there is no terminal.
 
-    Nor in the first second, which is all that a small stage takes.
+    It appears after one second, so a small stage shows none.
     """
     return tqdm(
         desc=name, unit=unit, total=total, initial=initial, unit_scale=total > 1e6,
@@ -29,60 +29,69 @@ def bar(name: str, unit: str, total: float, initial: int = 0) -> tqdm[Any]:
 
 
 def time_left(seconds: float, done: float, total: float) -> str:
-    """What is left of a stage that took `seconds` for `done` of its `total` steps, as 1:23:45."""
+    """Estimate the time left, as 1:23:45, if `done` of `total` steps took `seconds`."""
     return tqdm.format_interval(seconds / done * (total - done))
 
 
 @contextmanager
 def stage(name: str | Path, unit: str, total: float) -> Iterator[Callable[[float], None]]:
-    """A stage of `total` units of work: call what this gives with how many more are done.
-
-    The log gets a line at every tenth.
+    """Report the progress of a stage; the log gets a line at every tenth.
 
     Parameters
     ----------
     name : str or path
-        A path, that of what is being made, is told by its last folder and without its suffix.
+        Name of the stage. The path of a file that it writes is shortened to its folder's name and
+        its own, without the suffix.
     unit : str
-        What is counted; with an s, it is its plural.
+        What is counted, in the singular; an s makes the plural.
+    total : float
+        Units of the whole stage.
+
+    Yields
+    ------
+    callable
+        Function to call with the number of units that have been done since the last call.
     """
     if isinstance(name, Path):
         name = f"{name.parent.name}/{name.stem}"
-    done, told, start = 0.0, 0, time.perf_counter()
+    done, tenths_logged, start = 0.0, 0, time.perf_counter()
     size = tqdm.format_sizeof(total) if total > 1e6 else f"{total:g}"
 
-    def step(more: float) -> None:
-        nonlocal done, told
-        done += more
-        shown.update(more)
+    def advance(units: float) -> None:
+        nonlocal done, tenths_logged
+        done += units
+        shown.update(units)
         share = done / total
-        # What should be a tenth may be a hair less, in fractions.
-        if (tenths := int(10 * share + 1e-6)) > told:
-            told = tenths
+        # Rounding may leave a tenth a little short.
+        if (tenths := int(10 * share + 1e-6)) > tenths_logged:
+            tenths_logged = tenths
             left = time_left(time.perf_counter() - start, done, total)
             log.info("%s: %.0f%% of %s %ss, about %s left", name, 100 * share, size, unit, left)
 
     with bar(name, unit, total) as shown:
-        yield step
+        yield advance
 
 
 def progress(
     items: Iterable[Item],
     name: str | Path,
     unit: str,
-    size: Callable[[Item], float] = len,
+    size: Callable[[Any], float] = len,
     total: float | None = None,
 ) -> Iterator[Item]:
-    """Pass `items` on as a :func:`stage`; whoever takes the next is done with the last.
+    """Pass `items` on as a :func:`stage`: an item is done when the next one is asked for.
 
     Parameters
     ----------
+    items : iterable
+    name, unit
+        See :func:`stage`.
     size : callable
-        Work in an item, in units.
+        Function that returns the units of work in an item.
     total : float, optional
-        Of the sizes; needed unless `items` can be gone through twice.
+        Sum of the sizes; needed if `items` can be iterated over only once.
     """
-    with stage(name, unit, sum(map(size, items)) if total is None else total) as step:
+    with stage(name, unit, sum(map(size, items)) if total is None else total) as advance:
         for item in items:
             yield item
-            step(size(item))
+            advance(size(item))

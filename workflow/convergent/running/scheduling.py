@@ -1,4 +1,4 @@
-"""Where the Dask tasks of a reduction run, and on how many threads."""
+"""Schedulers of Dask: where the tasks of a reduction run, and on how many threads."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from dask_jobqueue import SLURMCluster
     from distributed import Client
 
-# Seconds that a scheduler may take to answer, and to have a worker.
+# Seconds that a scheduler may take to answer, and to get a worker.
 PATIENCE = 30
 
 logger = logging.getLogger(__name__)
 
 
 class SchedulerError(ConvergentError, OSError):
-    """A scheduler that does not answer, or workers that cannot be had; the message says which."""
+    """A scheduler that does not answer, or that gets no workers; the message names the key."""
 
 
 @contextmanager
@@ -51,37 +51,39 @@ def scheduler_for(
     account: str | None = None,
     interface: str | None = None,
 ) -> Iterator[str | SLURMCluster]:
-    """The `scheduler` of :func:`compute` for a whole job.
+    """Provide the `scheduler` of :func:`compute` for a whole job.
 
-    Of ``slurm`` a scheduler in this process, whose workers are submitted to the cluster and end
-    with the context, or soon after this process; every other `kind` is one already. Scheduler
-    and workers listen on one interface, never on all: who reaches a port of Dask's can run what
-    he likes.
+    For ``slurm`` this starts a scheduler in this process and submits its workers to the cluster.
+    They end with the context, or soon after this process. Any other `kind` is passed on as it is.
+    Scheduler and workers listen on one network interface only, because anyone who reaches a port
+    of Dask can run any code.
 
     Parameters
     ----------
+    kind : str
+        ``slurm``, or a `scheduler` of :func:`compute`.
     threads, mem_mb, runtime : int
-        Of each job of workers: threads, megabytes and minutes.
+        Threads, megabytes and minutes of each job of workers.
     logs : path
-        Folder of what Slurm and the workers say.
+        Folder of the logs of Slurm and of the workers.
     jobs : int
-        How many of them.
+        Number of jobs of workers.
     partition, account : str, optional
-        Of Slurm; its defaults if None.
+        Partition and account of Slurm; its defaults if None.
     interface : str, optional
         Network interface; if None, the one with the address of this machine's name.
 
     Raises
     ------
     SchedulerError
-        If Slurm does not take such jobs, or there is no such interface.
+        If Slurm rejects such jobs, or there is no such interface.
     """
     if kind != "slurm":
         yield kind
         return
     from dask_jobqueue import SLURMCluster
 
-    nowhere = "127.0.0.1:0"  # Web pages that nobody looks at, but that cannot be left out.
+    nowhere = "127.0.0.1:0"  # for Dask's web pages, which cannot be switched off
     with SLURMCluster(
         queue=partition,
         account=account,
@@ -104,7 +106,7 @@ def scheduler_for(
                 command, input=cluster.job_script(), capture_output=True, text=True, check=True
             )
         except FileNotFoundError:
-            raise SchedulerError("dask.scheduler: slurm, and there is no sbatch here") from None
+            raise SchedulerError("dask.scheduler: slurm needs sbatch, which is not here") from None
         except subprocess.CalledProcessError as error:
             raise SchedulerError(
                 f"dask.scheduler: Slurm takes no workers: {error.stderr.strip()}; see "
@@ -116,7 +118,7 @@ def scheduler_for(
 
 
 def _interface(name: str | None) -> str:
-    """The network interface of that name, or the one that has the address of this machine's."""
+    """Find the network interface of that name, or the one with this machine's address."""
     import psutil
 
     addresses = {
@@ -129,10 +131,10 @@ def _interface(name: str | None) -> str:
         except OSError:
             address = None
         name = next((each for each, own in addresses.items() if address in own), None)
-    if name not in addresses:
+    if name is None or name not in addresses:
         raise SchedulerError(
             f"dask.interface: {name or 'by default'} is no network interface of "
-            f"{socket.gethostname()}; there are {', '.join(addresses)}"
+            f"{socket.gethostname()}; use one of {', '.join(addresses)}"
         )
     return name
 
@@ -144,7 +146,7 @@ def compute(
     workers: int = 1,
     step: Callable[[float], None] = lambda share: None,
 ) -> list[Any]:
-    """Results of Dask tasks, each made on one BLAS thread.
+    """Compute Dask tasks, each on one BLAS thread.
 
     Parameters
     ----------
@@ -152,11 +154,11 @@ def compute(
         Made by :func:`task`.
     scheduler : str or SLURMCluster
         ``threads``, ``processes``, the address of a running ``distributed`` scheduler, such as
-        ``tcp://10.0.0.1:8786``, or what :func:`scheduler_for` gives.
+        ``tcp://10.0.0.1:8786``, or what :func:`scheduler_for` yields.
     workers : int
         Threads or processes, at most one per core; a running cluster has its own.
     step : callable
-        Called with each further share of the work that is done, from 0 to 1; for
+        Function that is called with each further share of the work that is done, from 0 to 1; see
         :func:`convergent.running.progress.stage`.
 
     Raises
@@ -166,8 +168,8 @@ def compute(
         that were submitted have ended.
     """
     if scheduler in ("threads", "processes"):
-        # In this process the limit holds around all tasks: set and lifted inside of them it would
-        # be lifted by the first to end.
+        # The limit is set around all tasks of this process: if each set its own, the first to end
+        # would lift it for the others.
         with threadpool_limits(1, user_api="blas"), _Steps(step):
             return list(
                 dask.compute(*tasks, scheduler=scheduler, num_workers=min(workers, cores()))
@@ -179,16 +181,17 @@ def compute(
             client.run(importlib.import_module, __package__)
         except ImportError as error:
             raise SchedulerError(
-                f"dask.scheduler: workers of {scheduler} lack what tasks need ({error}); start "
-                f"them in an environment like this, with {Path(__file__).parents[2]} on PYTHONPATH"
+                f"dask.scheduler: workers of {scheduler} cannot import what tasks need ({error}); "
+                f"start them in an environment like this one, with {Path(__file__).parents[2]} on "
+                "PYTHONPATH"
             ) from error
         futures = client.compute(list(tasks))
-        done, looked = 0, time.monotonic()
+        done, checked = 0, time.monotonic()
         while done < len(futures):
             time.sleep(0.02)
             before, done = done, sum(future.done() for future in futures)
             step((done - before) / len(futures))
-            if time.monotonic() < looked + PATIENCE:
+            if time.monotonic() < checked + PATIENCE:
                 continue
             if isinstance(scheduler, str):
                 _wait_for_workers(client, scheduler)
@@ -197,7 +200,7 @@ def compute(
                     "dask.scheduler: all jobs of workers have ended before the work was done; "
                     "their logs are in the folder .workers beside this one"
                 )
-            looked = time.monotonic()
+            checked = time.monotonic()
         try:
             return client.gather(futures)
         except CancelledError as error:
@@ -207,7 +210,7 @@ def compute(
 
 
 def _connected(scheduler: str | SLURMCluster) -> Client:
-    """A client of the scheduler."""
+    """Connect a client to the scheduler."""
     from distributed import Client
 
     if isinstance(scheduler, str):
@@ -216,10 +219,11 @@ def _connected(scheduler: str | SLURMCluster) -> Client:
 
 
 def _check_answer(address: str) -> None:
-    """Ask the scheduler who it is, and raise if what is there does not say so.
+    """Check that a scheduler answers at an address.
 
     A client whose connection fails can leave distributed's event loop, which all clients of a
-    process share, so that no later one connects. This runs in a loop, and a thread, of its own.
+    process share, in a state in which no later one connects. So this check runs in a loop, and a
+    thread, of its own.
     """
     from distributed import rpc
 
@@ -227,7 +231,7 @@ def _check_answer(address: str) -> None:
         async with rpc(address) as scheduler:
             identity = await scheduler.identity()
         if identity["type"] != "Scheduler":
-            raise ValueError(f"it is a {identity['type']}")
+            raise ValueError(f"there is a {identity['type']}")
 
     async def ask_in_time() -> None:
         await asyncio.wait_for(ask(), PATIENCE)
@@ -236,13 +240,13 @@ def _check_answer(address: str) -> None:
         error = pool.submit(asyncio.run, ask_in_time()).exception()
     if error is not None:
         raise SchedulerError(
-            f"dask.scheduler: no scheduler answers at {address} ({str(error) or 'silence'}); start "
-            "one with `dask scheduler` and `dask worker`, or set it to threads or processes"
+            f"dask.scheduler: no scheduler answers at {address} ({str(error) or 'no answer'}); "
+            "start one with `dask scheduler` and `dask worker`, or set it to threads or processes"
         ) from error
 
 
 def _wait_for_workers(client: Client, address: str) -> None:
-    """Wait until the scheduler has one."""
+    """Wait until the scheduler has a worker."""
     try:
         client.wait_for_workers(1, timeout=PATIENCE)
     except OSError as error:
@@ -253,7 +257,7 @@ def _wait_for_workers(client: Client, address: str) -> None:
 
 
 class _Steps(Callback):
-    """Tell of every task in this process as one share of all."""
+    """Callback that reports every task of this process as one share of all."""
 
     def __init__(self, step: Callable[[float], None]) -> None:
         super().__init__()
@@ -264,25 +268,25 @@ class _Steps(Callback):
 
 
 def _in_queue(cluster: SLURMCluster) -> bool:
-    """Whether any job of workers waits or runs."""
+    """Tell whether any job of workers waits or runs."""
     jobs = ",".join(str(worker.job_id) for worker in cluster.workers.values())
-    found = subprocess.run(["squeue", "-h", "-j", jobs], capture_output=True, text=True)
-    return bool(found.stdout.strip())
+    queue = subprocess.run(["squeue", "-h", "-j", jobs], capture_output=True, text=True)
+    return bool(queue.stdout.strip())
 
 
 def task(function, nout: int):
-    """A lazy `function` with `nout` results, one BLAS thread to itself in any process."""
+    """Make `function`, with `nout` results, a lazy task that runs on one BLAS thread anywhere."""
 
-    def alone(*args):
-        _one_blas_thread(os.getpid())
+    def on_one_thread(*args):
+        _limit_blas(os.getpid())
         return function(*args)
 
-    return dask.delayed(alone, nout=nout, pure=False)
+    return dask.delayed(on_one_thread, nout=nout, pure=False)
 
 
 @cache
-def _one_blas_thread(process: int) -> None:
-    """For good: a worker process does nothing but tasks."""
-    import numpy  # noqa: F401 (whose BLAS is to be limited)
+def _limit_blas(process: int) -> None:
+    """Limit BLAS to one thread for good, as a worker process runs nothing but tasks."""
+    import numpy  # noqa: F401 (its BLAS is the one to limit)
 
     threadpool_limits(1, user_api="blas")

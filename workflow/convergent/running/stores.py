@@ -178,7 +178,7 @@ class CheckedArray(zarr.Array):
 class Store(zarr.Group):
     """A finished store, or a group of one, whose arrays are checked when they are read."""
 
-    def __getitem__(self, path: str) -> CheckedArray | Store:
+    def __getitem__(self, path: str) -> Any:
         if not isinstance(path, str):
             raise TypeError(f"a store's arrays and groups have names, got {path!r}")
         path = path.strip("/")

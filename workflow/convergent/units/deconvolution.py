@@ -1,4 +1,4 @@
-"""Deconvolutions: what in an image excites a unit (Zeiler and Fergus 2014)."""
+"""Deconvolutions: the pixels of an image that excite a unit (Zeiler and Fergus 2014)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from convergent import ConvergentError
 from convergent.nets.models import activation, evaluating, run_once
 
+# Functions that rectify.
 RELUS = {
     torch.relu,
     torch.relu_,
@@ -37,23 +38,22 @@ def deconvolve(
     y: NDArray[np.integer],
     x: NDArray[np.integer],
 ) -> torch.Tensor:
-    """Deconvolution of one activation in each image of a batch.
+    """Deconvolve one activation in each image of a batch.
 
-    What the activation passes back to the pixels, where each ReLU on the way lets positive
-    signals through and nothing else. Max pooling sends them back to where the maximum was, and
-    local response normalisation as its gradient does. Computed by captum's
-    `NeuronDeconvolution`.
+    The activation is passed back to the pixels, and each ReLU on the way lets positive signals
+    through and nothing else. Max pooling sends a signal back to where the maximum was, and local
+    response normalisation as its gradient does. captum's `NeuronDeconvolution` computes it.
 
     Parameters
     ----------
     net : nn.Module
-        Runs in evaluation mode, and is given back as it was found.
+        The net. It runs in evaluation mode; its own mode is restored.
     layer : str
-        Name as :func:`convergent.nets.models.layers` gives it.
+        Name as :func:`convergent.nets.models.layers` returns it.
     images : torch.Tensor of shape (image, channel, y, x)
-        As the net takes them, on its device.
+        Normalised images, on the device of the net.
     unit, y, x : ndarray of shape (image,)
-        The activation in each image; y and x count for nothing in fully connected layers.
+        The activation in each image; y and x are ignored in fully connected layers.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def deconvolve(
     Raises
     ------
     FunctionalReluError
-        As :func:`check_relus` does.
+        See :func:`check_relus`.
     """
     from captum.attr import NeuronDeconvolution
 
@@ -80,16 +80,16 @@ def deconvolve(
 
 
 def check_relus(net: nn.Module, example: torch.Tensor) -> None:
-    """Check that each ReLU of a net is a module of its own, which deconvolution needs.
+    """Check that each ReLU of a net is a module of its own, as deconvolution needs.
 
-    captum rectifies the signal at modules only: at a function it would silently take the plain
+    captum rectifies the signal at modules only. At a function it would silently use the plain
     gradient.
 
     Parameters
     ----------
     net : nn.Module
     example : torch.Tensor of shape (image, channel, y, x)
-        Something it takes.
+        An input that the net accepts.
 
     Raises
     ------
@@ -104,17 +104,19 @@ def check_relus(net: nn.Module, example: torch.Tensor) -> None:
         inside.append(module)
         if isinstance(module, nn.ReLU):
             if module.inplace or module in calls:
-                what = "works in place" if module.inplace else "is used twice"
-                raise FunctionalReluError(f"{paths[module]}: a ReLU that {what}; make it an own "
-                                          "nn.ReLU() for deconvolution")  # fmt: skip
+                fault = "works in place" if module.inplace else "is used twice"
+                raise FunctionalReluError(
+                    f"{paths[module]}: this ReLU {fault}; deconvolution needs an nn.ReLU() of its "
+                    "own at each place"
+                )
             calls.append(module)
 
     class Watch(TorchFunctionMode):
         def __torch_function__(self, func, types, args=(), kwargs=None):
             if func in RELUS and not isinstance(inside[-1], nn.ReLU):
                 raise FunctionalReluError(
-                    f"{paths[inside[-1]]}: a ReLU that is a function, where deconvolution needs a "
-                    "module; make it an nn.ReLU()"
+                    f"{paths[inside[-1]]}: this ReLU is a function; deconvolution needs a module, "
+                    "so make it an nn.ReLU()"
                 )
             return func(*args, **(kwargs or {}))
 
@@ -128,7 +130,7 @@ def check_relus(net: nn.Module, example: torch.Tensor) -> None:
 
 
 def _up_to(net: nn.Module, layer: str) -> nn.Module:
-    """The front of a sequential net as far as a layer: what follows need not run."""
+    """Cut a sequential net after a layer, as what follows need not run."""
     if type(net) is not nn.Sequential:
         return net
     front: OrderedDict[str, nn.Module] = OrderedDict()

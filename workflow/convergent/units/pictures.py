@@ -1,8 +1,9 @@
-"""What units see: the images that excite them most, the patches and deconvolutions of these."""
+"""Pictures of units: patches of the images that excite them most, and their deconvolutions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from convergent.nets.datasets import Images
     from convergent.units.receptive_fields import ReceptiveField
 
-# What lies outside an image or a receptive field, and no signal in a deconvolution or filter.
+# Grey of pixels outside an image or a receptive field, and of zero in a deconvolution or filter.
 GREY = 128
 # Images deconvolved at once.
 BATCH = 72
@@ -39,25 +40,24 @@ def write_units(
     pictures: Mapping[str, Sequence[int] | None],
     device: str = "cpu",
 ) -> None:
-    """What the units of a net see: ``units/<net>.zarr``.
+    """Write the strongest images of a net's units and their pictures: ``units/<net>.zarr``.
 
-    Per layer a group with `value`, `image`, `y` and `x` (unit, 9) of
-    :class:`convergent.activations.strongest.Top`;
-    `receptive_field` (size, stride, offset); and of the units in `pictures`,
-    uint8, `patches` and `deconv` (unit, 9, height, width, channel): the receptive field in the
-    image as the net saw it, grey outside, and its deconvolution, grey where nothing is passed
-    back and scaled by its largest value. `pictured` tells which units have them. The first
-    convolution's group has its `filters` (unit, height, width, channel) too.
+    Each layer is a group with `value`, `image`, `y` and `x` (unit, 9) of :class:`convergent.activations.strongest.Top`
+    and with `receptive_field` (size, stride, offset). The units in `pictures` also have, as uint8,
+    `patches` and `deconv` (unit, 9, height, width, channel): the receptive field in the image as
+    the net saw it, grey outside, and its deconvolution, grey where nothing is passed back and
+    scaled by its largest value. `pictured` is True for these units. The group of the first
+    convolution also has its `filters` (unit, height, width, channel).
 
     Parameters
     ----------
     layers : sequence of str
     statistics : path
-        Of the net.
+        Store of the net's statistics.
     net : nn.Module
-        The net; given back as it was found.
+        The net; its mode and device are restored at the end.
     images : Images
-        Those that were recorded, in order.
+        Images that were recorded, in their order.
     image_index : ndarray of shape (image,)
         Their places in the data set.
     data : mapping
@@ -69,13 +69,12 @@ def write_units(
     Raises
     ------
     FieldError, FunctionalReluError
-        If the net has parts that its receptive fields or deconvolutions cannot be told for.
+        If receptive fields or deconvolutions cannot be computed for a part of the net.
     StoreError
         If `images` are not those that were recorded.
     ValueError
-        If `image_index` is not theirs.
+        If `images` and `image_index` have different lengths.
     """
-    from convergent.nets.datasets import normalize
     from convergent.nets.models import evaluating
     from convergent.running.devices import exact
     from convergent.units.deconvolution import check_relus
@@ -83,16 +82,17 @@ def write_units(
 
     source = open_store(statistics)
     index = source["image_index"][...]
-    # Where a view is known, images came from a data set, and are marked as those given are.
+    # A store with a view was recorded from a data set, whose images have identities.
     identities = images.identities if "view" in source else None
     given = Marks(np.asarray(image_index), identities)
     if len(images) != len(given.index):
-        raise ValueError(f"{len(images)} images, where image_index names {len(given.index)}")
+        raise ValueError(f"{len(images)} images, but image_index has {len(given.index)} places")
     check_same_images({statistics: source, "images": given})
     order = np.argsort(index)
     exact()  # as in recording
     with evaluating(net, device):
-        example = normalize(images.__getitems__([0])[0].to(device), data["mean"], data["std"])
+        viewer = _Viewer(net, images, data, device)
+        example = viewer.inputs(viewer.views(np.array([0])))
         check_relus(net, example)
         fields = receptive_fields(net, layers, example)
         tops = {layer: Top.load(source[f"{layer}/strongest"]) for layer in layers}
@@ -101,25 +101,14 @@ def write_units(
             chosen = pictures.get(layer, ())
             mask[slice(None) if chosen is None else list(chosen)] = True
         total = sum((top.value[pictured[layer]] > 0).sum() for layer, top in tops.items())
-        with new_store(store) as target, stage(Path(store), "picture", total) as step:
+        with new_store(store) as target, stage(Path(store), "picture", total) as advance:
             for layer, top in tops.items():
                 group = target.create_group(layer)
                 top.save(group)
                 save(group, "receptive_field", np.array(fields[layer]), ("size_stride_offset",))
                 save(group, "pictured", pictured[layer], ("unit",))
                 rows = top._replace(image=order[np.searchsorted(index, top.image, sorter=order)])
-                _write_pictures(
-                    group,
-                    layer,
-                    rows,
-                    pictured[layer],
-                    fields[layer],
-                    net,
-                    images,
-                    data,
-                    device,
-                    step,
-                )
+                viewer.write(group, layer, rows, pictured[layer], fields[layer], advance)
             for layer in layers:
                 weights = _first_filters(net, fields[layer])
                 if weights is not None:
@@ -129,81 +118,96 @@ def write_units(
 
 
 def cut(picture: NDArray[np.uint8], field: ReceptiveField, y: int, x: int) -> NDArray[np.uint8]:
-    """What the unit at (y, x) sees of a picture (height, width, channel), grey outside.
+    """Cut the receptive field of the unit at (y, x) out of a picture (height, width, channel).
 
-    The receptive field, or where it is larger than the picture all of it.
+    Pixels outside the picture are grey. A field larger than the picture gives all of the picture.
     """
     sides = picture.shape[:2]
     (top, bottom), (left, right) = (field.window(p, s) for p, s in zip((y, x), sides, strict=True))
     patch = np.full((bottom - top, right - left, picture.shape[2]), GREY, np.uint8)
-    (i, j), (k, m) = (field.seen(p, s) for p, s in zip((y, x), sides, strict=True))
+    (i, j), (k, m) = (field.inside(p, s) for p, s in zip((y, x), sides, strict=True))
     patch[i - top : j - top, k - left : m - left] = picture[i:j, k:m]
     return patch
 
 
-def _write_pictures(
-    group: zarr.Group,
-    layer: str,
-    top: Top,
-    pictured: NDArray[np.bool_],
-    field: ReceptiveField,
-    net: torch.nn.Module,
-    images: Images,
-    data: Mapping,
-    device: str,
-    step: Callable[[float], None],
-) -> None:
-    """Patches and deconvolutions of the units of a layer that are asked for, shard by shard."""
-    side, channels = min(field.size, images.size), images.channels
-    shape = (*top.value.shape, side, side, channels)
-    names = ("unit", "rank", "height", "width", "channel")
-    arrays = [create(group, name, shape, np.uint8, names) for name in ("patches", "deconv")]
-    shard = arrays[0].shards[0]
-    for start in range(0, len(pictured), shard):
-        units = start + np.flatnonzero(pictured[start : start + shard])
-        if not len(units):
-            continue
-        size = min(shard, len(pictured) - start)
-        pages = np.full((2, size, *shape[1:]), GREY, np.uint8)
-        unit, rank = np.nonzero(top.value[units] > 0)  # nothing excites the others
-        unit = units[unit]
-        for first in range(0, len(unit), BATCH):
-            u, r = unit[first : first + BATCH], rank[first : first + BATCH]
-            row, y, x = (part[u, r] for part in (top.image, top.y, top.x))
-            views, signals = _pictures(net, layer, images, data, row, u, y, x, device)
-            for page, pictures in zip(pages, (views, signals), strict=True):
-                for n in range(len(u)):
-                    page[u[n] - start, r[n]] = cut(pictures[n], field, y[n], x[n])
-            step(len(u))
-        for array, page in zip(arrays, pages, strict=True):
-            array[start : start + size] = page
+@dataclass(frozen=True)
+class _Viewer:
+    """A net in evaluation mode, and the recorded images that its units respond to.
 
+    Attributes
+    ----------
+    net : nn.Module
+    images : Images
+    data : mapping
+        ``mean`` and ``std`` of the channels.
+    device : str
+        Device that the net is on.
+    """
 
-def _pictures(
-    net: torch.nn.Module,
-    layer: str,
-    images: Images,
-    data: Mapping,
-    row: NDArray,
-    unit: NDArray,
-    y: NDArray,
-    x: NDArray,
-    device: str,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Images as the net saw them and their deconvolutions, (image, y, x, channel)."""
-    from convergent.nets.datasets import normalize
-    from convergent.units.deconvolution import deconvolve
+    net: torch.nn.Module
+    images: Images
+    data: Mapping
+    device: str
 
-    rows, places = np.unique(row, return_inverse=True)
-    views = images.__getitems__(rows.tolist())[0]
-    inputs = normalize(views[places].to(device), data["mean"], data["std"])
-    signals = deconvolve(net, layer, inputs, unit, y, x).cpu().permute(0, 2, 3, 1).numpy()
-    # On the scale of the pixels, as the patches are.
-    return views[places].permute(0, 2, 3, 1).numpy(), _eight_bit(signals * np.asarray(data["std"]))
+    def views(self, rows: NDArray[np.integer]) -> torch.Tensor:
+        """Load images as uint8 (image, channel, y, x), each from the disk once."""
+        different, places = np.unique(rows, return_inverse=True)
+        return self.images.__getitems__(different.tolist())[0][places]
+
+    def inputs(self, views: torch.Tensor) -> torch.Tensor:
+        """Normalise images as the net takes them, on its device."""
+        from convergent.nets.datasets import normalize
+
+        return normalize(views.to(self.device), self.data["mean"], self.data["std"])
+
+    def pictures(
+        self, layer: str, rows: NDArray, unit: NDArray, y: NDArray, x: NDArray
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Show images as the net saw them and their deconvolutions, (image, y, x, channel)."""
+        from convergent.units.deconvolution import deconvolve
+
+        views = self.views(rows)
+        signals = deconvolve(self.net, layer, self.inputs(views), unit, y, x)
+        # On the scale of the pixels, as the patches are.
+        scaled = signals.cpu().permute(0, 2, 3, 1).numpy() * np.asarray(self.data["std"])
+        return views.permute(0, 2, 3, 1).numpy(), _eight_bit(scaled)
+
+    def write(
+        self,
+        group: zarr.Group,
+        layer: str,
+        top: Top,
+        pictured: NDArray[np.bool_],
+        field: ReceptiveField,
+        advance: Callable[[float], None],
+    ) -> None:
+        """Write patches and deconvolutions of the units of `pictured`, shard by shard."""
+        side, channels = min(field.size, self.images.size), self.images.channels
+        shape = (*top.value.shape, side, side, channels)
+        names = ("unit", "rank", "height", "width", "channel")
+        arrays = [create(group, name, shape, np.uint8, names) for name in ("patches", "deconv")]
+        shard = arrays[0].shards[0]
+        for start in range(0, len(pictured), shard):
+            units = start + np.flatnonzero(pictured[start : start + shard])
+            if not len(units):
+                continue
+            size = min(shard, len(pictured) - start)
+            pages = np.full((2, size, *shape[1:]), GREY, np.uint8)
+            unit, rank = np.nonzero(top.value[units] > 0)  # nothing excites the others
+            unit = units[unit]
+            for first in range(0, len(unit), BATCH):
+                u, r = unit[first : first + BATCH], rank[first : first + BATCH]
+                rows, y, x = (part[u, r] for part in (top.image, top.y, top.x))
+                for page, pictures in zip(pages, self.pictures(layer, rows, u, y, x), strict=True):
+                    for n in range(len(u)):
+                        page[u[n] - start, r[n]] = cut(pictures[n], field, y[n], x[n])
+                advance(len(u))
+            for array, page in zip(arrays, pages, strict=True):
+                array[start : start + size] = page
 
 
 def _first_filters(net: torch.nn.Module, field: ReceptiveField) -> NDArray | None:
-    """Filters (unit, height, width, channel) if the layer of this field is the first."""
+    """Return filters (unit, height, width, channel) if the layer of this field is the first."""
     from torch import nn
 
     first = next((m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)), None)
@@ -216,7 +220,7 @@ def _first_filters(net: torch.nn.Module, field: ReceptiveField) -> NDArray | Non
 
 
 def _eight_bit(pictures: NDArray) -> NDArray[np.uint8]:
-    """Grey for 0, black or white for the largest size in each picture."""
+    """Scale pictures to uint8: grey is 0, black or white the largest size in each picture."""
     largest = np.abs(pictures).max(axis=(1, 2, 3), keepdims=True)
     scaled = np.divide(pictures, largest, out=np.zeros_like(pictures), where=largest > 0)
     return np.round(GREY + 127 * scaled).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Which pixels a unit sees, worked out from the net itself."""
+"""Receptive fields: the pixels that a unit sees, derived from the net itself."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import nn
 from convergent import ConvergentError
 from convergent.nets.models import LocalResponseNorm, activation, run_once
 
-# What moves pixels: kernel size, stride, padding (and dilation) say how.
+# Modules whose kernel size, stride, padding (and dilation) say which pixels reach an output.
 SPATIAL = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
-# What sees everything; positions end here.
+# Modules whose outputs see the whole image; there are no positions after them.
 GLOBAL = (nn.Flatten, nn.Linear, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-# What keeps every value at its position.
+# Modules that leave every value at its position.
 POINTWISE = (
     nn.ReLU,
     nn.BatchNorm2d,
@@ -28,7 +28,7 @@ POINTWISE = (
 
 
 class FieldError(ConvergentError, ValueError):
-    """A net whose receptive fields cannot be told; the message names the module."""
+    """A net whose receptive fields cannot be derived; the message names the module."""
 
 
 class ReceptiveField(NamedTuple):
@@ -50,17 +50,17 @@ class ReceptiveField(NamedTuple):
     offset: int
 
     def start(self, position: int) -> int:
-        """First row (or column) of the field of a row (or column) of the map."""
+        """Return the first row (or column) of the field of a row (or column) of the map."""
         return self.offset + position * self.stride
 
     def window(self, position: int, side: int) -> tuple[int, int]:
-        """Rows (or columns) to show of an image: the field, or all if it is larger."""
+        """Return the rows (or columns) of an image to show: the field, or all if it is larger."""
         if self.size >= side:
             return 0, side
         return self.start(position), self.start(position) + self.size
 
-    def seen(self, position: int, side: int) -> tuple[int, int]:
-        """Rows (or columns) of the field that lie in the image."""
+    def inside(self, position: int, side: int) -> tuple[int, int]:
+        """Return the rows (or columns) of the field that lie in the image."""
         start = self.start(position)
         return max(0, start), min(side, start + self.size)
 
@@ -68,16 +68,16 @@ class ReceptiveField(NamedTuple):
 def receptive_fields(
     net: nn.Module, layers: Sequence[str], example: torch.Tensor
 ) -> dict[str, ReceptiveField]:
-    """Receptive field of each layer, from the geometry of the modules that run before it.
+    """Derive the receptive field of each layer from the modules that run before it.
 
     Parameters
     ----------
     net : nn.Module
-        A chain of modules, each of which takes what the one before gives. Its mode is kept.
+        A chain of modules, each of which takes the output of the one before. Its mode stays.
     layers : sequence of str
-        Names as :func:`convergent.nets.models.layers` gives them.
+        Names as :func:`convergent.nets.models.layers` returns them.
     example : torch.Tensor of shape (1, channel, side, side)
-        Something that the net takes.
+        An input that the net accepts.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def receptive_fields(
         if field.stride and args[0] is not state["output"] and not isinstance(module, GLOBAL):
             raise FieldError(
                 f"{paths[module]}: its input is not the output of the module before it, so "
-                "receptive fields cannot be told"
+                "receptive fields cannot be derived"
             )
         if field.stride and isinstance(module, GLOBAL):
             field = ReceptiveField(side, 0, 0)
@@ -116,13 +116,13 @@ def receptive_fields(
 
 
 def _wider(field: ReceptiveField, module: nn.Module, path: str) -> ReceptiveField:
-    """The field after one more convolution or pooling."""
+    """Widen a field by one more convolution or pooling."""
     geometry = {}
     for name in ("kernel_size", "stride", "padding", "dilation"):
         value = getattr(module, name, 1)
         values = {value} if isinstance(value, int) else set(value)
         if len(values) > 1 or not isinstance(next(iter(values)), int):
-            raise FieldError(f"{path}: {name} {value} is not the same number both ways")
+            raise FieldError(f"{path}: {name} {value} is not the same number in both directions")
         geometry[name] = values.pop()
     reach = geometry["dilation"] * (geometry["kernel_size"] - 1)
     return ReceptiveField(

@@ -1,0 +1,57 @@
+"""Documents for contributors say what is so: included files, packages, links."""
+
+import re
+import sys
+
+import pytest
+from running import ROOT
+from test_rooms import ROOMS
+
+sys.path.insert(0, str(ROOT / "docs"))
+from include import INCLUDE, expand
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+# Included files that are still being written.
+AWAITED = {
+    "workflow/convergent/measures/cka.py",
+    "workflow/convergent/nets/architectures/vgg.py",
+}
+
+
+def read(path):
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_included_files_are_included_as_they_are(page):
+    assert expand(read(page)) == read(page), "run docs/include.py"
+    paths = {match["path"] for match in INCLUDE.finditer(read(page))}
+    assert {path for path in paths if not (ROOT / path).exists()} == paths & AWAITED
+
+
+def test_a_file_takes_the_place_of_its_last_version():
+    marker = "before\n\n<!-- include: docs/include.py -->\n"
+    once = expand(marker + "\nafter\n")
+    assert read(ROOT / "docs/include.py").rstrip() in once
+    assert once.startswith(marker)
+    assert once.endswith("```\n\nafter\n")
+    assert expand(once.replace("import re\n", "import os\n")) == once
+
+
+def test_the_packages_are_listed_in_their_order():
+    table = read(ROOT / "docs/architecture.md").split("## Packages")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == ROOMS
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_links_between_documents_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", read(page)):
+        if "://" in link:
+            continue
+        path, _, section = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if section:
+            titles = re.findall(r"^#+ (.*)", read(target), re.MULTILINE)
+            anchors = [re.sub(r"[^\w\- ]", "", t).lower().replace(" ", "-") for t in titles]
+            assert section in anchors, link
