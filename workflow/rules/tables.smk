@@ -17,7 +17,7 @@ TABLES = {
             "matchings": expand(rules.match.output.matching, pair=RUN.pairs),
             "statistics": expand(STATISTICS, net=RUN.nets),
         },
-        params={"pairs": RUN.pairs, "nets": list(RUN.nets)},
+        params={"pairs": PAIRS, "nets": list(RUN.nets)},
         caption="Share of live units whose best correlation in the other net is below 0.5, for "
         "every pair and direction, beside what the paper reports for its Net1 and Net2 "
         "(section 4). Units that never vary are dead, and not counted.",

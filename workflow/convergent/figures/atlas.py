@@ -83,7 +83,6 @@ def write_atlas(
         described = []
         for layer in progress(layers, Path(folder), "pair", cells):
             described.append({"name": layer, "nets": {}, "pairs": {}})
-            described[-1]["paper_unmatched"] = PAPER_UNMATCHED.get(layer)
             for net, paths in nets.items():
                 seen = open_store(paths["units"])[layer]
                 arrays = unit_facts(open_store(paths["statistics"])[layer], seen)
@@ -104,6 +103,7 @@ def write_atlas(
         labels, names = pd.factorize(np.asarray(classes, object))
         contents |= {"layers": described, "classes": list(names), "labels": labels.tolist()}
         colors = {net: NETS[number % len(NETS)] for number, net in enumerate(nets)}
+        contents["paper_unmatched"] = PAPER_UNMATCHED
         contents["colors"] = colors | {"semi": SEMI, "matching": MATCHING}
         text = json.dumps(contents | {"steps": STEPS})
         (scratch / "data/run.json").write_text(text, encoding="utf-8")

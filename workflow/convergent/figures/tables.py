@@ -47,7 +47,10 @@ def accuracy(histories: Mapping[str, pd.DataFrame], seeds: Mapping[str, int]) ->
 
 
 def tabulate_unmatched(
-    matchings: Sequence[Path], statistics: Sequence[Path], pairs: Sequence[str], nets: Sequence[str]
+    matchings: Sequence[Path],
+    statistics: Sequence[Path],
+    pairs: Mapping[str, Sequence[str]],
+    nets: Sequence[str],
 ) -> pd.DataFrame:
     """Tabulate shares of unmatched units from the files of all pairs and nets."""
     matches = dict(zip(pairs, map(pd.read_csv, matchings), strict=True))
@@ -55,12 +58,13 @@ def tabulate_unmatched(
         net: {layer: group["dead"][...] for layer, group in store.groups()}
         for net, store in zip(nets, map(open_store, statistics), strict=True)
     }
-    return unmatched(matches, dead)
+    return unmatched(matches, dead, pairs)
 
 
 def unmatched(
     matches: Mapping[str, pd.DataFrame],
     dead: Mapping[str, Mapping[str, NDArray[np.bool]]],
+    pairs: Mapping[str, Sequence[str]],
     threshold: float = 0.5,
 ) -> pd.DataFrame:
     """Tabulate live units whose semi-match correlates less than `threshold` (section 4).
@@ -71,6 +75,8 @@ def unmatched(
         As ``matching.csv`` has them.
     dead : mapping of net to mapping of layer to ndarray of shape (unit,)
         Which units are dead, as the statistics of each net have them.
+    pairs : mapping of pair to (str, str)
+        Its two nets.
     threshold : float
 
     Returns
@@ -83,7 +89,7 @@ def unmatched(
     for pair, table in matches.items():
         semi = table.query("measure == 'correlation' and method == 'semi'")
         matched = semi[semi["value"] >= threshold].groupby(["layer", "direction"]).size()
-        for net, direction in zip(pair.split("-"), ("ab", "ba"), strict=True):
+        for net, direction in zip(pairs[pair], ("ab", "ba"), strict=True):
             # Those in which all units are dead have no rows.
             for layer in dict.fromkeys([*table["layer"], *dead[net]]):
                 of_unit = dead[net][layer]
