@@ -298,7 +298,7 @@ def branches(
 
 
 def example_cluster(clusters: pd.DataFrame, similarity: pd.DataFrame, most: int = 12) -> str:
-    """The cluster, or part of a cluster, that figure S8 shows, by its path.
+    """Choose the cluster, or part of a cluster, that figure S8 shows, and return its path.
 
     Of those with two to `most` leaves the one with the largest sum over leaves of units times
     similarity between the nets; where nothing was split, of all.

@@ -1,4 +1,4 @@
-"""The report: a run's figures and tables with what they show, in one file, or in a few lines."""
+"""The report of a run: its figures and tables with captions in one file, or a short summary."""
 
 from __future__ import annotations
 
