@@ -31,9 +31,7 @@ include: "workflow/rules/mapping.smk"
 include: "workflow/rules/clustering.smk"
 include: "workflow/rules/units.smk"
 include: "workflow/rules/figures.smk"
-include: "workflow/rules/mapping_figures.smk"
-include: "workflow/rules/cluster_figures.smk"
-include: "workflow/rules/unit_figures.smk"
+include: "workflow/rules/tables.smk"
 include: "workflow/rules/atlas.smk"
 include: "workflow/rules/report.smk"
 
@@ -42,19 +40,18 @@ rule all:
     default_target: True
     input:
         expand(rules.match.output, pair=RUN.pairs),
-        rules.accuracy.output,
-        rules.unmatched.output,
-        rules.measure_agreement.output,
-        rules.table1.output,
-        rules.cluster_stability.output,
         expand(rules.mapping.output, pair=RUN.pairs),
         expand(rules.hac.output, pair=RUN.pairs),
         expand(rules.cluster.output, pair=RUN.pairs),
         expand(rules.mutual_information_within.output, net=RUN.nets),
         expand(rules.units.output, net=RUN.nets),
-        expand(FIGURE, pair=RUN.pair, name=PAIR_FIGURES, suffix=["png", "pdf"]),
-        [getattr(rules, name).output for name in RUN_FIGURES],
+        figures(RUN.pair),
+        # Figures of the run, tables, and pictures of tables.
+        [getattr(rules, name).output for name in FIGURES if not FIGURES[name].of_pair],
+        [getattr(rules, name).output for name in TABLES],
         rules.atlas.output,
+    message:
+        f"Everything of {RUN.run}"
 
 
 include: "workflow/rules/targets.smk"

@@ -593,3 +593,11 @@ def test_the_page_asks_nothing_of_the_network():
         for word in ("fetch(", "import ", 'src="http', "url(http", "XMLHttpRequest"):
             assert word not in text, path
         assert not path.stat().st_mode & stat.S_IXUSR
+
+
+def test_the_page_quotes_the_paper(page):
+    page.open("#layer=fc6&a=net1&b=net2&view=units")
+    quoted = "return document.getElementById('paper-unmatched').textContent"
+    assert page.run(quoted) == (
+        "17% of conv1, 37% of conv2, 63% of conv3, 92% of conv4, 75% of conv5"
+    )

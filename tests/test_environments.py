@@ -3,7 +3,7 @@
 import ast
 import importlib.metadata
 import json
-import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,8 +13,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from running import ROOT, parsed
 
-ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
 # Names of conda-forge that are not PyPI's.
 ON_PYPI = {"dask-core": "dask", "matplotlib-base": "matplotlib", "pytorch": "torch"}
@@ -26,7 +26,7 @@ IMPORTS = """
 import ast, json, sys
 from pathlib import Path
 
-hidden, workflow, scripts = json.loads(sys.argv[1])
+hidden, workflow, scripts, modules = json.loads(sys.argv[1])
 
 
 class Hides:
@@ -47,6 +47,11 @@ for script in scripts:
                 exec(compile(ast.Module([node], []), script, "exec"), {})
             except ImportError as error:
                 sys.exit(f"{Path(script).name}: {error}")
+for module in modules:
+    try:
+        __import__(module)
+    except ImportError as error:
+        sys.exit(f"{module}: {error}")
 """
 
 
@@ -99,22 +104,24 @@ def test_no_requirement_is_in_no_environment():
 
 
 @pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.stem)
-def test_scripts_import_no_more_than_their_environment_has(path):
-    scripts = set()
-    for rules in (ROOT / "workflow/rules").glob("*.smk"):
-        for rule in re.split(r"(?m)^rule ", rules.read_text(encoding="utf-8")):
-            if f'"../../envs/{path.name}"' in rule:
-                (script,) = re.findall(r'"\.\./scripts/(\w+\.py)"', rule)
-                scripts.add(str(ROOT / "workflow/scripts" / script))
+def test_scripts_import_no_more_than_their_environment_has(tmp_path, path):
+    shutil.copy(ROOT / "config.yaml", tmp_path)
+    scripts, modules = set(), set()
+    for overlay in ({}, {"activations": {"store": False}}):
+        for rule in parsed(tmp_path, ROOT / "Snakefile", overlay).rules:
+            if rule.script and Path(rule.conda_env).name == path.name:
+                scripts.add(str(ROOT / "workflow/rules" / rule.script))
+                # What generic scripts call by name imports, too.
+                calls = [rule.params.get(key) for key in ("draw", "make")]
+                modules |= {call.partition(":")[0] for call in calls if call}
     assert scripts
     distributions = with_dependencies(requirements(path))
     packages = importlib.metadata.packages_distributions().items()
     hidden = [
         top for top, names in packages if not distributions & set(map(canonicalize_name, names))
     ]
-    job = json.dumps(
-        [[top for top in hidden if top != "convergent"], str(ROOT / "workflow"), sorted(scripts)]
-    )
+    hidden = [top for top in hidden if top != "convergent"]
+    job = json.dumps([hidden, str(ROOT / "workflow"), sorted(scripts), sorted(modules)])
     run = subprocess.run([sys.executable, "-c", IMPORTS, job], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 

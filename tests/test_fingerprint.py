@@ -376,6 +376,28 @@ with open("x") as FILE:
     assert found() != before
 
 
+def test_functions_that_a_script_calls_by_name_count(project):
+    """Those that it gets as parameters, and no others of their module."""
+    script, package = project / "script.py", project / "library"
+    script.write_text("def main(call):\n    call()\n", encoding="utf-8")
+
+    def found():
+        return fingerprint(script, package, calls=["library.tools:deep"])
+
+    before = found()
+    assert before != fingerprint(script, package)
+    change(project, "library/tools.py", "return 1", "return 10")
+    assert found() == before
+    change(project, "library/tools.py", "return 2", "return 20")
+    assert found() != before
+
+
+@pytest.mark.parametrize("call", ["library.tools:shallow", "library.tool:deep", "library.tools"])
+def test_a_function_to_call_that_is_not_there_is_an_error(project, call):
+    with pytest.raises(FingerprintError, match=f"there is no {call}"):
+        fingerprint(project / "script.py", project / "library", calls=[call])
+
+
 def test_every_import_of_the_library_can_be_followed(tmp_path):
     """Also of modules that no script reaches yet."""
     modules = [p.relative_to(PACKAGE).with_suffix("") for p in PACKAGE.rglob("*.py")]

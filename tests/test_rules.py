@@ -1,6 +1,8 @@
 """What the rules say, as Snakemake itself has read them."""
 
+import inspect
 import shutil
+from pkgutil import resolve_name
 
 import pytest
 import snakemake.api as api
@@ -13,69 +15,102 @@ JOBS = {
     "mutual_information", "match", "joint_densities", "agreement", "fit_maps", "fit_maps_sgd",
     "mapping", "hac", "cluster", "units", "atlas",
 }  # fmt: skip
+# These draw whole matrices.
+JOBS |= {"draw_fig5", "draw_fig6", "draw_fig7", "draw_figS5"}
 WITHOUT_STORE = JOBS - {"record", "statistics", "correlation"} | {"observe"}
-# They draw whole matrices.
-MATRICES = {"fig5", "fig6", "fig7", "figS5"}
-MATRICES |= {f"draw_{name}" for name in MATRICES}
-WIDE = {"model": {"fully_connected": [2048, 128]}}
+IMAGE_FOLDER = {"data": {"name": "imagefolder", "root": "images"}}
+OVERLAYS = [{}, {"activations": {"store": False}}, IMAGE_FOLDER]
+
+
+def prepare(folder):
+    """The default configuration, and an image folder for those who ask for one."""
+    for split in ("train", "val"):
+        (folder / f"images/{split}/cat").mkdir(parents=True)
+        for number in range(21):
+            (folder / f"images/{split}/cat/{number}.png").touch()
+    shutil.copy(ROOT / "config.yaml", folder)
 
 
 @pytest.mark.parametrize(
     ("overlay", "expected"),
-    [
-        ({}, JOBS),
-        (WIDE, JOBS | MATRICES),
-        ({"activations": {"store": False}}, WITHOUT_STORE),
-        ({"data": {"name": "imagefolder", "root": "images"}}, JOBS | {"images"}),
-    ],
-    ids=["default", "wide", "no store", "image folder"],
+    list(zip(OVERLAYS, [JOBS, WITHOUT_STORE, JOBS | {"images"}], strict=True)),
+    ids=["default", "no store", "image folder"],
 )
 def test_a_cluster_gets_what_is_heavy_and_nothing_else(tmp_path, monkeypatch, overlay, expected):
-    """Figures, tables, the report and targets are made on the login node."""
-    for folder in ("train", "val"):
-        (tmp_path / f"images/{folder}/cat").mkdir(parents=True)
-        for number in range(21):
-            (tmp_path / f"images/{folder}/cat/{number}.png").touch()
-    shutil.copy(ROOT / "config.yaml", tmp_path)
+    """Other figures, tables, the report and targets are made on the login node."""
+    prepare(tmp_path)
     monkeypatch.setattr(api.Workflow, "local_exec", False)
     workflow = parsed(tmp_path, ROOT / "Snakefile", overlay)
     found = {rule.name for rule in workflow.rules if not workflow.is_local(rule)}
     assert found == expected
 
 
-def with_params(folder, caption):
-    """The workflow where rule accuracy has params that only a job can tell, and another caption."""
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=["default", "no store", "image folder"])
+def test_every_rule_has_a_message_and_every_job_a_benchmark(tmp_path, overlay):
+    prepare(tmp_path)
+    rules = parsed(tmp_path, ROOT / "Snakefile", overlay).rules
+    assert [rule.name for rule in rules if not rule.message] == []
+    assert [rule.name for rule in rules if rule.output and not rule.benchmark] == []
+
+
+def test_every_figure_and_table_is_a_target_by_its_bare_name(tmp_path):
+    prepare(tmp_path)
+    workflow = parsed(tmp_path, ROOT / "Snakefile")
+    rules = {rule.name: rule for rule in workflow.rules}
+    for name in [*workflow.globals["FIGURES"], *workflow.globals["TABLES"]]:
+        assert not rules[name].has_wildcards()
+    assert {f.removeprefix("results/digits/") for f in map(str, rules["fig3"].input)} == {
+        "figures/net1-net2/fig3.png", "figures/net1-net2/fig3.pdf",
+    }  # fmt: skip
+
+
+def test_every_row_calls_a_function_with_arguments_that_it_has(tmp_path):
+    prepare(tmp_path)
+    rows = parsed(tmp_path, ROOT / "Snakefile").globals
+    for name, row in (rows["FIGURES"] | rows["TABLES"]).items():
+        of_pair = getattr(row, "of_pair", False)
+        arguments = {*row.inputs, *row.params, *(["nets"] if of_pair else [])}
+        call = row.make if name in rows["TABLES"] else row.draw
+        function = resolve_name(f"convergent.figures.{call}")
+        assert arguments == set(inspect.signature(function).parameters), name
+
+
+def with_caption(folder, caption):
+    """The workflow in which table accuracy has another caption."""
     copy_project(folder)
-    rules = folder / "workflow/rules/matching.smk"
-    params = "net=lambda wildcards: wildcards.net, file=lambda wildcards, output: output.table"
-    params += ", kind=lambda wildcards: wildcards.get('kind', 'top-1')"
+    rules = folder / "workflow/rules/tables.smk"
     text = rules.read_text(encoding="utf-8")
-    assert "        seeds={name" in text
-    rules.write_text(
-        text.replace("        seeds={name", f"        {params}, seeds={{name"), encoding="utf-8"
-    )
-    (folder / "workflow/report/accuracy.rst").write_text(caption, encoding="utf-8")
+    old = 'caption="Accuracy of every net'
+    assert old in text
+    rules.write_text(text.replace(old, f'caption="{caption} Accuracy'), encoding="utf-8")
     return parsed(folder)
 
 
-def test_params_may_be_functions_of_wildcards_where_something_is_reported(tmp_path):
-    workflow = with_params(tmp_path, "{{ snakemake.params.kind }} of {{ snakemake.params.seeds }}")
+def test_a_caption_holds_parameters_of_its_row(tmp_path):
+    workflow = with_caption(tmp_path, "Seeds {seeds}.")
     entry = workflow.globals["REPORTED"]["results/tiny/tables/accuracy.csv"]
-    assert entry["caption"] == "top-1 of {'net1': 1, 'net2': 2}"
+    assert entry["caption"].startswith("Seeds {'net1': 1, 'net2': 2}. Accuracy")
 
 
-@pytest.mark.parametrize("param", ["net", "file", "nett"])
-def test_a_caption_that_needs_what_only_a_job_can_tell_is_named(tmp_path, param):
-    caption = f"{{{{ snakemake.params.{param} }}}}"
-    with pytest.raises(WorkflowError, match=rf"report/accuracy\.rst: .*'{param}'.*: kind, seeds"):
-        with_params(tmp_path, caption)
+def test_a_caption_that_needs_what_its_row_does_not_have_is_named(tmp_path):
+    with pytest.raises(WorkflowError, match=r"caption of accuracy: .*'net'; .* seeds"):
+        with_caption(tmp_path, "{net}")
 
 
 def test_an_import_that_no_fingerprint_can_follow_is_told_before_anything_runs(tmp_path):
     copy_project(tmp_path)
-    script = tmp_path / "workflow/scripts/fig4.py"
+    script = tmp_path / "workflow/scripts/hac.py"
     script.write_text(
         "from convergent.nets import model\n" + script.read_text(encoding="utf-8"), encoding="utf-8"
     )
-    with pytest.raises(WorkflowError, match=r"fig4\.py, line 1: from convergent.nets import model"):
+    with pytest.raises(WorkflowError, match=r"hac\.py, line 1: from convergent.nets import model"):
+        parsed(tmp_path)
+
+
+def test_a_drawing_function_that_is_not_there_is_told_before_anything_runs(tmp_path):
+    copy_project(tmp_path)
+    rules = tmp_path / "workflow/rules/figures.smk"
+    text = rules.read_text(encoding="utf-8")
+    rules.write_text(text.replace("one_to_one:draw_fig4", "one_to_one:fig4"), encoding="utf-8")
+    with pytest.raises(WorkflowError, match=r"there is no convergent\.figures\.one_to_one:fig4"):
         parsed(tmp_path)

@@ -18,7 +18,7 @@ def test_unmatched_is_the_share_below_one_half():
         "a": {"conv4": silent, "fc6": silent, "fc7": all_dead},
         "b": {"conv4": live, "fc6": live, "fc7": np.zeros(3, bool)},
     }
-    table = tables.unmatched(matches, dead).set_index(["layer", "direction"])
+    table = tables.unmatched(matches, dead, {"a-b": ("a", "b")}).set_index(["layer", "direction"])
     assert list(table.columns) == ["pair", "units", "dead", "unmatched", "paper"]
     assert [layer for layer, _ in table.index] == ["fc6"] * 2 + ["conv4"] * 2 + ["fc7"] * 2
     # The dead unit is not counted.

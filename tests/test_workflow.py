@@ -7,7 +7,6 @@ at the results and at what each change would rerun.
 import os
 import re
 import shutil
-import zipfile
 
 import numpy as np
 import pandas as pd
@@ -29,6 +28,7 @@ IMAGES = 30
 PAIR_FIGURES = ["fig1", "fig2", "fig3", "fig5", "fig6", "fig7"]
 PAIR_FIGURES += [f"figS{number}" for number in range(1, 10)]
 PAIR_FIGURES += ["matched_information", "sparse_loss", "eigenvalues"]
+DRAWN = [f"draw_{name}" for name in PAIR_FIGURES]
 RUN_FIGURES = ["fig4", "figS10", "figS11", "figS12"]
 DECAYS = [0, *(10.0**e for e in (-5, -4.5, *np.arange(-4, -1.9, 0.2), -1.5, -1))]
 
@@ -148,13 +148,15 @@ def test_a_second_run_has_nothing_to_do(project):
 @pytest.mark.slow
 def test_figures_redraw_alone(project):
     """Asked for by name, each is one job, and the picture the same to the last byte."""
-    everything = [*PAIR_FIGURES, *RUN_FIGURES]
-    assert planned(project, *everything, "-f") == dict.fromkeys(everything, 1)
+    targets = [*PAIR_FIGURES, *RUN_FIGURES]
+    rules = [*DRAWN, *RUN_FIGURES]
+    assert planned(project, *targets, "-R", *rules) == dict.fromkeys([*rules, *PAIR_FIGURES], 1)
     names = ["fig1", "fig2", "fig7", "figS10"]
     figures = project / RUN / "figures"
     paths = [next(figures.rglob(f"{name}.png")) for name in names]
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
-    assert jobs(snakemake(project, *names, "-f")) == dict.fromkeys(names, 1)
+    rules = ["draw_fig1", "draw_fig2", "draw_fig7", "figS10"]
+    assert jobs(snakemake(project, *names, "-R", *rules)) == dict.fromkeys([*rules, *names], 1)
     for path, (content, time) in before.items():
         assert path.stat().st_mtime_ns > time
         assert path.read_bytes() == content
@@ -180,9 +182,12 @@ def test_figures_of_any_pair_are_targets(project):
     target = f"{RUN}/figures/net2-net3/fig3.png"
     upstream = {"match": 1, "correlation": 1, "mutual_information": 1, "statistics": 1}
     upstream |= {"record": 1, "train": 1}
-    assert planned(project, target, "--configfile", "more.yaml") == {"fig3": 1} | upstream
+    expected = {"draw_fig3": 1} | upstream
+    assert planned(project, target, "--configfile", "more.yaml") == expected
+    assert planned(project, "fig3", "--configfile", "more.yaml") == {"fig3": 1} | expected
     (project / "more.yaml").write_text("nets: {net3: {seed: 3}}", encoding="utf-8")
-    assert planned(project, target, "--configfile", "more.yaml") == {"draw_fig3": 1} | upstream
+    assert planned(project, target, "--configfile", "more.yaml") == expected
+    assert planned(project, "fig3", "--configfile", "more.yaml") == {}
 
 
 def test_nets_pairs_tables_and_paths_are_targets(project):
@@ -203,31 +208,22 @@ def test_the_report_has_all_figures_and_tables_of_a_pair(project):
     assert "{{" not in page
 
 
-def test_a_report_is_made(project):
-    snakemake(project, "--report", "report.zip")
-    with zipfile.ZipFile(project / "report.zip") as report:
-        names = " ".join(report.namelist())
-        page = report.read("report/report.html").decode()
-    for name in ("fig1.png", "fig3.png", "figS3.png", "fig4.png", "figS10.png", "accuracy"):
-        assert name in names
-    assert "features converge most on conv1" in page
-
-
 ATLAS = {"atlas": 1}
 DOWNSTREAM = {"match": 1, "fig4": 1, "unmatched": 1} | ATLAS
-DOWNSTREAM |= {"fig1": 1, "fig3": 1, "figS1": 1, "figS3": 1, "matched_information": 1}
+DOWNSTREAM |= {"draw_fig1": 1, "draw_fig3": 1, "draw_figS1": 1, "draw_figS3": 1}
+DOWNSTREAM |= {"draw_matched_information": 1}
 DOWNSTREAM |= {"joint_densities": 1, "agreement": 1, "measure_agreement": 1}
-MATCHED_FEATURES = {"fig2": 1, "figS2": 1, "figS4": 1}
+MATCHED_FEATURES = {"draw_fig2": 1, "draw_figS2": 1, "draw_figS4": 1}
 DOWNSTREAM |= MATCHED_FEATURES
-SHARED_CLUSTERS = {"figS6": 1, "figS7": 1}
-CLUSTERS = {"cluster": 1, "cluster_stability": 1, "figS5": 1, "figS8": 1, "figS9": 1}
-CLUSTERS |= {"eigenvalues": 1} | SHARED_CLUSTERS | ATLAS
+SHARED_CLUSTERS = {"draw_figS6": 1, "draw_figS7": 1}
+CLUSTERS = {"cluster": 1, "cluster_stability": 1, "draw_figS5": 1, "draw_figS8": 1, "draw_figS9": 1}
+CLUSTERS |= {"draw_eigenvalues": 1} | SHARED_CLUSTERS | ATLAS
 STATISTICS = {"statistics": 2, "mutual_information": 1, "mutual_information_within": 2}
 STATISTICS |= {"correlation": 1, "figS10": 1, "figS11": 1, "figS12": 1} | CLUSTERS
-DRAWN_MAPS = {"hac": 1, "fig5": 1, "fig6": 1, "fig7": 1} | ATLAS
-MAPPING = {"fit_maps": 1, "mapping": 1, "table1": 1, "sparse_loss": 1} | DRAWN_MAPS
+DRAWN_MAPS = {"hac": 1, "draw_fig5": 1, "draw_fig6": 1, "draw_fig7": 1} | ATLAS
+MAPPING = {"fit_maps": 1, "mapping": 1, "table1": 1, "draw_sparse_loss": 1} | DRAWN_MAPS
 STATISTICS |= {"fit_maps_sgd": 1} | MAPPING
-UNITS_SEEN = {"units": 2, "fig6": 1, "fig7": 1, "figS8": 1, "figS11": 1, "figS12": 1}
+UNITS_SEEN = {"units": 2, "draw_fig6": 1, "draw_fig7": 1, "draw_figS8": 1, "figS11": 1, "figS12": 1}
 UNITS_SEEN |= MATCHED_FEATURES | SHARED_CLUSTERS | ATLAS
 STATISTICS |= UNITS_SEEN
 
@@ -240,7 +236,7 @@ STATISTICS |= UNITS_SEEN
          {}),
         ("scripts/match.py", "def main", "# why\ndef main", {}),
         ("convergent/measures/matching.py", "maximize=True", "maximize=not False",
-         DOWNSTREAM | {"fig6": 1}),
+         DOWNSTREAM | {"draw_fig6": 1}),
         ("convergent/activations/moments.py", "TILE = 1024", "TILE = 2048",
          STATISTICS | DOWNSTREAM),
         ("convergent/measures/mutual_information.py", "total = 0.0", "total = 0.0 + 0.0",
@@ -248,7 +244,7 @@ STATISTICS |= UNITS_SEEN
         ("convergent/alignment/lasso.py", "PROGRESS = 10", "PROGRESS = 11",
          MAPPING | {"fit_maps_sgd": 1}),
         ("convergent/alignment/clustering.py", 'method="average"', 'method=str("average")',
-         {"hac": 1, "fig7": 1}),
+         {"hac": 1, "draw_fig7": 1}),
         ("convergent/figures/atlas.py", "PARTNERS = 10", "PARTNERS = 11", ATLAS),
         ("convergent/alignment/graphs.py", "THREADED = 2048", "THREADED = 2049", CLUSTERS),
         ("convergent/units/pictures.py", "GREY = 128", "GREY = 127", UNITS_SEEN),
@@ -262,7 +258,10 @@ STATISTICS |= UNITS_SEEN
         ("convergent/nets/training.py", "step % 50 == 0", "step % 60 == 0", {}),
         ("convergent/nets/recipe.py", 'RECIPE = "', 'RECIPE = "2-',
          {"train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
-        ("scripts/fig4.py", "snakemake.params.layers", "[*snakemake.params.layers]", {"fig4": 1}),
+        ("convergent/figures/one_to_one.py", "mean_by_layer(matches, layers)",
+         "mean_by_layer(matches, [*layers])", {"fig4": 1}),
+        ("convergent/figures/tables.py", "dict(zip(seeds,", "dict(zip([*seeds],", {"accuracy": 1}),
+        ("rules/figures.smk", "Figure 3. Correlation", "Figure 3: correlation", {}),
         ("atlas/page.js", "Theme: light", "Theme: bright", ATLAS),
         # What every job does beside its work decides no result.
         ("scripts/_job.py", "at most %s of memory", "at most %s", {}),
@@ -295,15 +294,15 @@ def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
         ("layers=[fc7, conv2, conv1, conv5, conv4, conv3, fc6]", {}),
         ("activations={positions: 5}", {"record": 2} | STATISTICS | DOWNSTREAM),
         ("figures={layer: conv2}",
-         {"fig1": 1, "fig3": 1, "figS3": 1, "fig6": 1, "fig7": 1, "figS6": 1, "figS7": 1,
-          "figS8": 1, "figS11": 1, "figS12": 1}),
-        ("figures={second_layer: conv5}", {"figS7": 1, "figS8": 1, "figS12": 1}),
+         {"draw_fig1": 1, "draw_fig3": 1, "draw_figS3": 1, "draw_fig6": 1, "draw_fig7": 1,
+          "draw_figS8": 1, "figS11": 1, "figS12": 1} | SHARED_CLUSTERS),
+        ("figures={second_layer: conv5}", {"draw_figS7": 1, "draw_figS8": 1, "figS12": 1}),
         ("clustering={threshold: 0.3}", CLUSTERS),
         ("units={pictures: all}", UNITS_SEEN),
         ("mapping={penalty: 0.1}", DRAWN_MAPS),
         ("mapping={exponents: [-3, -2]}", MAPPING | {"fit_maps_sgd": 1}),
         ("mapping={sgd: {iterations: 21}}",
-         {"fit_maps_sgd": 1, "mapping": 1, "table1": 1, "sparse_loss": 1}),
+         {"fit_maps_sgd": 1, "mapping": 1, "table1": 1, "draw_sparse_loss": 1}),
         ("statistics={binning: reference}",
          {k: v for k, v in (STATISTICS | DOWNSTREAM).items() if k != "correlation"}),
         ("statistics={blocks: 4}", STATISTICS | DOWNSTREAM),

@@ -119,6 +119,8 @@ async function show() {
   await Promise.all([summarise(state), views[state.view](state), showUnit(state)]);
 }
 
+const percent = (share) => `${Math.round(100 * share)}%`;
+
 async function summarise(state) {
   const related = await relation(state.layer, state.a, state.b);
   const facts = await load(`${state.layer}/${state.a}`);
@@ -129,8 +131,7 @@ async function summarise(state) {
   const mean = semi.reduce((sum, value) => sum + value, 0) / semi.length;
   const unmatched = semi.filter((value) => value < UNMATCHED).length / semi.length;
   const dead = all.length - semi.length;
-  const paper = layerOf(state.layer).paper_unmatched;
-  const percent = (share) => `${Math.round(100 * share)}%`;
+  const paper = run.paper_unmatched[state.layer];
   document.getElementById("summary").replaceChildren(
     element("b", {}, state.layer), `: ${all.length} units of ${state.a}${dead ? ` (${dead} dead, not counted)` : ""}; their best partners in ${state.b} correlate `,
     element("b", {}, digits(mean, 2)), " on average, and ", element("b", {}, percent(unmatched)), ` have none above 0.5${paper ? ` (in the paper's nets ${percent(paper)})` : ""}.`);
@@ -162,6 +163,8 @@ function storedTheme() {
 async function start() {
   run = await load("run");
   document.getElementById("run").textContent = run.run;
+  document.getElementById("paper-unmatched").textContent = Object.entries(run.paper_unmatched)
+    .map(([layer, share]) => `${percent(share)} of ${layer}`).join(", ");
   for (const id of ["a", "b"]) {
     document.getElementById(id).append(...run.nets.map((net) => element("option", { value: net }, net)));
     document.getElementById(id).onchange = (event) => {

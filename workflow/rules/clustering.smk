@@ -31,18 +31,3 @@ rule cluster:
         "Spectral clusters of {wildcards.pair}"
     script:
         "../scripts/cluster.py"
-
-
-use rule measure_agreement as cluster_stability with:
-    input:
-        tables=expand(rules.cluster.output.stability, pair=RUN.pairs),
-    output:
-        table=report(
-            f"{RESULTS}/tables/cluster_stability.csv",
-            caption="../report/cluster_stability.rst",
-            category=MANY_TO_MANY,
-            labels={"table": "cluster_stability"},
-        ),
-    log:
-        f"{LOGS}/cluster_stability.log",
-    localrule: True

@@ -1,7 +1,7 @@
 # Shared by the other files: the checked configuration, paths, code fingerprints.
+import itertools
 import sys
 
-from jinja2 import Environment, StrictUndefined, UndefinedError
 from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
@@ -45,9 +45,9 @@ GPU = 0 if RUN.device == "cpu" else 1
 # Large layers are worth several threads; small ones are done before a thread would help.
 HEAVY = RUN.values_per_image > 100_000
 WIDEST = max(RUN.widths.values())
-# Figures that show whole matrices are jobs of their own on a cluster only where these are large.
-QUICK = WIDEST <= 1024
-# Categories of the report.
+# Every pair and its two nets.
+PAIRS = {f"{a}-{b}": (a, b) for a, b in itertools.combinations(RUN.nets, 2)}
+# Sections of the report.
 ONE_TO_ONE = "Section 3: one to one"
 MORE_MATCHING = "Section S.2: more matching"
 MEAN_ACTIVATIONS = "Section S.4: mean activations"
@@ -60,10 +60,13 @@ wildcard_constraints:
     pair="|".join(RUN.pairs),
 
 
-def code(script):
-    """Fingerprint of a script and the library code that it reaches."""
+def code(script, *calls):
+    """Fingerprint a script, the functions of convergent.figures that it calls, and what they use."""
     try:
-        return fingerprint(Path(workflow.basedir) / "workflow/scripts" / script)
+        return fingerprint(
+            Path(workflow.basedir) / "workflow/scripts" / script,
+            calls=[f"convergent.figures.{call}" for call in calls],
+        )
     except FingerprintError as error:
         raise WorkflowError(str(error)) from None
 
@@ -81,84 +84,25 @@ def asks(stage):
     return {"mem_mb": mem_mb, "runtime": runtime}
 
 
-def figure(name, category, pair):
-    """Output of a figure of a pair or of all nets: PNG, captioned in the report, and PDF."""
-    path = (
-        f"{RESULTS}/figures/{pair}/{name}"
-        if pair != "all"
-        else f"{RESULTS}/figures/{name}"
-    )
-    png = report(
-        f"{path}.png",
-        caption=f"../report/{name}.rst",
-        category=category,
-        labels={"figure": name, "pair": pair},
-    )
-    return [png, f"{path}.pdf"]
+def nets_of_pair(wildcards):
+    """Return the two nets of a job's pair."""
+    return list(PAIRS[wildcards.pair])
 
 
-def params_without_job(rule):
-    """Params of a rule without wildcards, but for those that only one of its jobs can tell."""
-    params = {}
-    for name, value in rule.params.items():
-        try:
-            params[name] = value({}) if callable(value) else value
-        except (AttributeError, KeyError, TypeError):
-            continue  # asks for a wildcard, or for input or output
-    return params
+def of_pair(path, member):
+    """Make an input function: `path` for the first (0) or the second (1) net of a job's pair."""
 
+    def net_path(wildcards):
+        return path.format(net=PAIRS[wildcards.pair][member])
 
-def reported():
-    """What the rules so far mark for the report, of the configured pair and of all: by file,
-    its section, labels and caption."""
-    captions = Environment(undefined=StrictUndefined)
-    found = {}
-    outputs = ((rule, output) for rule in workflow.rules for output in rule.output)
-    for rule, output in outputs:
-        marked = output.flags.get("report")
-        if not marked or rule.has_wildcards():
-            continue
-        params = params_without_job(rule)
-        layers = params.get("layers", [])
-        layer = params.get("layer") or ", ".join(layers)
-        name = marked.labels.get("figure") or marked.labels["table"]
-        file = Path(workflow.basedir) / f"workflow/report/{name}.rst"
-        text = file.read_text(encoding="utf-8")
-        try:
-            caption = captions.from_string(text).render(snakemake={"params": params})
-        except UndefinedError as error:
-            raise WorkflowError(
-                f"workflow/report/{name}.rst: {error}; a caption can use those params of rule "
-                f"{rule.name} that need no wildcards, input or output: {', '.join(params)}"
-            ) from None
-        found[str(output)] = {
-            "section": marked.category,
-            "labels": marked.labels | ({"layer": layer} if layer else {}),
-            "caption": caption,
-        }
-    return found
-
-
-def pair_of(wildcards):
-    """The pair of a job; of a target by name, the one that the configuration chooses."""
-    return wildcards.get("pair", RUN.pair)
-
-
-def of_pair(path, member=None):
-    """Input function: `path` for the pair of a job, or for its first (0) or second (1) net."""
-
-    def paths(wildcards):
-        pair = pair_of(wildcards)
-        return path.format(pair=pair, net=pair.split("-")[member or 0])
-
-    return paths
+    return net_path
 
 
 def where_sgd(path):
-    """Input function: `path` for the pair whose maps are fitted by SGD too, else nothing."""
+    """Make an input function: `path` for the pair whose maps SGD fits too, nothing for others."""
 
-    def paths(wildcards):
-        asked = RUN.sgd_layers and wildcards.pair == RUN.pair
-        return path.format(pair=wildcards.pair) if asked else []
+    def pair_path(wildcards):
+        fitted = RUN.sgd_layers and wildcards.pair == RUN.pair
+        return path.format(pair=wildcards.pair) if fitted else []
 
-    return paths
+    return pair_path

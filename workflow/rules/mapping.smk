@@ -65,6 +65,8 @@ rule mapping:
         table=f"{RESULTS}/pairs/{{pair}}/mapping.csv",
     log:
         f"{LOGS}/mapping/{{pair}}.log",
+    benchmark:
+        f"{TIMES}/mapping/{{pair}}.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -73,6 +75,8 @@ rule mapping:
     params:
         layers=RUN.layers,
         code=code("mapping.py"),
+    message:
+        "Table of the sparse maps of {wildcards.pair}"
     script:
         "../scripts/mapping.py"
 
@@ -84,6 +88,8 @@ rule hac:
         store=directory(f"{RESULTS}/pairs/{{pair}}/hac.zarr"),
     log:
         f"{LOGS}/hac/{{pair}}.log",
+    benchmark:
+        f"{TIMES}/hac/{{pair}}.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -97,38 +103,3 @@ rule hac:
         "Clusters of the sparse maps of {wildcards.pair}"
     script:
         "../scripts/hac.py"
-
-
-rule table1:
-    input:
-        mappings=expand(rules.mapping.output.table, pair=RUN.pairs),
-        statistics=of_pair(STATISTICS, 1),
-    output:
-        table=report(
-            f"{RESULTS}/tables/table1.csv",
-            caption="../report/table1.rst",
-            category=FEW_TO_ONE,
-            labels={"table": "table1", "pair": RUN.pair},
-        ),
-        png=report(
-            f"{RESULTS}/figures/table1.png",
-            caption="../report/table1.rst",
-            category=FEW_TO_ONE,
-            labels={"figure": "table1", "pair": RUN.pair},
-        ),
-        pdf=f"{RESULTS}/figures/table1.pdf",
-    log:
-        f"{LOGS}/table1.log",
-    localrule: True
-    conda:
-        "../../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        pair=RUN.pair,
-        pairs=RUN.pairs,
-        code=code("table1.py"),
-    script:
-        "../scripts/table1.py"

@@ -9,6 +9,8 @@ rule match:
         matching=f"{RESULTS}/pairs/{{pair}}/matching.csv",
     log:
         f"{LOGS}/match/{{pair}}.log",
+    benchmark:
+        f"{TIMES}/match/{{pair}}.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -44,6 +46,8 @@ rule joint_densities:
         store=directory(f"{RESULTS}/pairs/{{pair}}/joint_densities.zarr"),
     log:
         f"{LOGS}/joint_densities/{{pair}}.log",
+    benchmark:
+        f"{TIMES}/joint_densities/{{pair}}.tsv"
     conda:
         "../../envs/nets.yaml"
     threads: 1
@@ -74,6 +78,8 @@ rule agreement:
         table=f"{RESULTS}/pairs/{{pair}}/measure_agreement.csv",
     log:
         f"{LOGS}/agreement/{{pair}}.log",
+    benchmark:
+        f"{TIMES}/agreement/{{pair}}.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -82,84 +88,7 @@ rule agreement:
     params:
         layers=RUN.layers,
         code=code("agreement.py"),
+    message:
+        "Agreement of the measures on {wildcards.pair}"
     script:
         "../scripts/agreement.py"
-
-
-rule measure_agreement:
-    input:
-        tables=expand(rules.agreement.output.table, pair=RUN.pairs),
-    output:
-        table=report(
-            f"{RESULTS}/tables/measure_agreement.csv",
-            caption="../report/measure_agreement.rst",
-            category=ONE_TO_ONE,
-            labels={"table": "measure_agreement"},
-        ),
-    log:
-        f"{LOGS}/measure_agreement.log",
-    localrule: True
-    conda:
-        "../../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=500,
-        runtime=10,
-    params:
-        code=code("by_layer.py"),
-    script:
-        "../scripts/by_layer.py"
-
-
-rule accuracy:
-    input:
-        histories=expand(rules.train.output.history, net=RUN.nets),
-    output:
-        table=report(
-            f"{RESULTS}/tables/accuracy.csv",
-            caption="../report/accuracy.rst",
-            category="Section 2: nets",
-            labels={"table": "accuracy"},
-        ),
-    log:
-        f"{LOGS}/accuracy.log",
-    localrule: True
-    conda:
-        "../../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=500,
-        runtime=5,
-    params:
-        seeds={name: net.seed for name, net in RUN.nets.items()},
-        code=code("accuracy.py"),
-    script:
-        "../scripts/accuracy.py"
-
-
-rule unmatched:
-    input:
-        matches=expand(rules.match.output.matching, pair=RUN.pairs),
-        statistics=expand(STATISTICS, net=RUN.nets),
-    output:
-        table=report(
-            f"{RESULTS}/tables/unmatched.csv",
-            caption="../report/unmatched.rst",
-            category=ONE_TO_ONE,
-            labels={"table": "unmatched"},
-        ),
-    log:
-        f"{LOGS}/unmatched.log",
-    localrule: True
-    conda:
-        "../../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        pairs=RUN.pairs,
-        nets=list(RUN.nets),
-        code=code("unmatched.py"),
-    script:
-        "../scripts/unmatched.py"

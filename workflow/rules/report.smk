@@ -1,5 +1,21 @@
-# What is reported of a run, in one file to send; last, for it asks the rules before it.
-REPORTED = reported()
+# All figures and tables with captions in one file to send. Snakemake's own report would be twice
+# as large (11 MB for the default run), and would show the one script that draws all figures.
+from convergent.figures.catalogue import CaptionError, describe
+
+REPORTED = {}
+try:
+    for name, row in FIGURES.items():
+        pair = RUN.pair if row.of_pair else None
+        path = FIGURE_OF_PAIR if row.of_pair else FIGURE_OF_RUN
+        file = path.format(pair=pair, name=name, suffix="png")
+        REPORTED[file] = describe(name, row, pair=pair)
+    for name, row in TABLES.items():
+        REPORTED[f"{RESULTS}/tables/{name}.csv"] = describe(name, row, "table")
+        if row.draw:
+            file = FIGURE_OF_RUN.format(name=name, suffix="png")
+            REPORTED[file] = describe(name, row)
+except CaptionError as error:
+    raise WorkflowError(str(error)) from None
 
 
 rule report:
@@ -9,6 +25,8 @@ rule report:
         page=f"{RESULTS}/report.html",
     log:
         f"{LOGS}/report.log",
+    benchmark:
+        f"{TIMES}/report.tsv"
     localrule: True
     conda:
         "../../envs/analysis.yaml"

@@ -1,9 +1,9 @@
 # Targets by name: each net, each pair.
 
 
-taken = [rule.name for rule in workflow.rules]
+targets = [rule.name for rule in workflow.rules]
 for net in RUN.nets:
-    if net in taken:
+    if net in targets:
         raise WorkflowError(
             f"nets.{net}: {net} is a target of the workflow; name the net otherwise"
         )
@@ -16,6 +16,8 @@ for net in RUN.nets:
             expand(STATISTICS, net=net),
             expand(rules.units.output, net=net),
         localrule: True
+        message:
+            f"Everything of {net}"
 
 
 for pair in RUN.pairs:
@@ -28,5 +30,7 @@ for pair in RUN.pairs:
             expand(rules.mapping.output, pair=pair),
             expand(rules.hac.output, pair=pair),
             expand(rules.cluster.output, pair=pair),
-            expand(FIGURE, pair=pair, name=PAIR_FIGURES, suffix=["png", "pdf"]),
+            figures(pair),
         localrule: True
+        message:
+            f"Everything of {pair}"

@@ -52,7 +52,7 @@ def write_atlas(
     penalty: float,
     classes: Sequence[str] = (),
 ) -> None:
-    """A page, its data and its pictures: ``atlas/``.
+    """Write a page, its data and its pictures: ``atlas/``.
 
     Parameters
     ----------
@@ -83,7 +83,6 @@ def write_atlas(
         described = []
         for layer in progress(layers, Path(folder), "pair", cells):
             described.append({"name": layer, "nets": {}, "pairs": {}})
-            described[-1]["paper_unmatched"] = PAPER_UNMATCHED.get(layer)
             for net, paths in nets.items():
                 seen = open_store(paths["units"])[layer]
                 arrays = unit_facts(open_store(paths["statistics"])[layer], seen)
@@ -104,6 +103,7 @@ def write_atlas(
         labels, names = pd.factorize(np.asarray(classes, object))
         contents |= {"layers": described, "classes": list(names), "labels": labels.tolist()}
         colors = {net: NETS[number % len(NETS)] for number, net in enumerate(nets)}
+        contents["paper_unmatched"] = PAPER_UNMATCHED
         contents["colors"] = colors | {"semi": SEMI, "matching": MATCHING}
         text = json.dumps(contents | {"steps": STEPS})
         (scratch / "data/run.json").write_text(text, encoding="utf-8")
@@ -111,7 +111,7 @@ def write_atlas(
 
 
 def unit_facts(statistics: zarr.Group, seen: zarr.Group) -> dict[str, NDArray]:
-    """What is known of a layer's units by themselves.
+    """Collect what describes each unit of a layer by itself.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def unit_facts(statistics: zarr.Group, seen: zarr.Group) -> dict[str, NDArray]:
 def pair_facts(
     layer: str, pair: str, paths: Mapping[str, str | Path], penalty: float
 ) -> tuple[float, dict[str, NDArray]]:
-    """How a layer's units of two nets are related.
+    """Collect how the units of a layer relate to those of another net.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def pair_facts(
 def best_partners(
     values: NDArray, size: NDArray | None = None, number: int = PARTNERS
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The columns of largest value of each row, in falling order, the first of equals first.
+    """Find the columns of largest value of each row, in falling order, the first of equals first.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ def best_partners(
 
 
 def assigned(rows: pd.DataFrame, measure: str, side: str, units: int) -> dict[str, NDArray]:
-    """Semi-matching and matching of the units of net a or b, from a layer's ``matching.csv``."""
+    """Look up the partners of the units of net a or b in a layer's rows of ``matching.csv``."""
     facts: dict[str, NDArray] = {}
     for method in ("semi", "matching"):
         # A matching is one and the same both ways, and stands as ab.
@@ -240,12 +240,12 @@ def assigned(rows: pd.DataFrame, measure: str, side: str, units: int) -> dict[st
 
 
 def hundredths(correlation: NDArray) -> NDArray[np.int8]:
-    """Correlations to two digits, as whole numbers."""
+    """Round correlations to two digits and return them as whole numbers."""
     return np.round(STEPS * np.clip(correlation, -1, 1)).astype(np.int8)
 
 
 def write_sheets(folder: Path, layer: str, seen: zarr.Group) -> dict[str, Any] | None:
-    """Pictures of a layer's units, many units on a sheet, the nine of a unit in a block of 3x3.
+    """Write the pictures of a layer's units, many on a sheet, the nine of a unit in a 3x3 block.
 
     Sheets are ``<layer>-<kind>-<number>.<suffix>``, filled row by row with the units that have
     pictures. Small pictures are kept to the last bit (PNG); large ones are shrunk to `LARGEST`
@@ -277,7 +277,7 @@ def write_sheets(folder: Path, layer: str, seen: zarr.Group) -> dict[str, Any] |
 
 
 def sheet(blocks: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
-    """Pictures (unit, 9, side, side, channel) as a sheet (height, width[, 3]), black where empty.
+    """Lay pictures (unit, 9, side, side, channel) on a sheet (height, width[, 3]), else black.
 
     Units follow each other row by row, `columns` in each.
     """
@@ -292,7 +292,7 @@ def sheet(blocks: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
 
 
 def shrunk(pictures: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Pictures (unit, 9, height, width, channel), averaged down where larger than `side`."""
+    """Average pictures (unit, 9, height, width, channel) down where they exceed `side`."""
     if pictures.shape[2] <= side:
         return pictures
     *places, _, _, channels = pictures.shape
@@ -319,7 +319,7 @@ def write_arrays(
 
 
 def read(path: str | Path) -> dict[str, NDArray]:
-    """The arrays in a script that :func:`write_arrays` wrote."""
+    """Read the arrays from a script that :func:`write_arrays` wrote."""
     text = Path(path).read_text(encoding="utf-8").split('"')[3]
     with np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) as arrays:
         return dict(arrays)

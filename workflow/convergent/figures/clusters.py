@@ -1,9 +1,14 @@
-"""The paper's figures of spectral clusters (section S.3), from reduced results."""
+"""Figures of the spectral clusters (section S.3), from reduced results.
+
+The functions ``draw_...`` read the files that a figure needs and call one that takes arrays or
+tables.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +18,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convergent.alignment.graphs import combined
-from convergent.figures.sheets import Sheet
+from convergent.figures.sheets import Sheet, tiles
+from convergent.running.stores import open_store
 
 # Outlines of first-level clusters and of their leaves.
 CLUSTER, LEAF = "#ff7f0e", "#4a9cf0"
@@ -23,10 +29,27 @@ MOST_UNITS, ROW = 6, 1.35
 MOST_PIXELS = 1024
 
 
+def draw_figS5(
+    a: Path, b: Path, correlation: Path, clusters: Path, nets: Sequence[str], layers: Sequence[str]
+) -> Figure:
+    """Draw figure S5 from both nets' statistics and their pair's correlations and clusters."""
+    stores = [open_store(path) for path in (a, correlation, b)]
+    table = pd.read_csv(clusters)
+    panels = (
+        (
+            layer,
+            [store[f"{layer}/correlation"][...] for store in stores],
+            table.query("layer == @layer"),
+        )
+        for layer in layers
+    )
+    return permuted_matrices(panels, nets)
+
+
 def permuted_matrices(
     layers: Iterable[tuple[str, Sequence[NDArray], pd.DataFrame]], nets: Sequence[str]
 ) -> Figure:
-    """Figure S5: combined correlation matrices in the order of the clusters, blocks outlined.
+    """Draw figure S5: combined correlations in the order of the clusters, which are outlined.
 
     Parameters
     ----------
@@ -63,8 +86,13 @@ def permuted_matrices(
     return figure
 
 
+def draw_figS9(similarity: Path, nets: Sequence[str], layers: Sequence[str]) -> Figure:
+    """Draw figure S9 from the similarities of a pair's clusters."""
+    return similarity_curves(pd.read_csv(similarity), layers)
+
+
 def similarity_curves(similarity: pd.DataFrame, layers: Sequence[str]) -> Figure:
-    """Figure S9: similarity between and within nets by cluster, sorted by the former.
+    """Draw figure S9: similarity between and within nets by cluster, sorted by the former.
 
     Parameters
     ----------
@@ -96,10 +124,19 @@ def similarity_curves(similarity: pd.DataFrame, layers: Sequence[str]) -> Figure
     return figure
 
 
+def draw_eigenvalues(
+    table: Path, stability: Path, nets: Sequence[str], clusters: Mapping[str, int | str]
+) -> Figure:
+    """Draw eigenvalues from a pair's files; `clusters` are the configured numbers, or auto."""
+    chosen = {row.layer: (row.k, row.components) for row in pd.read_csv(stability).itertuples()}
+    automatic = {layer: k == "auto" for layer, k in clusters.items()}
+    return eigenvalues(pd.read_csv(table), chosen, automatic)
+
+
 def eigenvalues(
     table: pd.DataFrame, chosen: Mapping[str, tuple[int, int]], automatic: Mapping[str, bool]
 ) -> Figure:
-    """The low end of the Laplacians' spectra, and the number of clusters taken (footnote 12).
+    """Draw the low ends of the Laplacians' spectra and the number of clusters (footnote 12).
 
     Parameters
     ----------
@@ -125,6 +162,31 @@ def eigenvalues(
     return figure
 
 
+def draw_figS6(
+    a: Path,
+    b: Path,
+    clusters: Path,
+    similarity: Path,
+    nets: Sequence[str],
+    layer: str,
+    kind: str,
+    number: int,
+) -> Figure:
+    """Draw figure S6 or S7 from both nets' units and their pair's clusters.
+
+    Pictures are of `kind` patches or deconv; with filters they are those of the units of the first
+    layer, and patches elsewhere.
+    """
+    tables = (pd.read_csv(path) for path in (clusters, similarity))
+    rows, leaves = (table[table["layer"] == layer] for table in tables)
+    if kind == "filters" and "filters" not in open_store(a)[layer]:
+        kind = "patches"
+    pictures = tiles(nets, (a, b))
+    return shared_clusters(
+        rows, leaves, lambda net, unit: pictures(net, layer, unit, kind), nets, layer, number
+    )
+
+
 def shared_clusters(
     clusters: pd.DataFrame,
     similarity: pd.DataFrame,
@@ -133,7 +195,7 @@ def shared_clusters(
     layer: str,
     number: int,
 ) -> Figure:
-    """Figures S6 and S7: the clusters of highest similarity between the nets, side by side.
+    """Draw figures S6 and S7: the clusters of highest similarity between the nets, side by side.
 
     Each half-row is a cluster: the units of the first net in dashed boxes, then a gap, then
     those of the second.
@@ -168,6 +230,16 @@ def shared_clusters(
     return sheet.figure
 
 
+def draw_figS8(
+    a: Path, b: Path, clusters: Path, similarity: Path, nets: Sequence[str], layer: str
+) -> Figure:
+    """Draw figure S8 from both nets' units and their pair's clusters."""
+    tables = (pd.read_csv(clusters, dtype={"path": str}), pd.read_csv(similarity))
+    rows, leaves = (table[table["layer"] == layer] for table in tables)
+    pictures = tiles(nets, (a, b))
+    return branches(rows, leaves, lambda net, unit: pictures(net, layer, unit), nets, layer)
+
+
 def branches(
     clusters: pd.DataFrame,
     similarity: pd.DataFrame,
@@ -175,7 +247,7 @@ def branches(
     nets: Sequence[str],
     layer: str,
 ) -> Figure:
-    """Figure S8: a cluster as a tree, its leaves with the units of both nets.
+    """Draw figure S8: a cluster as a tree, its leaves with the units of both nets.
 
     Parameters
     ----------
@@ -226,7 +298,7 @@ def branches(
 
 
 def example_cluster(clusters: pd.DataFrame, similarity: pd.DataFrame, most: int = 12) -> str:
-    """The cluster, or part of a cluster, that figure S8 shows, by its path.
+    """Choose the cluster, or part of a cluster, that figure S8 shows, and return its path.
 
     Of those with two to `most` leaves the one with the largest sum over leaves of units times
     similarity between the nets; where nothing was split, of all.

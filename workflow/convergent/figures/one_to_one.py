@@ -1,13 +1,15 @@
-"""The paper's figures, drawn from reduced results.
+"""Figures of units compared one to one (sections 3, S.1, S.2 and S.4), from reduced results.
 
-Each function takes small arrays or tables and returns a `matplotlib.figure.Figure`; nothing
-here reads activations. A colour means the same everywhere: light green is semi-matching, dark
-green is matching, as in the paper, and each net keeps its own.
+The functions ``draw_...`` read the files that a figure needs and call one that takes arrays or
+tables; either returns a `matplotlib.figure.Figure`. Nothing here reads activations. A colour means
+the same everywhere: light green is semi-matching, dark green is matching, as in the paper, and each
+net has its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +19,20 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convergent.figures.style import MATCHING, NETS, SEMI
-from convergent.measures.matching import column_order, mean_values
+from convergent.measures.joint_densities import load_joint_densities
+from convergent.measures.matching import column_order, mean_values, partners
+from convergent.running.stores import open_store
+
+
+def draw_fig1(
+    a: Path, b: Path, correlation: Path, matching: Path, nets: Sequence[str], layer: str
+) -> Figure:
+    """Draw figure 1 from both nets' statistics and their pair's correlations and matching."""
+    within_a, within_b, between = (
+        open_store(store)[f"{layer}/correlation"][...] for store in (a, b, correlation)
+    )
+    partner = partners(pd.read_csv(matching), layer, units=len(between))
+    return correlation_matrices(within_a, within_b, between, partner, nets, layer)
 
 
 def correlation_matrices(
@@ -28,7 +43,7 @@ def correlation_matrices(
     nets: Sequence[str],
     layer: str,
 ) -> Figure:
-    """Figure 1: within-net, between-net and permuted between-net correlations of a layer.
+    """Draw figure 1: within-net, between-net and permuted between-net correlations of a layer.
 
     Parameters
     ----------
@@ -64,10 +79,17 @@ def correlation_matrices(
     return figure
 
 
+def draw_fig3(matching: Path, nets: Sequence[str], layers: Sequence[str], measure: str) -> Figure:
+    """Draw figure 3 or S3, by correlation or by mutual information, from a pair's matching."""
+    matches = pd.read_csv(matching).query("measure == @measure")
+    label = {"mutual_information": "mutual information, nats"}.get(measure, measure)
+    return matched_values(matches, layers, nets, label)
+
+
 def matched_values(
     matches: pd.DataFrame, layers: Sequence[str], nets: Sequence[str], label: str = "correlation"
 ) -> Figure:
-    """Figures 3 and S3: matched correlations of each live unit, sorted by the semi-matching.
+    """Draw figures 3 and S3: matched correlations of each live unit, sorted by the semi-matching.
 
     Parameters
     ----------
@@ -106,8 +128,17 @@ def matched_values(
     return figure
 
 
+def draw_fig4(matchings: Sequence[Path], pairs: Sequence[str], layers: Sequence[str]) -> Figure:
+    """Draw figure 4 from the matchings of all pairs."""
+    matches = {
+        pair: pd.read_csv(path).query("measure == 'correlation'")
+        for pair, path in zip(pairs, matchings, strict=True)
+    }
+    return mean_by_layer(matches, layers)
+
+
 def mean_by_layer(matches: Mapping[str, pd.DataFrame], layers: Sequence[str]) -> Figure:
-    """Figure 4: mean matched correlation by layer, over all pairs with their spread.
+    """Draw figure 4: mean matched correlation by layer, over all pairs with their spread.
 
     Parameters
     ----------
@@ -140,10 +171,20 @@ def mean_by_layer(matches: Mapping[str, pd.DataFrame], layers: Sequence[str]) ->
     return figure
 
 
+def draw_figS10(statistics: Sequence[Path], nets: Sequence[str], layers: Sequence[str]) -> Figure:
+    """Draw figure S10 from the statistics of all nets."""
+    means = {
+        net: {layer: group["mean"][...] for layer, group in store.groups()}
+        for net, store in zip(nets, map(open_store, statistics), strict=True)
+    }
+    # In the paper the first layer has few enough units to mark each of them.
+    return mean_activations(means, layers, markers=layers[:1])
+
+
 def mean_activations(
     means: Mapping[str, Mapping[str, NDArray]], layers: Sequence[str], markers: Iterable[str]
 ) -> Figure:
-    """Figure S10: mean activation of every unit, sorted from highest to lowest, for all nets.
+    """Draw figure S10: the mean activation of every unit of all nets, from high to low.
 
     Parameters
     ----------
@@ -175,12 +216,22 @@ def mean_activations(
     return figure
 
 
+def draw_figS1(densities: Path, nets: Sequence[str]) -> Figure:
+    """Draw figure S1 from a pair's joint densities."""
+    counts, titles, labels = [], [], []
+    for layer, rank, units, r, information, density in load_joint_densities(densities):
+        counts.append(density)
+        titles.append(f"{layer}, {rank} correlation: r = {r:.3f}, I = {information:.2f} nats")
+        labels.append(tuple(f"{net}, unit {unit}" for net, unit in zip(nets, units, strict=True)))
+    return joint_activations(counts, titles, labels)
+
+
 def joint_activations(
     densities: Sequence[tuple[NDArray, NDArray, NDArray]],
     titles: Sequence[str],
     labels: Sequence[tuple[str, str]],
 ) -> Figure:
-    """Figure S1: joint distributions of the activations of pairs of units.
+    """Draw figure S1: joint distributions of the activations of pairs of units.
 
     Parameters
     ----------

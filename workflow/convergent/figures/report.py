@@ -1,4 +1,4 @@
-"""The report: a run's figures and tables with what they show, in one file, or in a few lines."""
+"""The report of a run: its figures and tables with captions in one file, or a short summary."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ th { position: sticky; top: 0; background: #eef0ec; border: 0; }
 def write_report(
     path: str | Path, title: str, entries: Sequence[Mapping[str, Any]], links: Mapping[str, str]
 ) -> None:
-    """One page of HTML with all figures and tables inside.
+    """Write one page of HTML with all figures and tables inside.
 
     Parameters
     ----------
@@ -73,9 +73,9 @@ def write_report(
 
 
 def summary(results: str | Path) -> str:
-    """What a run found, in a few lines for the terminal, as far as its tables are made.
+    """Summarize a run in a few lines for the terminal, as far as its tables exist.
 
-    First of all what was left out of the images.
+    Images that were left out come first.
     """
     results = Path(results)
     lines = []
@@ -106,7 +106,7 @@ def summary(results: str | Path) -> str:
 
 
 def picture(path: str | Path) -> str:
-    """A picture recompressed, as an address that holds all of it."""
+    """Compress a picture again and return it as a ``data:`` address."""
     buffer = io.BytesIO()
     with Image.open(path) as image:
         image.convert("RGB").save(buffer, "WEBP", quality=QUALITY)
@@ -142,7 +142,7 @@ def _name(entry: Mapping[str, Any]) -> str:
 
 
 def _place(entry: Mapping[str, Any]) -> tuple:
-    """By section, the paper's figures in their order first, then others, then tables."""
+    """Sort by section: the paper's figures in their order, then other figures, then tables."""
     name = entry["labels"].get("figure", "")
     number = re.search(r"fig(S?)(\d+)", name)
     return (

@@ -22,7 +22,7 @@ SMALL = 16
 
 
 def tile(group: zarr.Group, unit: int, kind: str = "patches") -> NDArray[np.uint8] | str:
-    """Picture (height, width, channel) of a unit, or why there is none.
+    """Return the picture (height, width, channel) of a unit, or why there is none.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def tile(group: zarr.Group, unit: int, kind: str = "patches") -> NDArray[np.uint
 def tiles(
     nets: Sequence[str], stores: Sequence[str | Path]
 ) -> Callable[..., NDArray[np.uint8] | str]:
-    """A function that gives the :func:`tile` of (net, layer, unit, kind).
+    """Return a function that gives the :func:`tile` of (net, layer, unit, kind).
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def tiles(
 
 
 def block(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Nine pictures (9, height, width, channel) as a block of three by three, white between.
+    """Join nine pictures (9, height, width, channel) in a block of 3x3 with white between them.
 
     Pixels of small pictures are repeated, so that the space between stays narrow beside them.
     """
@@ -94,7 +94,7 @@ class Sheet:
         self.ax.add_patch(Rectangle((x - 0.02, y - 0.02), width, height, **style))
 
     def text(self, x: float, y: float, text: str, **style) -> None:
-        """Write."""
+        """Write text, centred on (x, y)."""
         self.ax.text(x, y, text, **{"fontsize": 6.5, "va": "center", "ha": "center"} | style)
 
 

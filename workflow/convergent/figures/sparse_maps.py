@@ -1,8 +1,13 @@
-"""The paper's figures of sparse maps and their clusters (section 4), from reduced results."""
+"""Figures of sparse maps and their clusters (section 4), from reduced results.
+
+The functions ``draw_...`` read the files that a figure needs and call one that takes arrays or
+tables.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,10 +25,12 @@ from convergent.alignment.clustering import (
     shared_subspaces,
     spans,
 )
-from convergent.figures.sheets import place
+from convergent.alignment.sparse_maps import map_at_penalty
+from convergent.figures.sheets import place, tiles
 from convergent.figures.tables import papers_decay
 from convergent.measures.matching import column_order, matching
 from convergent.paper import SIGNIFICANT
+from convergent.running.stores import open_store
 
 # Figure 7's diagonal: the first net and the second.
 FIRST, SECOND, TREE = "#2ca02c", "#d62728", "#4a6cf0"
@@ -32,14 +39,24 @@ EXAMPLES = ("#d62728", "#1f5fd0")
 
 
 def decay_label(decay: float) -> str:
-    """A decay as the paper writes it."""
+    """Write a decay as the paper does."""
     if decay == 0:
         return "0"
     return f"$10^{{{np.log10(decay):.3g}}}$"
 
 
+def draw_fig5(mapping: Path, nets: Sequence[str], layers: Sequence[str], penalty: float) -> Figure:
+    """Draw figure 5 from a pair's sparse maps, each of the decay that `penalty` chooses."""
+    store = open_store(mapping)
+    maps = {}
+    for layer in layers:
+        decay, weights, loss, _ = map_at_penalty(store[f"{layer}/ab"], penalty)
+        maps[layer] = decay, weights, float(loss.mean())
+    return mapping_layers(maps, nets)
+
+
 def mapping_layers(maps: Mapping[str, tuple[float, NDArray, float]], nets: Sequence[str]) -> Figure:
-    """Figure 5: both nets, layer by layer, and the maps from the first to the second.
+    """Draw figure 5: both nets, layer by layer, and the maps from the first to the second.
 
     Parameters
     ----------
@@ -84,10 +101,19 @@ def mapping_layers(maps: Mapping[str, tuple[float, NDArray, float]], nets: Seque
     return figure
 
 
+def draw_fig6(
+    mapping: Path, a: Path, b: Path, nets: Sequence[str], layer: str, penalty: float
+) -> Figure:
+    """Draw figure 6 from a pair's sparse maps and both nets' units."""
+    decay, weights, *_ = map_at_penalty(open_store(mapping)[f"{layer}/ab"], penalty)
+    pictures = tiles(nets, (a, b))
+    return learned_map(weights, nets, layer, decay, lambda net, *of: pictures(net, layer, *of))
+
+
 def learned_map(
     weights: NDArray, nets: Sequence[str], layer: str, decay: float, tile: Callable
 ) -> Figure:
-    """Figure 6: the map, the map permuted, and two units with the units that predict them.
+    """Draw figure 6: the map, the map permuted, and two units with the units that predict them.
 
     Columns are permuted so that the sum of the weights on the diagonal is largest.
 
@@ -127,7 +153,7 @@ def learned_map(
 
 
 def example_units(weights: NDArray, number: int = 2, sources: int = 3) -> NDArray[np.intp]:
-    """Target units predicted by about three sources of like weight, as figure 6 shows.
+    """Choose target units predicted by about three sources of like weight, as figure 6 shows.
 
     Those with the largest `sources`-th weight: each of that many sources counts. Units of fewer
     sources come last.
@@ -140,7 +166,7 @@ def example_units(weights: NDArray, number: int = 2, sources: int = 3) -> NDArra
 def _predictors(
     ax: Axes, weights: NDArray, examples: NDArray, nets: Sequence[str], tile: Callable
 ) -> None:
-    """Source units above, target units below, lines as wide as their weights."""
+    """Draw source units above target units, joined by lines as wide as their weights."""
     ax.set(xlim=(0, 8), ylim=(7.2, -0.5), aspect="equal", title="two units and what predicts them")
     ax.axis("off")
 
@@ -173,10 +199,22 @@ def _predictors(
             )  # fmt: skip
 
 
+def draw_fig7(
+    mapping: Path, hac: Path, a: Path, b: Path, nets: Sequence[str], layer: str, penalty: float
+) -> Figure:
+    """Draw figure 7 from a pair's sparse maps and their clusters, and both nets' units."""
+    decay, weights, *_ = map_at_penalty(open_store(mapping)[f"{layer}/ab"], penalty)
+    tree = open_store(hac)[f"{layer}/linkage"][...]
+    pictures = tiles(nets, (a, b))
+    return cluster_tree(
+        weights.T, tree, nets, layer, decay, lambda net, *of: pictures(net, layer, *of)
+    )
+
+
 def cluster_tree(
     weights: NDArray, tree: NDArray, nets: Sequence[str], layer: str, decay: float, tile: Callable
 ) -> Figure:
-    """Figure 7: B in leaf order with the tree drawn over it, and two subspaces enlarged.
+    """Draw figure 7: B in leaf order with the tree drawn over it, and two subspaces enlarged.
 
     Each merged cluster is the upper right corner of the square that its units take on the
     diagonal; clusters held together by no weight are not drawn.
@@ -254,8 +292,13 @@ def cluster_tree(
     return figure
 
 
+def draw_sparse_loss(table: Path, nets: Sequence[str], layers: Sequence[str]) -> Figure:
+    """Draw prediction losses from a pair's table of sparse maps."""
+    return sparse_loss(pd.read_csv(table), layers, nets)
+
+
 def sparse_loss(table: pd.DataFrame, layers: Sequence[str], nets: Sequence[str]) -> Figure:
-    """Prediction loss against the number of weights per unit, for every layer.
+    """Draw prediction loss against the number of weights per unit, for every layer.
 
     Parameters
     ----------
@@ -291,7 +334,7 @@ def sparse_loss(table: pd.DataFrame, layers: Sequence[str], nets: Sequence[str])
 
 
 def loss_table(table: pd.DataFrame) -> Figure:
-    """Table 1 as a picture: exact, SGD's and the paper's loss by layer and decay.
+    """Draw table 1: exact, SGD's and the paper's loss by layer and decay.
 
     Parameters
     ----------
@@ -332,5 +375,5 @@ def loss_table(table: pd.DataFrame) -> Figure:
 
 
 def _significant(weights: NDArray) -> NDArray[np.int64]:
-    """How many source units predict each target unit; maps by SGD have weights near zero."""
+    """Count the source units that predict each target unit; maps by SGD have weights near zero."""
     return (np.abs(weights) > SIGNIFICANT).sum(axis=-1)

@@ -36,7 +36,7 @@ matplotlib.rcParams.update(STYLE)
 
 
 def save(figure: Figure, *paths: str | Path) -> None:
-    """Write a figure to each path, in the format of its suffix; the same figure, the same bytes.
+    """Write a figure to each path, in the format of its suffix, with the same bytes each time.
 
     A PDF, which should come last, holds pictures of units at their own resolution.
     """

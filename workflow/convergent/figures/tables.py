@@ -16,8 +16,13 @@ from convergent.paper import PAPER_DECAYS, PAPER_LOSS, PAPER_TOP1, PAPER_TOP8, P
 from convergent.running.stores import open_store
 
 
+def tabulate_accuracy(histories: Sequence[Path], seeds: Mapping[str, int]) -> pd.DataFrame:
+    """Tabulate the accuracy of nets from their histories, in the order of their seeds."""
+    return accuracy(dict(zip(seeds, map(pd.read_csv, histories), strict=True)), seeds)
+
+
 def accuracy(histories: Mapping[str, pd.DataFrame], seeds: Mapping[str, int]) -> pd.DataFrame:
-    """Accuracy of every net after its last epoch.
+    """Tabulate the accuracy of every net after its last epoch.
 
     Parameters
     ----------
@@ -41,12 +46,28 @@ def accuracy(histories: Mapping[str, pd.DataFrame], seeds: Mapping[str, int]) ->
     return frame
 
 
+def tabulate_unmatched(
+    matchings: Sequence[Path],
+    statistics: Sequence[Path],
+    pairs: Mapping[str, Sequence[str]],
+    nets: Sequence[str],
+) -> pd.DataFrame:
+    """Tabulate shares of unmatched units from the files of all pairs and nets."""
+    matches = dict(zip(pairs, map(pd.read_csv, matchings), strict=True))
+    dead = {
+        net: {layer: group["dead"][...] for layer, group in store.groups()}
+        for net, store in zip(nets, map(open_store, statistics), strict=True)
+    }
+    return unmatched(matches, dead, pairs)
+
+
 def unmatched(
     matches: Mapping[str, pd.DataFrame],
     dead: Mapping[str, Mapping[str, NDArray[np.bool]]],
+    pairs: Mapping[str, Sequence[str]],
     threshold: float = 0.5,
 ) -> pd.DataFrame:
-    """Share of live units whose semi-match correlates less than `threshold` (section 4).
+    """Tabulate live units whose semi-match correlates less than `threshold` (section 4).
 
     Parameters
     ----------
@@ -54,6 +75,8 @@ def unmatched(
         As ``matching.csv`` has them.
     dead : mapping of net to mapping of layer to ndarray of shape (unit,)
         Which units are dead, as the statistics of each net have them.
+    pairs : mapping of pair to (str, str)
+        Its two nets.
     threshold : float
 
     Returns
@@ -66,7 +89,7 @@ def unmatched(
     for pair, table in matches.items():
         semi = table.query("measure == 'correlation' and method == 'semi'")
         matched = semi[semi["value"] >= threshold].groupby(["layer", "direction"]).size()
-        for net, direction in zip(pair.split("-"), ("ab", "ba"), strict=True):
+        for net, direction in zip(pairs[pair], ("ab", "ba"), strict=True):
             # Those in which all units are dead have no rows.
             for layer in dict.fromkeys([*table["layer"], *dead[net]]):
                 of_unit = dead[net][layer]
@@ -81,7 +104,7 @@ def unmatched(
 
 
 def mapping_table(store: str | Path, layers: Sequence[str], solver: str) -> pd.DataFrame:
-    """The maps of a store as rows of ``mapping.csv``.
+    """Tabulate the maps of a store as rows of ``mapping.csv``.
 
     Parameters
     ----------
@@ -115,15 +138,26 @@ def mapping_table(store: str | Path, layers: Sequence[str], solver: str) -> pd.D
 
 
 def papers_decay(decays: pd.Series) -> NDArray[np.float64]:
-    """The decay of table 1 that each decay is, but for rounding in a file; NaN for others."""
+    """Round each decay to that of table 1 which a file meant by it; NaN for other decays."""
     near = np.isclose(decays.to_numpy()[:, None], PAPER_DECAYS, rtol=1e-6, atol=1e-12)
     return np.where(near.any(axis=1), np.array(PAPER_DECAYS)[near.argmax(axis=1)], np.nan)
+
+
+def tabulate_table1(
+    mappings: Sequence[Path], statistics: Path, pairs: Sequence[str], pair: str
+) -> pd.DataFrame:
+    """Tabulate table 1 from the sparse maps of all pairs and the statistics of the second net."""
+    dead = {
+        layer: (int(group["dead"][...].sum()), group["dead"].shape[0])
+        for layer, group in open_store(statistics).groups()
+    }
+    return table1(dict(zip(pairs, map(pd.read_csv, mappings), strict=True)), pair, dead)
 
 
 def table1(
     mappings: Mapping[str, pd.DataFrame], pair: str, dead: Mapping[str, tuple[int, int]]
 ) -> pd.DataFrame:
-    """Prediction loss of mapping layers by decay, beside the paper's (table 1).
+    """Tabulate prediction losses of mapping layers by decay, beside the paper's (table 1).
 
     Parameters
     ----------
@@ -175,8 +209,13 @@ def table1(
     return frame
 
 
+def tabulate_by_layer(tables: Sequence[Path]) -> pd.DataFrame:
+    """Join the tables of all pairs by layer."""
+    return by_layer(pd.concat(map(pd.read_csv, tables)))
+
+
 def by_layer(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows put together by layer, layers and their rows in the order in which they come."""
+    """Sort rows by layer; layers, and the rows of each, stay in the order in which they come."""
     order = {layer: i for i, layer in enumerate(frame["layer"].unique())}
     return frame.sort_values("layer", key=lambda c: c.map(order), kind="stable", ignore_index=True)
 

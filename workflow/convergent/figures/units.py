@@ -1,19 +1,37 @@
-"""The paper's figures of what units see, from reduced results."""
+"""Figures of the images that units respond to (sections 3, S.2 and S.4), from reduced results.
+
+The functions ``draw_...`` read the files that a figure needs and call one that takes arrays or
+tables.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from convergent.figures.sheets import Sheet
+from convergent.figures.sheets import Sheet, tiles
+from convergent.measures.matching import ranking
+from convergent.running.stores import open_store
 
 # Units at either end, as in the paper.
 SHOWN = 8
 KINDS = ("patches", "deconv")
+
+
+def draw_fig2(
+    a: Path, b: Path, matching: Path, nets: Sequence[str], layers: Sequence[str], measure: str
+) -> Figure:
+    """Draw figure 2, S2 or S4 from both nets' units and their pair's matching."""
+    matches, groups = pd.read_csv(matching), open_store(a)
+    rankings = {layer: ranking(matches, layer, measure) for layer in layers}
+    units = {layer: groups[f"{layer}/image"].shape[0] for layer in layers}
+    label = measure.replace("_", " ")
+    return matched_features(rankings, units, tiles(nets, (a, b)), nets, label)
 
 
 def matched_features(
@@ -23,7 +41,7 @@ def matched_features(
     nets: Sequence[str],
     label: str,
 ) -> Figure:
-    """Figures 2, S2 and S4: the best and the worst semi-matched units of each layer.
+    """Draw figures 2, S2 and S4: the best and the worst semi-matched units of each layer.
 
     Parameters
     ----------
@@ -46,15 +64,15 @@ def matched_features(
         f"Units of {nets[0]} (above) and their semi-matches in {nets[1]} (below): "
         f"the {most} best (left) and the {most} worst (right)",
     )
-    for number, (layer, ranking) in enumerate(rankings.items()):
+    for number, (layer, ranked) in enumerate(rankings.items()):
         top = number * height
-        dead = units[layer] - len(ranking)
+        dead = units[layer] - len(ranked)
         note = f" ({dead} dead left out)" if dead else ""
         sheet.text(0.25, top + 2.5, f"{layer}, {label}{note}", rotation=90, fontsize=9)
         for row, net in ((0, nets[0]), (2.15, nets[1])):
             sheet.text(0.7, top + row + 1.4, net, rotation=90, fontsize=8)
         count = shown[layer]
-        ends = ((1.0, ranking.iloc[:count]), (1.6 + most, ranking.iloc[len(ranking) - count :]))
+        ends = ((1.0, ranked.iloc[:count]), (1.6 + most, ranked.iloc[len(ranked) - count :]))
         for left, rows in ends:
             for column, (unit, partner, value) in enumerate(rows.itertuples(index=False)):
                 x = left + column
@@ -66,8 +84,19 @@ def matched_features(
     return sheet.figure
 
 
+def draw_figS11(
+    statistics: Sequence[Path], units: Sequence[Path], nets: Sequence[str], layer: str
+) -> Figure:
+    """Draw figure S11 or S12 from the statistics and units of all nets."""
+    means = {
+        net: open_store(path)[f"{layer}/mean"][...]
+        for net, path in zip(nets, statistics, strict=True)
+    }
+    return active_units(means, layer, tiles(nets, units))
+
+
 def active_units(means: Mapping[str, NDArray], layer: str, tile: Callable) -> Figure:
-    """Figures S11 and S12: the most and the least active units of a layer in all nets.
+    """Draw figures S11 and S12: the most and the least active units of a layer in all nets.
 
     Parameters
     ----------

@@ -60,7 +60,7 @@ class Import(NamedTuple):
     binds_top: bool = False
 
 
-def fingerprint(script: str | Path, package: Path = PACKAGE) -> str:
+def fingerprint(script: str | Path, package: Path = PACKAGE, *, calls: Iterable[str] = ()) -> str:
     """Hash a script and the library code that it reaches.
 
     Parameters
@@ -69,6 +69,9 @@ def fingerprint(script: str | Path, package: Path = PACKAGE) -> str:
         A Python file.
     package : path
         Folder of the library, whose name is the package's.
+    calls : iterable of str
+        Functions of the library, as ``package.module:function``, that the script calls without
+        naming them because it gets their names as parameters (:func:`pkgutil.resolve_name`).
 
     Returns
     -------
@@ -79,12 +82,18 @@ def fingerprint(script: str | Path, package: Path = PACKAGE) -> str:
     ------
     FingerprintError
         If the script, or a module that it reaches, imports a name from the package that is neither
-        a module nor a definition.
+        a module nor a definition, or if one of `calls` is no definition.
     """
     files = ((file, file.stat()) for file in sorted(package.rglob("*.py")))
     library = _library(package, tuple((f, stat.st_mtime_ns, stat.st_size) for f, stat in files))
     start = Module(Path(script), None, package.name)
     pending = library.references(start, [start.tree])
+    for call in calls:
+        module, _, name = call.removeprefix(f"{package.name}.").partition(":")
+        places = {place for place in library.look_up(module, name) if place[1]}
+        if not places:
+            raise FingerprintError(f"{script}: there is no {call} for it to call")
+        pending |= places
     reached: dict[Place, str] = {}
     while pending:
         place = pending.pop()

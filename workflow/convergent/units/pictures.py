@@ -42,8 +42,9 @@ def write_units(
 ) -> None:
     """Write the strongest images of a net's units and their pictures: ``units/<net>.zarr``.
 
-    Each layer is a group with `value`, `image`, `y` and `x` (unit, 9) of :class:`convergent.activations.strongest.Top`
-    and with `receptive_field` (size, stride, offset). The units in `pictures` also have, as uint8,
+    Each layer is a group with `value`, `image`, `y` and `x` (unit, 9) of
+    :class:`convergent.activations.strongest.Top` and with `receptive_field` (size, stride,
+    offset). The units in `pictures` also have, as uint8,
     `patches` and `deconv` (unit, 9, height, width, channel): the receptive field in the image as
     the net saw it, grey outside, and its deconvolution, grey where nothing is passed back and
     scaled by its largest value. `pictured` is True for these units. The group of the first
