@@ -102,7 +102,7 @@ def test_no_requirement_is_in_no_environment():
 def test_scripts_import_no_more_than_their_environment_has(path):
     scripts = set()
     for rules in (ROOT / "workflow/rules").glob("*.smk"):
-        for rule in re.split(r"(?m)^rule ", rules.read_text(encoding="utf-8")):
+        for rule in re.split(r"(?m)^ *rule\b", rules.read_text(encoding="utf-8")):
             if f'"../../envs/{path.name}"' in rule:
                 (script,) = re.findall(r'"\.\./scripts/(\w+\.py)"', rule)
                 scripts.add(str(ROOT / "workflow/scripts" / script))

@@ -7,12 +7,15 @@ import snakemake.api as api
 from running import ROOT, copy_project, parsed
 from snakemake.exceptions import WorkflowError
 
+from convergent.measures.registry import measures
+
 # Training, recording and every stage of every pair, and the atlas.
 JOBS = {
     "train", "record", "statistics", "correlation", "mutual_information_within",
     "mutual_information", "match", "joint_densities", "agreement", "fit_maps", "fit_maps_sgd",
     "mapping", "hac", "cluster", "units", "atlas",
 }  # fmt: skip
+JOBS |= {"similarity"} if measures(gives="layers") else set()
 WITHOUT_STORE = JOBS - {"record", "statistics", "correlation"} | {"observe"}
 # They draw whole matrices.
 MATRICES = {"fig5", "fig6", "fig7", "figS5"}

@@ -21,6 +21,7 @@ from running import LAYERS, RUN, jobs, planned, snakemake
 
 from convergent.config import load
 from convergent.config.resources import Work
+from convergent.measures.registry import measures
 from convergent.running import devices
 
 UNITS = dict(zip(LAYERS, [4, 6, 8, 8, 6, 10, 9], strict=True))
@@ -227,6 +228,7 @@ STATISTICS |= {"correlation": 1, "figS10": 1, "figS11": 1, "figS12": 1} | CLUSTE
 DRAWN_MAPS = {"hac": 1, "fig5": 1, "fig6": 1, "fig7": 1} | ATLAS
 MAPPING = {"fit_maps": 1, "mapping": 1, "table1": 1, "sparse_loss": 1} | DRAWN_MAPS
 STATISTICS |= {"fit_maps_sgd": 1} | MAPPING
+STATISTICS |= {"similarity": 1} if measures(gives="layers") else {}
 UNITS_SEEN = {"units": 2, "fig6": 1, "fig7": 1, "figS8": 1, "figS11": 1, "figS12": 1}
 UNITS_SEEN |= MATCHED_FEATURES | SHARED_CLUSTERS | ATLAS
 STATISTICS |= UNITS_SEEN
@@ -243,8 +245,10 @@ STATISTICS |= UNITS_SEEN
          DOWNSTREAM | {"fig6": 1}),
         ("convergent/activations/moments.py", "TILE = 1024", "TILE = 2048",
          STATISTICS | DOWNSTREAM),
-        ("convergent/measures/mutual_information.py", "total = 0.0", "total = 0.0 + 0.0",
+        ("convergent/measures/histograms.py", "total = 0.0", "total = 0.0 + 0.0",
          {"mutual_information": 1, "mutual_information_within": 2} | DOWNSTREAM),
+        ("convergent/measures/correlation.py", "return between", "return 1 * between",
+         {"fig3": 1, "figS3": 1, "matched_information": 1} | MATCHED_FEATURES | ATLAS),
         ("convergent/alignment/lasso.py", "PROGRESS = 10", "PROGRESS = 11",
          MAPPING | {"fit_maps_sgd": 1}),
         ("convergent/alignment/clustering.py", 'method="average"', 'method=str("average")',

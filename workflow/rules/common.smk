@@ -60,10 +60,12 @@ wildcard_constraints:
     pair="|".join(RUN.pairs),
 
 
-def code(script):
-    """Fingerprint of a script and the library code that it reaches."""
+def code(script, *modules):
+    """Fingerprint a script and the library code that it reaches, such as the modules that it
+    imports by a name that a param gives."""
+    path = Path(workflow.basedir) / "workflow/scripts" / script
     try:
-        return fingerprint(Path(workflow.basedir) / "workflow/scripts" / script)
+        return fingerprint(path, modules=modules)
     except FingerprintError as error:
         raise WorkflowError(str(error)) from None
 

@@ -3,8 +3,7 @@
 
 rule match:
     input:
-        correlation=CORRELATION,
-        mutual_information=rules.mutual_information.output.store,
+        **MATRICES,
     output:
         matching=f"{RESULTS}/pairs/{{pair}}/matching.csv",
     log:
@@ -16,6 +15,7 @@ rule match:
         **asks("match"),
     params:
         layers=RUN.layers,
+        measures=list(MATRICES),
         code=code("match.py"),
     message:
         "Matching the units of {wildcards.pair}"
@@ -67,9 +67,8 @@ rule joint_densities:
 
 rule agreement:
     input:
+        **MATRICES,
         matching=rules.match.output.matching,
-        correlation=CORRELATION,
-        mutual_information=rules.mutual_information.output.store,
     output:
         table=f"{RESULTS}/pairs/{{pair}}/measure_agreement.csv",
     log:
@@ -81,6 +80,7 @@ rule agreement:
         **asks("agreement"),
     params:
         layers=RUN.layers,
+        measures=list(MATRICES),
         code=code("agreement.py"),
     script:
         "../scripts/agreement.py"

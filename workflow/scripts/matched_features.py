@@ -8,6 +8,7 @@ def main(snakemake):
     from convergent.figures.style import save
     from convergent.figures.units import matched_features
     from convergent.measures.matching import ranking
+    from convergent.measures.registry import measure
     from convergent.running.stores import open_store
 
     params, nets = snakemake.params, snakemake.params.pair.split("-")
@@ -16,7 +17,7 @@ def main(snakemake):
     seen = open_store(snakemake.input.a)
     units = {layer: seen[f"{layer}/image"].shape[0] for layer in params.layers}
     pictures = tiles(nets, (snakemake.input.a, snakemake.input.b))
-    label = params.measure.replace("_", " ")
+    label = measure(params.measure).label
     save(matched_features(rankings, units, pictures, nets, label), *snakemake.output)
 
 

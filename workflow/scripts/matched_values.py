@@ -6,12 +6,13 @@ def main(snakemake):
 
     from convergent.figures.one_to_one import matched_values
     from convergent.figures.style import save
+    from convergent.measures.registry import measure
 
     params = snakemake.params
     matches = pd.read_csv(snakemake.input.matching).query("measure == @params.measure")
-    label = {"mutual_information": "mutual information, nats"}.get(params.measure, params.measure)
     nets = params.pair.split("-")
-    save(matched_values(matches, params.layers, nets, label), *snakemake.output)
+    drawn = matched_values(matches, params.layers, nets, measure(params.measure))
+    save(drawn, *snakemake.output)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from PIL import Image
 from convergent.alignment.clustering import drawn_map
 from convergent.figures.style import MATCHING, NETS, SEMI
 from convergent.measures.matching import complete
+from convergent.measures.registry import Measure, measures_of_units
 from convergent.paper import PAPER_UNMATCHED
 from convergent.running.progress import progress
 from convergent.running.stores import open_store, writing
@@ -39,7 +40,6 @@ STEPS = 100
 # Pixels: of a sheet of pictures, of a picture in it, and up to which pictures are kept exactly.
 SHEET, LARGEST, EXACT = 1536, 128, 16
 KINDS = ("patches", "deconv")
-MEASURES = ("correlation", "mutual_information")
 
 
 def write_atlas(
@@ -52,7 +52,7 @@ def write_atlas(
     penalty: float,
     classes: Sequence[str] = (),
 ) -> None:
-    """A page, its data and its pictures: ``atlas/``.
+    """Write a page, its data and its pictures: ``atlas/``.
 
     Parameters
     ----------
@@ -65,13 +65,15 @@ def write_atlas(
     nets : mapping of net to mapping
         Paths of its stores of `statistics` and `units`.
     pairs : mapping of pair (``<a>-<b>``) to mapping
-        Paths of its `correlation`, `mutual_information`, `mapping`, `matching` and `clusters`.
+        Paths of its `mapping`, `matching` and `clusters`, and of the matrices of each measure by
+        the measure's name; `correlation` is always one of them.
     penalty : float
         Of the sparse maps, see :func:`convergent.alignment.clustering.drawn_map`.
     classes : sequence of str
         Class of each recorded image, for captions.
     """
     stores = [open_store(paths["correlation"]) for paths in pairs.values()]
+    measures = [m for m in measures_of_units() if all(m.name in p for p in pairs.values())]
 
     def cells(layer: str) -> int:
         return sum(store[f"{layer}/correlation"].size for store in stores)
@@ -92,7 +94,7 @@ def write_atlas(
                 units = len(arrays["mean"])
                 described[-1]["nets"][net] = {"units": units, "pictures": sheets}
             for pair, paths in pairs.items():
-                decay, parts = pair_facts(layer, pair, paths, penalty)
+                decay, parts = pair_facts(layer, pair, paths, measures, penalty)
                 write_arrays(scratch, f"{layer}/{pair}", parts)
                 matrix = open_store(paths["correlation"])[layer]["correlation"][...]
                 rows = max(1, STRIPE // matrix.shape[1])
@@ -102,6 +104,8 @@ def write_atlas(
                 described[-1]["pairs"][pair] = {"decay": decay, "rows": rows}
         contents: dict[str, Any] = {"run": run, "nets": list(nets), "pairs": list(pairs)}
         labels, names = pd.factorize(np.asarray(classes, object))
+        keys = ("name", "label", "unit", "source")
+        contents["measures"] = [{key: getattr(m, key) for key in keys} for m in measures]
         contents |= {"layers": described, "classes": list(names), "labels": labels.tolist()}
         colors = {net: NETS[number % len(NETS)] for number, net in enumerate(nets)}
         contents["colors"] = colors | {"semi": SEMI, "matching": MATCHING}
@@ -111,7 +115,7 @@ def write_atlas(
 
 
 def unit_facts(statistics: zarr.Group, seen: zarr.Group) -> dict[str, NDArray]:
-    """What is known of a layer's units by themselves.
+    """Describe a layer's units by themselves.
 
     Parameters
     ----------
@@ -142,14 +146,20 @@ def unit_facts(statistics: zarr.Group, seen: zarr.Group) -> dict[str, NDArray]:
 
 
 def pair_facts(
-    layer: str, pair: str, paths: Mapping[str, str | Path], penalty: float
+    layer: str,
+    pair: str,
+    paths: Mapping[str, str | Path],
+    measures: Sequence[Measure],
+    penalty: float,
 ) -> tuple[float, dict[str, NDArray]]:
-    """How a layer's units of two nets are related.
+    """Describe how a layer's units of two nets are related.
 
     Parameters
     ----------
     layer, pair, paths, penalty
         As :func:`write_atlas` takes them.
+    measures : sequence of Measure
+        Those that `paths` has matrices of.
 
     Returns
     -------
@@ -157,8 +167,8 @@ def pair_facts(
         Of the sparse maps.
     facts : dict
         Of the units of either net, ``a`` or ``b``: ``<measure>/a/partner`` and
-        ``<measure>/a/value`` (unit, place), the best partners in the other net by correlation,
-        mutual information and, as measure ``map``, by their weights in its prediction;
+        ``<measure>/a/value`` (unit, place), the best partners in the other net by each measure
+        and, as measure ``map``, by their weights in its prediction;
         ``<measure>/a/semi`` and ``<measure>/a/matching`` (unit,), partners as ``matching.csv``
         has them, -1 for none, and ``..._value``, for none NaN, in a semi-matching 0;
         ``<measure>/a/completed``, the matching with the units left over; ``map/a/loss`` and
@@ -167,7 +177,7 @@ def pair_facts(
     """
     facts: dict[str, NDArray] = {}
     table = pd.read_csv(paths["matching"]).query("layer == @layer")
-    for measure in MEASURES:
+    for measure in (m.name for m in measures):
         matrix = open_store(paths[measure])[layer][measure][...]
         rows = table[table["measure"] == measure]
         for side, values in (("a", matrix), ("b", matrix.T)):
@@ -194,7 +204,7 @@ def pair_facts(
 def best_partners(
     values: NDArray, size: NDArray | None = None, number: int = PARTNERS
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The columns of largest value of each row, in falling order, the first of equals first.
+    """Find the columns of largest value of each row, in falling order, the first of equals first.
 
     Parameters
     ----------
@@ -222,7 +232,7 @@ def best_partners(
 
 
 def assigned(rows: pd.DataFrame, measure: str, side: str, units: int) -> dict[str, NDArray]:
-    """Semi-matching and matching of the units of net a or b, from a layer's ``matching.csv``."""
+    """Read the semi-matching and matching of the units of net a or b from ``matching.csv``."""
     facts: dict[str, NDArray] = {}
     for method in ("semi", "matching"):
         # A matching is one and the same both ways, and stands as ab.
@@ -241,7 +251,7 @@ def assigned(rows: pd.DataFrame, measure: str, side: str, units: int) -> dict[st
 
 
 def hundredths(correlation: NDArray) -> NDArray[np.int8]:
-    """Correlations to two digits, as whole numbers."""
+    """Round correlations to two digits, as whole numbers."""
     return np.round(STEPS * np.clip(correlation, -1, 1)).astype(np.int8)
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from convergent.figures.style import MATCHING, NETS, SEMI
 from convergent.measures.matching import column_order, mean_values
+from convergent.measures.registry import Measure
 
 
 def correlation_matrices(
@@ -28,7 +29,7 @@ def correlation_matrices(
     nets: Sequence[str],
     layer: str,
 ) -> Figure:
-    """Figure 1: within-net, between-net and permuted between-net correlations of a layer.
+    """Draw within-net, between-net and permuted between-net correlations of a layer (figure 1).
 
     Parameters
     ----------
@@ -65,9 +66,9 @@ def correlation_matrices(
 
 
 def matched_values(
-    matches: pd.DataFrame, layers: Sequence[str], nets: Sequence[str], label: str = "correlation"
+    matches: pd.DataFrame, layers: Sequence[str], nets: Sequence[str], measure: Measure
 ) -> Figure:
-    """Figures 3 and S3: matched correlations of each live unit, sorted by the semi-matching.
+    """Draw matched values of each live unit, sorted by the semi-matching (figures 3 and S3).
 
     Parameters
     ----------
@@ -76,8 +77,9 @@ def matched_values(
     layers : sequence of str
         One panel each.
     nets : the names of net a and net b
-    label : str
-        Of the measure; correlations stand on an axis up to 1, others up to their maximum.
+    measure : Measure
+        Gives the label and, where its largest value is 1, the end of the axis, which is
+        otherwise the largest value that there is.
     """
     columns = min(3, len(layers))
     rows = -(-len(layers) // columns)
@@ -93,8 +95,8 @@ def matched_values(
         number = max(1, len(values))
         _matched_points(ax, values, size=(1 if single else 0.6) * min(1, (400 / number) ** 0.5))
         ax.set(title=f"{layer}, {nets[0]} to {nets[1]}", xlim=(-0.02 * number, None))
-        ax.set(xlabel=f"unit of {nets[0]}, sorted by its semi-matching", ylabel=label)
-        if label != "correlation":
+        ax.set(xlabel=f"unit of {nets[0]}, sorted by its semi-matching", ylabel=measure.axis)
+        if measure.range[1] != 1:
             ax.set_ylim(0, 1.05 * max(1e-6, values["semi"].max()))
     if single:
         axes[0].legend(loc="lower left")
@@ -107,7 +109,7 @@ def matched_values(
 
 
 def mean_by_layer(matches: Mapping[str, pd.DataFrame], layers: Sequence[str]) -> Figure:
-    """Figure 4: mean matched correlation by layer, over all pairs with their spread.
+    """Draw mean matched correlations by layer, over all pairs with their spread (figure 4).
 
     Parameters
     ----------
@@ -143,7 +145,7 @@ def mean_by_layer(matches: Mapping[str, pd.DataFrame], layers: Sequence[str]) ->
 def mean_activations(
     means: Mapping[str, Mapping[str, NDArray]], layers: Sequence[str], markers: Iterable[str]
 ) -> Figure:
-    """Figure S10: mean activation of every unit, sorted from highest to lowest, for all nets.
+    """Draw mean activations of all units and nets, sorted from highest to lowest (figure S10).
 
     Parameters
     ----------
@@ -180,7 +182,7 @@ def joint_activations(
     titles: Sequence[str],
     labels: Sequence[tuple[str, str]],
 ) -> Figure:
-    """Figure S1: joint distributions of the activations of pairs of units.
+    """Draw joint distributions of the activations of pairs of units (figure S1).
 
     Parameters
     ----------

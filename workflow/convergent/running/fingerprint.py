@@ -10,7 +10,8 @@ Imports are followed in every form: of packages and modules at any depth, relati
 name as well is found if its ``__init__`` says so in plain text, by a dictionary of old names to
 new ones or by assigning to ``sys.modules[...]``. What cannot be told name by name counts whole: a
 module that is handed on as an object, and all modules in the folder of a file that imports one
-whose name it computes. An import that leads to nothing is an error.
+whose name it computes, unless the caller says which of them are meant. An import that leads to
+nothing is an error.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from convergent import ConvergentError
 PACKAGE = Path(__file__).parents[1]
 # In place of a definition: what importing a module does, and all that is in a module or package.
 BODY, WHOLE = "", "*"
+# In place of a definition of a package: the modules in it that are imported by a computed name.
+COMPUTED = "?"
 
 # A module by its dotted name below the package, which is "" itself, and a definition in it; None
 # where the module is meant.
@@ -60,8 +63,8 @@ class Import(NamedTuple):
     binds_top: bool = False
 
 
-def fingerprint(script: str | Path, package: Path = PACKAGE) -> str:
-    """Hash of a script and of the library code that it reaches.
+def fingerprint(script: str | Path, package: Path = PACKAGE, *, modules: Iterable[str] = ()) -> str:
+    """Hash a script and the library code that it reaches.
 
     Parameters
     ----------
@@ -69,6 +72,9 @@ def fingerprint(script: str | Path, package: Path = PACKAGE) -> str:
         A Python file.
     package : path
         Folder of the library, whose name is the package's.
+    modules : iterable of str
+        Modules, such as ``measures.correlation``, that are imported by a computed name. An import
+        by a computed name in a folder of which none is listed may import all modules there.
 
     Returns
     -------
@@ -88,7 +94,10 @@ def fingerprint(script: str | Path, package: Path = PACKAGE) -> str:
     reached: dict[Place, str] = {}
     while pending:
         place = pending.pop()
-        if place not in reached:
+        if place[1] == COMPUTED:
+            inside = {(m, WHOLE) for m in modules if m.rpartition(".")[0] == place[0]}
+            pending |= inside or {(place[0], WHOLE)}
+        elif place not in reached:
             reached[place], more = library.definition(*place)
             pending |= more
     text = [ast.unparse(start.tree), *(f"{at}\n{code}" for at, code in sorted(reached.items()))]
@@ -340,7 +349,7 @@ class Library:
             if any(isinstance(getattr(s, "value", None), ast.Dict) for s in statements):
                 return set()
         if not isinstance(name, ast.Constant):
-            return {(here.package, WHOLE)}
+            return {(here.package, COMPUTED)}
         top, _, below = str(name.value).partition(".")
         if top not in ("", self.folder.name):
             return set()
