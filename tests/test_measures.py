@@ -141,6 +141,13 @@ def test_an_unknown_invariance_is_an_error():
         Measure(**values | {"name": "m", "invariances": frozenset({"rotations"})})
 
 
+def test_a_distance_of_units_is_an_error():
+    values = dict.fromkeys(Measure.__dataclass_fields__)
+    values |= {"name": "m", "invariances": frozenset(), "gives": "units"}
+    with pytest.raises(ValueError, match="measure m: units are matched by the largest values"):
+        Measure(**values | {"higher_is_more_alike": False})
+
+
 def test_the_registry_is_cheap_to_import():
     code = "import sys; from convergent.measures.registry import measures; measures()\n"
     code += "sys.exit(str(sys.modules.keys() & {'numba', 'torch', 'scipy', 'pandas', 'zarr'}))"

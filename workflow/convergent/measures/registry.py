@@ -50,6 +50,7 @@ class Measure:
     symmetric : bool
         Whether the values are the same when the two nets change places.
     higher_is_more_alike : bool
+        Always so for a matrix of units, as units are matched by it.
     source : str
         Citation.
     compute : callable
@@ -82,6 +83,11 @@ class Measure:
             raise ValueError(
                 f"measure {self.name}: {', '.join(unknown)} is no invariance; there are "
                 f"{', '.join(sorted(INVARIANCES))}"
+            )
+        if self.gives == "units" and not self.higher_is_more_alike:
+            raise ValueError(
+                f"measure {self.name}: units are matched by the largest values; declare the "
+                "similarity that belongs to this distance"
             )
 
     @property
