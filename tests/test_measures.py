@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import copy_project, planned, snakemake
+from test_atlas import Page, chromium  # noqa: F401
 
 import convergent.measures
 from convergent.activations.codes import discretize
@@ -208,7 +209,9 @@ def script(name, monkeypatch):
     return module.main
 
 
-def test_a_new_measure_is_matched_tabulated_drawn_and_in_the_atlas(toy, tmp_path, monkeypatch):
+@pytest.fixture
+def run_with_toy(toy, tmp_path, monkeypatch):
+    """Folder of a run and the measures in its tables and its atlas, by the jobs' own scripts."""
     layers = {"conv1": 12, "fc6": 20}
     planted.write_run(tmp_path, layers)
     nets, pairs = planted.stores(tmp_path)
@@ -221,7 +224,9 @@ def test_a_new_measure_is_matched_tabulated_drawn_and_in_the_atlas(toy, tmp_path
                 save(store.create_group(layer), "toy", matrix, ("unit_a", "unit_b"))
         job = SimpleNamespace(
             input=_Names(paths),
-            output=SimpleNamespace(matching=paths["matching"], table=tmp_path / "agreement.csv"),
+            output=SimpleNamespace(
+                matching=paths["matching"], table=paths["matching"].with_name("agreement.csv")
+            ),
             params=SimpleNamespace(
                 layers=list(layers), measures=[m.name for m in measures_of_units()]
             ),
@@ -229,22 +234,42 @@ def test_a_new_measure_is_matched_tabulated_drawn_and_in_the_atlas(toy, tmp_path
         )
         script("match", monkeypatch)(job)
         script("agreement", monkeypatch)(job)
-    matches = pd.read_csv(pairs["net1-net2"]["matching"])
+    page = sorted((ROOT / "workflow/atlas").glob("*"))
+    atlas.write_atlas(tmp_path / "atlas", page, "tiny", list(layers), nets, pairs, 0.25)
+    return tmp_path
+
+
+def test_a_new_measure_is_matched_tabulated_drawn_and_in_the_atlas(toy, run_with_toy):
+    pair = run_with_toy / "pairs/net1-net2"
+    matches = pd.read_csv(pair / "matching.csv")
     assert list(matches["measure"].unique()) == ["correlation", "mutual_information", "toy"]
-    agreement = pd.read_csv(tmp_path / "agreement.csv")
+    agreement = pd.read_csv(pair / "agreement.csv")
     assert list(agreement["measure"]) == ["mutual_information", "toy"] * 2
     np.testing.assert_allclose(agreement.query("measure == 'toy'")["spearman_absolute"], 1)
     rows = matches.query("measure == 'toy'")
-    figure = one_to_one.matched_values(rows, list(layers), ["net1", "net2"], toy)
+    figure = one_to_one.matched_values(rows, ["conv1", "fc6"], ["net1", "net2"], toy)
     assert figure.axes[0].get_ylabel() == "size of correlation"
-    page = sorted((ROOT / "workflow/atlas").glob("*"))
-    atlas.write_atlas(tmp_path / "atlas", page, "tiny", list(layers), nets, pairs, 0.25)
-    run = json.loads((tmp_path / "atlas/data/run.json").read_text(encoding="utf-8"))
+    run = json.loads((run_with_toy / "atlas/data/run.json").read_text(encoding="utf-8"))
     assert [m["name"] for m in run["measures"]] == ["correlation", "mutual_information", "toy"]
     assert run["measures"][1]["unit"] == "nats"
-    facts = atlas.read(tmp_path / "atlas/data/fc6/net1-net2.js")
+    facts = atlas.read(run_with_toy / "atlas/data/fc6/net1-net2.js")
     semi = rows.query("layer == 'fc6' and method == 'semi' and direction == 'ab'")
     np.testing.assert_array_equal(facts["toy/a/semi"], [-1, *semi["partner"]])
+
+
+def test_a_new_measure_is_on_the_page(chromium, run_with_toy):  # noqa: F811
+    chromium.get_log("browser")
+    page = Page(chromium, run_with_toy / "atlas").size(1400, 900)
+    page.open("#layer=fc6&a=net1&b=net2&view=units&sort=-toy&unit=net1.5")
+    heads = page.run("return [...document.querySelectorAll('thead th')].map((e) => e.innerText)")
+    assert heads[3:5] == ["Mutual information", "Size of correlation ▼"]
+    assert page.run("return document.querySelectorAll('.way[data-measure=toy] a').length") > 0
+    values = page.run(
+        "return [...document.querySelectorAll('td:nth-child(5) .value')].map((e) => e.innerText)"
+    )
+    assert values == sorted(values, reverse=True)
+    assert len(values) == 19
+    assert [e for e in chromium.get_log("browser") if e["level"] == "SEVERE"] == []
 
 
 class _Names(dict):
