@@ -25,7 +25,7 @@ else:
     include: "workflow/rules/observation.smk"
 
 
-include: "workflow/rules/mutual_information.smk"
+include: "workflow/rules/measures.smk"
 include: "workflow/rules/matching.smk"
 include: "workflow/rules/mapping.smk"
 include: "workflow/rules/clustering.smk"
@@ -43,7 +43,9 @@ rule all:
         expand(rules.mapping.output, pair=RUN.pairs),
         expand(rules.hac.output, pair=RUN.pairs),
         expand(rules.cluster.output, pair=RUN.pairs),
-        expand(rules.mutual_information_within.output, net=RUN.nets),
+        expand(MATRICES_WITHIN.values(), net=RUN.nets),
+        expand(MATRICES.values(), pair=RUN.pairs),
+        expand(SIMILARITY, pair=RUN.pairs),
         expand(rules.units.output, net=RUN.nets),
         figures(RUN.pair),
         # Figures of the run, tables, and pictures of tables.

@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.metrics import mutual_info_score
 
 from convergent.activations.codes import discretize
-from convergent.measures.mutual_information import mutual_information
+from convergent.measures.histograms import mutual_information
 from convergent.running.devices import cores, peak_memory
 
 SAMPLES, ACTIVE = 60_000, 0.28

@@ -9,8 +9,10 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from convergent.figures import one_to_one, style
+from convergent.measures import registry
 from convergent.measures.matching import match_table, matching
 
+CORRELATION = registry.measure("correlation")
 LAYERS = ["conv1", "conv2", "fc6"]
 
 
@@ -65,7 +67,7 @@ def test_fig1_puts_units_left_over_where_a_partner_is_missing(rng):
 
 
 def test_fig3_sorts_units_by_their_semi_matching(matches):
-    figure = one_to_one.matched_values(matches, ["conv1"], ["net1", "net2"])
+    figure = one_to_one.matched_values(matches, ["conv1"], ["net1", "net2"], CORRELATION)
     semi, matched = figure.axes[0].lines
     assert [to_hex(line.get_color()) for line in (semi, matched)] == [
         style.SEMI, style.MATCHING,
@@ -88,7 +90,9 @@ def test_fig3_shows_live_units_and_the_partners_that_they_have(measure):
         match_table(similarity, "conv1", measure),
         match_table(0 * similarity, "conv2", measure),
     ])  # fmt: skip
-    figure = one_to_one.matched_values(matches, ["conv1", "conv2"], ["a", "b"], measure)
+    figure = one_to_one.matched_values(
+        matches, ["conv1", "conv2"], ["a", "b"], registry.measure(measure)
+    )
     semi, matched = figure.axes[0].lines
     np.testing.assert_array_equal(semi.get_ydata(), [0.9, 0.8])
     np.testing.assert_array_equal(matched.get_ydata(), [0.9, np.nan])
@@ -97,7 +101,7 @@ def test_fig3_shows_live_units_and_the_partners_that_they_have(measure):
 
 
 def test_fig_s3_has_a_panel_for_each_layer(matches):
-    figure = one_to_one.matched_values(matches, LAYERS, ["net1", "net2"])
+    figure = one_to_one.matched_values(matches, LAYERS, ["net1", "net2"], CORRELATION)
     assert [ax.get_title().split(",")[0] for ax in figure.axes] == LAYERS
 
 
@@ -142,7 +146,7 @@ def test_fig_s10_sorts_and_counts_silent_units():
 
 def test_files_are_the_same_every_time(matches, tmp_path):
     for name in ("a", "b"):
-        figure = one_to_one.matched_values(matches, LAYERS, ["net1", "net2"])
+        figure = one_to_one.matched_values(matches, LAYERS, ["net1", "net2"], CORRELATION)
         style.save(figure, tmp_path / f"{name}.png", tmp_path / f"{name}.pdf")
     for suffix in (".png", ".pdf"):
         assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
@@ -162,6 +166,8 @@ def test_fig_s1_shows_counts_on_a_log_scale(rng):
 
 def test_mutual_information_stands_on_an_axis_of_its_own(rng):
     matches = match_table(rng.uniform(0, 0.1, (12, 12)), "conv1", "mutual_information")
-    figure = one_to_one.matched_values(matches, ["conv1"], ["a", "b"], "mutual information, nats")
+    figure = one_to_one.matched_values(
+        matches, ["conv1"], ["a", "b"], registry.measure("mutual_information")
+    )
     assert figure.axes[0].get_ylim()[1] < 0.2
     assert figure.axes[0].get_ylabel() == "mutual information, nats"

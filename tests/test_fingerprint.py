@@ -1,6 +1,7 @@
 """A fingerprint changes with the code that a script reaches, and with nothing else."""
 
 import os
+from functools import partial
 
 import pytest
 
@@ -323,6 +324,31 @@ def found():
     before = found()
     change(tmp_path, "library/nets/layers.py", "return 0.5", "return 5.5")
     assert found() != before
+
+
+def test_of_computed_imports_the_modules_that_the_caller_names_count(tmp_path):
+    files = {
+        "library/nets/registry.py": """
+from importlib import import_module
+
+def net(name):
+    return import_module(f"library.nets.{name}")
+""",
+        "library/nets/plain.py": "def plain(): ...",
+    }
+    script = "from library.nets.registry import net\nnet('layers')"
+    whole = rooms(tmp_path, script, files)
+    for modules, counts in (
+        (["nets.layers"], True),
+        (["running.stores"], True),
+        (["nets.plain"], False),
+    ):
+        named = partial(fingerprint, tmp_path / "script.py", tmp_path / "library", modules=modules)
+        before = named(), whole()
+        change(tmp_path, "library/nets/layers.py", "return 0\n", "return 7\n")
+        assert (named() != before[0]) == counts
+        assert whole() != before[1]
+        change(tmp_path, "library/nets/layers.py", "return 7\n", "return 0\n")
 
 
 def test_what_a_decorator_of_the_package_may_enter_in_a_list_counts(tmp_path):

@@ -7,7 +7,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from convergent.activations import recording, statistics
 from convergent.alignment import sparse_maps
-from convergent.measures import mutual_information
+from convergent.measures.matrices import write_matrices
+from convergent.measures.mutual_information import MEASURE
 from convergent.nets.marks import (
     Batch,
     Marks,
@@ -134,8 +135,8 @@ def test_every_stage_that_reads_two_nets_compares_them(tmp_path, net, images):
         statistics.write_statistics(tmp_path / name, tmp_path / f"s{name}", ["1"], blocks=2)
     correlate(tmp_path)
     stages = [
-        lambda: mutual_information.write_mutual_information(
-            tmp_path / "mi", ["1"], tmp_path / "sa", tmp_path / "sx"
+        lambda: write_matrices(
+            MEASURE, tmp_path / "mi", ["1"], tmp_path / "sa", tmp_path / "sx"
         ),
         lambda: sparse_maps.write_mapping(
             tmp_path / "m", ["1"], [0], tmp_path / "sa", tmp_path / "sx", tmp_path / "c"

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import mutual_info_score
 
 from convergent.activations import codes as binned
-from convergent.measures import mutual_information as mi
+from convergent.measures import histograms as mi
 from convergent.measures.matching import matching
 
 UNITS = [(1, 1), (3, 5), (40, 37)]

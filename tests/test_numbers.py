@@ -12,8 +12,9 @@ from convergent.activations import moments, recording, statistics
 from convergent.activations.moments import Moments
 from convergent.alignment import clustering, sparse_maps
 from convergent.alignment.cluster_tables import cluster_tables
-from convergent.measures import mutual_information
 from convergent.measures.matching import match_table
+from convergent.measures.matrices import write_matrices
+from convergent.measures.mutual_information import MEASURE
 from convergent.running.stores import StoreError, open_store
 
 LAYERS = ["conv1", "conv4", "fc6", "fc7"]
@@ -28,7 +29,7 @@ def analyse(folder, recorded):
     a, b = (folder / f"statistics_{net}.zarr" for net in "ab")
     between = folder / "correlation.zarr"
     statistics.write_correlation(recorded["a"], recorded["b"], between, LAYERS, blocks=4)
-    mutual_information.write_mutual_information(folder / "information.zarr", LAYERS, a, b)
+    write_matrices(MEASURE, folder / "information.zarr", LAYERS, a, b)
     sparse_maps.write_mapping(folder / "mapping.zarr", LAYERS, DECAYS, a, b, between)
     clustering.write_hac(folder / "hac.zarr", LAYERS, folder / "mapping.zarr", 0.1)
     chosen = dict.fromkeys(LAYERS, 3)

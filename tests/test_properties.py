@@ -14,8 +14,8 @@ from convergent.activations.codes import BINNINGS, discretize
 from convergent.activations.moments import Moments
 from convergent.activations.strongest import Strongest
 from convergent.alignment.clustering import block_matrix, hac, offset, spectral_clusters
+from convergent.measures.histograms import mutual_information
 from convergent.measures.matching import complete, matching, semi_matching
-from convergent.measures.mutual_information import mutual_information
 
 FEW = settings(max_examples=60, deadline=None)
 seeds, dtypes = st.integers(0, 2**32), st.sampled_from([np.float16, np.float32, np.float64])

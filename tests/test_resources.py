@@ -14,7 +14,7 @@ MEASURED = {
     "statistics": (17.6, 1510),
     "correlation": (15.1, 1410),
     "observe": (66, 4720),
-    "mutual_information": (20, 780),
+    "measure": (20, 780),
     "fit_maps": (261, 4550),
     "cluster": (255, 3020),
     "units": (360, 2600),
@@ -65,7 +65,7 @@ def test_more_of_anything_asks_for_more(work):
         assert getattr(more_images, stage)(4).mem_mb == getattr(base, stage)(4).mem_mb
     more_samples = work(activations={"images": 5000})
     for field in ("mem_mb", "runtime"):
-        few, many = (getattr(w.mutual_information(1), field) for w in (base, more_samples))
+        few, many = (getattr(w.measure(1), field) for w in (base, more_samples))
         assert many > few
     narrow = work(layers=["conv1", "conv2"], mapping={"sgd": {"layers": ["conv1"]}})
     for stage in ("fit_maps", "cluster", "match", "agreement", "hac"):

@@ -10,7 +10,8 @@ import pytest
 import convergent
 from convergent.running.fingerprint import PACKAGE
 
-ROOMS = ["running", "nets", "activations", "measures", "alignment", "units", "figures", "config"]
+ROOMS = ["running", "nets", "activations", "measures", "alignment", "inference"]
+ROOMS += ["units", "figures", "config"]
 
 
 def imported(file):

@@ -9,6 +9,8 @@ import snakemake.api as api
 from running import ROOT, copy_project, parsed
 from snakemake.exceptions import WorkflowError
 
+from convergent.measures.registry import measures
+
 # Training, recording and every stage of every pair, and the atlas.
 JOBS = {
     "train", "record", "statistics", "correlation", "mutual_information_within",
@@ -17,6 +19,7 @@ JOBS = {
 }  # fmt: skip
 # These draw whole matrices.
 JOBS |= {"draw_fig5", "draw_fig6", "draw_fig7", "draw_figS5"}
+JOBS |= {"similarity"} if measures(gives="layers") else set()
 WITHOUT_STORE = JOBS - {"record", "statistics", "correlation"} | {"observe"}
 IMAGE_FOLDER = {"data": {"name": "imagefolder", "root": "images"}}
 OVERLAYS = [{}, {"activations": {"store": False}}, IMAGE_FOLDER]

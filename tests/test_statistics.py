@@ -9,11 +9,9 @@ from precision import rounding
 from convergent.activations import from_stores, statistics
 from convergent.activations.blocks import half_correlations
 from convergent.activations.codes import discretize
-from convergent.measures.mutual_information import (
-    correction,
-    mutual_information,
-    write_mutual_information,
-)
+from convergent.measures.histograms import correction, mutual_information
+from convergent.measures.matrices import write_matrices
+from convergent.measures.mutual_information import MEASURE
 from convergent.running.stores import StoreError, create, new_store, open_store, save
 
 LAYERS = ["conv1", "fc6"]
@@ -169,7 +167,7 @@ def test_codes_are_those_of_the_drawn_samples(pair, tmp_path, binning):
             np.testing.assert_array_equal(group[f"{layer}/codes"][...], codes)
             np.testing.assert_array_equal(group[f"{layer}/edges"][...], edges)
     stores = tmp_path / "sa.zarr", tmp_path / "sb.zarr"
-    write_mutual_information(tmp_path / "mi.zarr", LAYERS, *stores)
+    write_matrices(MEASURE, tmp_path / "mi.zarr", LAYERS, *stores)
     codes = [open_store(s)["conv1/codes"][...] for s in stores]
     group = open_store(tmp_path / "mi.zarr")["conv1"]
     expected = mutual_information(*codes)
@@ -184,6 +182,6 @@ def test_nets_sampled_elsewhere_are_refused(pair, tmp_path):
         path = tmp_path / f"{name}.zarr"
         statistics.write_statistics(store, path, LAYERS, blocks=4, samples=500, seed=seed)
     with pytest.raises(StoreError, match="conv1/sample_image differ"):
-        write_mutual_information(
-            tmp_path / "mi.zarr", LAYERS, tmp_path / "sa.zarr", tmp_path / "sb.zarr"
+        write_matrices(
+            MEASURE, tmp_path / "mi.zarr", LAYERS, tmp_path / "sa.zarr", tmp_path / "sb.zarr"
         )

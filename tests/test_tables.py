@@ -56,9 +56,11 @@ def test_agreement_counts_the_best_that_stay(rng):
                 match_table(information, "conv1", "mutual_information"),
             ]
         )
-        row = tables.measure_agreement(
-            matches, {"conv1": correlation}, {"conv1": information}, "a-b"
-        ).iloc[0]
+        matrices = {
+            "correlation": {"conv1": correlation},
+            "mutual_information": {"conv1": information},
+        }
+        row = tables.measure_agreement(matches, matrices, "a-b").iloc[0]
         assert (row["units"], row["tenth"], row["paper_top8"], row["pair"]) == (30, 3, 7, "a-b")
         assert (row["top8"] == 8) == agrees
         assert (row["same_partner_semi"] == 1) == agrees
@@ -73,9 +75,10 @@ def test_agreement_is_over_live_units(rng):
     similarity[4:12, 2:8], information[4:12, 2:8] = live, rng.permuted(live)
     rows = []
     for matrices in ((live, information[4:12, 2:8]), (similarity, information)):
-        tables_ = map(match_table, matrices, ["conv1"] * 2, ["correlation", "mutual_information"])
-        layers = [{"conv1": matrix} for matrix in matrices]
-        rows.append(tables.measure_agreement(pd.concat(tables_), *layers, "a-b").iloc[0])
+        named = dict(zip(("correlation", "mutual_information"), matrices, strict=True))
+        matches = [match_table(matrix, "conv1", name) for name, matrix in named.items()]
+        layers = {name: {"conv1": matrix} for name, matrix in named.items()}
+        rows.append(tables.measure_agreement(pd.concat(matches), layers, "a-b").iloc[0])
     assert [row["units"] for row in rows] == [8, 20]
     pd.testing.assert_series_equal(rows[0].drop("units"), rows[1].drop("units"), check_names=False)
 
@@ -83,6 +86,7 @@ def test_agreement_is_over_live_units(rng):
 def test_agreement_of_a_dead_layer_is_empty():
     dead = np.zeros((3, 3))
     matches = [match_table(dead, "fc6", m) for m in ("correlation", "mutual_information")]
-    row = tables.measure_agreement(pd.concat(matches), {"fc6": dead}, {"fc6": dead}, "a-b").iloc[0]
+    matrices = {name: {"fc6": dead} for name in ("correlation", "mutual_information")}
+    row = tables.measure_agreement(pd.concat(matches), matrices, "a-b").iloc[0]
     assert (row["units"], row["top8"], row["top_tenth"]) == (3, 0, 0)
     assert row[["same_partner_semi", "same_partner_matching", "spearman"]].isna().all()

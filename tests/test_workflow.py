@@ -20,6 +20,7 @@ from running import LAYERS, RUN, jobs, planned, snakemake
 
 from convergent.config import load
 from convergent.config.resources import Work
+from convergent.measures.registry import measures
 from convergent.running import devices
 
 UNITS = dict(zip(LAYERS, [4, 6, 8, 8, 6, 10, 9], strict=True))
@@ -224,6 +225,7 @@ DRAWN_MAPS = {"hac": 1, "draw_fig5": 1, "draw_fig6": 1, "draw_fig7": 1} | ATLAS
 MAPPING = {"fit_maps": 1, "mapping": 1, "table1": 1, "draw_sparse_loss": 1} | DRAWN_MAPS
 STATISTICS |= {"fit_maps_sgd": 1} | MAPPING
 UNITS_SEEN = {"units": 2, "draw_fig6": 1, "draw_fig7": 1, "draw_figS8": 1, "figS11": 1, "figS12": 1}
+STATISTICS |= {"similarity": 1} if measures(gives="layers") else {}
 UNITS_SEEN |= MATCHED_FEATURES | SHARED_CLUSTERS | ATLAS
 STATISTICS |= UNITS_SEEN
 
@@ -239,8 +241,10 @@ STATISTICS |= UNITS_SEEN
          DOWNSTREAM | {"draw_fig6": 1}),
         ("convergent/activations/moments.py", "TILE = 1024", "TILE = 2048",
          STATISTICS | DOWNSTREAM),
-        ("convergent/measures/mutual_information.py", "total = 0.0", "total = 0.0 + 0.0",
+        ("convergent/measures/histograms.py", "total = 0.0", "total = 0.0 + 0.0",
          {"mutual_information": 1, "mutual_information_within": 2} | DOWNSTREAM),
+        ("convergent/measures/correlation.py", "return between", "return 1 * between",
+         {"draw_fig3": 1, "draw_figS3": 1, "draw_fig2": 1, "draw_figS2": 1} | ATLAS),
         ("convergent/alignment/lasso.py", "PROGRESS = 10", "PROGRESS = 11",
          MAPPING | {"fit_maps_sgd": 1}),
         ("convergent/alignment/clustering.py", 'method="average"', 'method=str("average")',

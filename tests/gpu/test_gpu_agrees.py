@@ -9,7 +9,7 @@ from test_mutual_information import random_codes
 from test_training import bright_and_dark, build
 
 from convergent.activations import from_nets, moments, recording, reductions, statistics
-from convergent.measures import mutual_information as mi
+from convergent.measures import histograms as mi
 from convergent.nets import models
 from convergent.nets.alexnet import LAYERS
 from convergent.nets.datasets import normalize

@@ -19,8 +19,8 @@ async function showCurve(state) {
   const related = await relation(state.layer, state.a, state.b);
   const { dead } = await load(`${state.layer}/${state.a}`);
   if (!current(state)) return;
-  const [semi, matching] = ["semi", "matching"].map((m) => related.get("correlation", `${m}_value`));
-  const [best, alone] = ["semi", "matching"].map((m) => related.get("correlation", m));
+  const [semi, matching] = ["semi", "matching"].map((m) => related.get(mainMeasure(), `${m}_value`));
+  const [best, alone] = ["semi", "matching"].map((m) => related.get(mainMeasure(), m));
   const order = ranked(semi);
   const box = document.getElementById("plot");
   const width = Math.max(280, box.clientWidth);

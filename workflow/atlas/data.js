@@ -76,6 +76,11 @@ function readNpy(bytes) {
   return { shape, data: new type(bytes.buffer.slice(10 + length)) };
 }
 
+/** The measure that units are matched and sorted by: the first of the run. */
+const mainMeasure = () => run.measures[0].name;
+const capitalised = (text) => text[0].toUpperCase() + text.slice(1);
+const axisOf = ({ label, unit }) => (unit ? `${label}, ${unit}` : label);
+
 const layerOf = (name) => run.layers.find((layer) => layer.name === name);
 const unitsOf = (layer, net) => layerOf(layer).nets[net].units;
 
@@ -85,7 +90,7 @@ function pairOf(net, other) {
   return { name: turned ? `${other}-${net}` : `${net}-${other}`, turned, side: turned ? "b" : "a" };
 }
 
-/** What relates the units of a net to those of another: get("correlation", "semi")[unit]. */
+/** What relates the units of a net to those of another: get(mainMeasure(), "semi")[unit]. */
 async function relation(layer, net, other) {
   const pair = pairOf(net, other);
   const arrays = await load(`${layer}/${pair.name}`);

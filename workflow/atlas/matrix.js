@@ -30,9 +30,9 @@ const counted = (number) => Array.from({ length: number }, (_, i) => i);
 /** Units in the order of rows and of columns, and where clusters end. */
 async function ordered(state, rows, columns) {
   const related = await relation(state.layer, state.a, state.b);
-  const partner = related.get("correlation", "completed");
+  const partner = related.get(mainMeasure(), "completed");
   if (state.order === "matched" || state.order === "best") {
-    const value = related.get("correlation", "matching_value");
+    const value = related.get(mainMeasure(), "matching_value");
     const first = counted(rows);
     const worth = (i) => (Number.isNaN(value[i]) ? -2 : value[i]);
     if (state.order === "best") first.sort((i, j) => worth(j) - worth(i) || i - j);
@@ -73,7 +73,7 @@ async function showMatrix(state) {
   if (!current(state)) return;
   const { unit, with: other } = state;
   const first = unit.net === state.a;
-  const best = related[first ? "get" : "ofOther"]("correlation", "semi");
+  const best = related[first ? "get" : "ofOther"](mainMeasure(), "semi");
   const facing = other && other.net !== unit.net ? other.number : best[unit.number];
   const [row, column] = first ? [unit.number, facing] : [facing, unit.number];
   shown.at = { row: shown.rows.indexOf(row), column: shown.columns.indexOf(column) };

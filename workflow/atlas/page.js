@@ -24,7 +24,7 @@ function parse(hash) {
     const [, net, number] = (given.get(name) || "").match(/^(.+)\.(\d+)$/) || [];
     return [a, b].includes(net) && Number(number) < unitsOf(layer, net) ? { net, number: Number(number) } : null;
   };
-  const sorts = ["-semi", ...COLUMNS.flatMap(({ id }) => [id, `-${id}`])];
+  const sorts = ["-semi", ...columns().flatMap(({ id }) => [id, `-${id}`])];
   return {
     layer, a, b, view: among("view", ["curve", "matrix", "units"]), unit: unitFrom("unit"), with: unitFrom("with"),
     order: among("order", ["matched", ...Object.keys(ORDERS)]), filter: among("filter", Object.keys(FILTERS)),
@@ -85,7 +85,7 @@ async function render() {
 async function choose(asked) {
   if (asked.unit) return;
   const related = await relation(asked.layer, asked.a, asked.b);
-  asked.unit = { net: asked.a, number: ranked(related.get("correlation", "semi_value"))[0] };
+  asked.unit = { net: asked.a, number: ranked(related.get(mainMeasure(), "semi_value"))[0] };
   if (current(asked)) history.replaceState(null, "", hashOf(asked));
 }
 
@@ -125,7 +125,7 @@ async function summarise(state) {
   const related = await relation(state.layer, state.a, state.b);
   const facts = await load(`${state.layer}/${state.a}`);
   if (!current(state)) return;
-  const all = related.get("correlation", "semi_value");
+  const all = related.get(mainMeasure(), "semi_value");
   const semi = all.filter((_, unit) => !facts.dead.data[unit]);
   if (!semi.length) return document.getElementById("summary").replaceChildren(element("b", {}, state.layer), `: all ${all.length} units of ${state.a} are dead.`);
   const mean = semi.reduce((sum, value) => sum + value, 0) / semi.length;

@@ -2,11 +2,12 @@
 "use strict";
 
 const PAGE = 50;
-const COLUMNS = [
+const columns = () => [
   { id: "unit", label: "Unit", rising: true },
-  { id: "semi", label: "Best partner", title: "Correlation of the best partner (semi-matching)" },
-  { id: "matching", label: "One-to-one", title: "Correlation of its partner when no two units may share (matching)" },
-  { id: "information", label: "Information", title: "Mutual information with its best partner by that measure, nats" },
+  { id: "semi", label: "Best partner", title: `${capitalised(axisOf(run.measures[0]))}, of the best partner (semi-matching)` },
+  { id: "matching", label: "One-to-one", title: `${capitalised(axisOf(run.measures[0]))}, of its partner when no two units may share (matching)` },
+  ...run.measures.slice(1).map((measure) => (
+    { id: measure.name, kind: "other", label: capitalised(measure.label), title: `${capitalised(axisOf(measure))}, of its best partner by that measure` })),
   { id: "loss", label: "Map loss", title: "Loss of the sparse map that predicts it from the other net: 0 is perfect, 0.5 no better than its mean", rising: true },
   { id: "weights", label: "Weights", title: "Units of the other net that the sparse map predicts it from" },
   { id: "cluster", label: "Cluster", title: "Spectral cluster of both nets' units", rising: true },
@@ -15,17 +16,17 @@ const COLUMNS = [
 async function rowsOf(state) {
   const related = await relation(state.layer, state.a, state.b);
   const facts = await load(`${state.layer}/${state.a}`);
-  const best = related.get("correlation", "semi");
+  const best = related.get(mainMeasure(), "semi");
   const sharing = new Map();
   best.forEach((partner) => partner < 0 || sharing.set(partner, (sharing.get(partner) || 0) + 1));
   const of = (...names) => related.get(...names);
   return Array.from(best, (partner, unit) => ({
     unit, partner, shared: sharing.get(partner) > 1,
-    semi: of("correlation", "semi_value")[unit],
-    own: of("correlation", "matching")[unit],
-    matching: of("correlation", "matching_value")[unit],
-    informed: of("mutual_information", "semi")[unit],
-    information: of("mutual_information", "semi_value")[unit],
+    semi: of(mainMeasure(), "semi_value")[unit],
+    own: of(mainMeasure(), "matching")[unit],
+    matching: of(mainMeasure(), "matching_value")[unit],
+    ...Object.fromEntries(run.measures.slice(1).map(({ name }) => [name, of(name, "semi_value")[unit]])),
+    others: Object.fromEntries(run.measures.slice(1).map(({ name }) => [name, of(name, "semi")[unit]])),
     loss: of("map", "loss")[unit], weights: of("map", "weights")[unit],
     cluster: of("cluster")[unit], dead: facts.dead.data[unit] === 1,
     mean: facts.mean.data[unit], rank: facts.rank.data[unit],
@@ -53,13 +54,14 @@ async function showTable(state) {
     .sort((p, q) => (value(p) === value(q) ? p.unit - q.unit : way * (value(p) - value(q))));
   document.getElementById("count").textContent = `${rows.length} of ${all.length} units`;
 
-  const head = element("tr", {}, ...COLUMNS.map((column) => {
+  const shownColumns = columns();
+  const head = element("tr", {}, ...shownColumns.map((column) => {
     const sorted = id === column.id;
     const next = sorted ? (way > 0 ? "-" : "") : column.rising ? "" : "-";
     const button = element("button", {
       type: "button", title: column.title, onclick: () => go({ sort: next + column.id }, { keep: [`[data-sort="${column.id}"]`] }), "data-sort": column.id,
     }, column.label, element("span", { "aria-hidden": "true" }, sorted ? (way > 0 ? " ▲" : " ▼") : ""));
-    return element("th", { scope: "col", class: `c-${column.id}`, "aria-sort": sorted ? (way > 0 ? "ascending" : "descending") : null }, button);
+    return element("th", { scope: "col", class: `c-${column.kind || column.id}`, "aria-sort": sorted ? (way > 0 ? "ascending" : "descending") : null }, button);
   }));
   document.querySelector("#units thead").replaceChildren(head);
 
@@ -67,7 +69,7 @@ async function showTable(state) {
     unitLink({ net: state.b, number }, { with: null }, String(number)),
     element("span", { class: "value" }, text),
     element("span", { class: "bar", style: `--part:${Math.max(0, value)}`, "aria-hidden": "true" }));
-  const most = Math.max(...all.map((row) => row.information), 1e-9);
+  const others = run.measures.slice(1).map(({ name }) => ({ name, most: Math.max(...all.map((row) => row[name]), 1e-9) }));
   const last = Math.max(0, Math.ceil(rows.length / PAGE) - 1);
   const page = Math.min(state.page, last);
   const lines = rows.slice(page * PAGE, (page + 1) * PAGE).map((row) => {
@@ -77,13 +79,13 @@ async function showTable(state) {
       unit: [picture(state.layer, state.a, row.unit, "patches", 36), element("span", { class: "named" }, unitLink(mine, { with: null }, String(row.unit)), element("span", { class: "mark" }, marks))],
       semi: [row.dead ? "none" : partner(row.partner, row.semi, digits(row.semi)), row.shared ? element("span", { class: "mark shared", title: "other units have the same best partner" }, "shared") : ""],
       matching: [row.dead ? "none" : partner(row.own, row.matching, digits(row.matching))],
-      information: [row.dead ? "none" : partner(row.informed, row.information / most, digits(row.information))],
+      ...Object.fromEntries(others.map(({ name, most }) => [name, [row.dead ? "none" : partner(row.others[name], row[name] / most, digits(row[name]))]])),
       loss: [digits(row.loss)], weights: [String(row.weights)], cluster: [String(row.cluster)],
       mean: [row.mean.toPrecision(3), element("span", { class: "mark" }, ` ${row.rank}.`)],
     };
     const chosen = state.unit.net === state.a && state.unit.number === row.unit;
     return element("tr", { class: `${chosen ? "chosen" : ""}${marks}`, "data-unit": row.unit },
-      ...COLUMNS.map((column, n) => element(n ? "td" : "th", { class: `c-${column.id}`, scope: n ? null : "row" }, ...cells[column.id].filter((c) => c !== ""))));
+      ...shownColumns.map((column, n) => element(n ? "td" : "th", { class: `c-${column.kind || column.id}`, scope: n ? null : "row" }, ...cells[column.id].filter((c) => c !== ""))));
   });
   document.querySelector("#units tbody").replaceChildren(...lines);
 

@@ -1,9 +1,8 @@
 // One unit: what it sees, its partners in every other net, its cluster.
 "use strict";
 
-const WAYS = [
-  { id: "correlation", label: "Correlation", note: "how alike their activations rise and fall" },
-  { id: "mutual_information", label: "Mutual information", note: "nats one tells of the other" },
+const ways = () => [
+  ...run.measures.map((measure) => ({ id: measure.name, label: capitalised(measure.label), note: `${axisOf(measure)} (${measure.source})` })),
   { id: "map", label: "Sparse map", note: "weights that predict it together" },
 ];
 const SMALL_ONES = 4;
@@ -46,7 +45,7 @@ async function showUnit(state) {
   const dead = facts.dead.data[number] === 1;
   const values = facts.value.data.subarray(9 * number, 9 * number + 9);
   const [field] = facts.receptive_field.data;
-  const best = related[0].get("correlation", "semi_value")[number];
+  const best = related[0].get(mainMeasure(), "semi_value")[number];
   const step = (by, arrow, words) => {
     const link = unitLink({ net, number: (number + by + units) % units }, { with: null },
       element("span", { "aria-hidden": "true" }, arrow), element("span", { class: "hidden" }, words));
@@ -90,8 +89,8 @@ function tally(names) {
 /** Best partners of the unit in another net, by each measure. */
 function partnersIn(state, other, related) {
   const { number } = state.unit;
-  const own = related.get("correlation", "matching")[number];
-  const ways = WAYS.map((way) => {
+  const own = related.get(mainMeasure(), "matching")[number];
+  const partners = ways().map((way) => {
     const found = related.partners(way.id, number);
     const shown = found.map((p, n) => card(state.layer, { net: other, number: p.unit },
       digits(p.value, n ? 2 : 3), `${way.label}, ${netAndUnit({ net: other, number: p.unit })}`, n ? 44 : narrow() ? 60 : 76));
@@ -105,9 +104,9 @@ function partnersIn(state, other, related) {
   const [loss, weights] = [related.get("map", "loss")[number], related.get("map", "weights")[number]];
   return element("section", { class: "partners", "data-net": other },
     element("h3", {}, "Partners in ", netName(other)),
-    element("div", { class: "ways" }, ...ways),
+    element("div", { class: "ways" }, ...partners),
     element("p", { class: "small-print" },
-      ...(own < 0 ? ["No partner of its own in the one-to-one matching"] : ["One-to-one: ", unitLink({ net: other, number: own }, { with: null }, `unit ${own}`), ` (${digits(related.get("correlation", "matching_value")[number])})`]),
+      ...(own < 0 ? ["No partner of its own in the one-to-one matching"] : ["One-to-one: ", unitLink({ net: other, number: own }, { with: null }, `unit ${own}`), ` (${digits(related.get(mainMeasure(), "matching_value")[number])})`]),
       `. ${weights} unit${weights === 1 ? "" : "s"} together predict it with a loss of ${digits(loss)} (0 is perfect, 0.5 no better than its mean).`));
 }
 
@@ -136,5 +135,5 @@ async function comparison(state) {
   const value = matrix.data[row.number * matrix.columns + column.number] / run.steps;
   return element("section", { class: "compared", "aria-label": "The chosen cell" },
     ...pair.map((unit) => element("div", {}, element("h3", {}, netName(unit.net)), card(state.layer, unit, "", netAndUnit(unit), narrow() ? 56 : 64))).flatMap(
-      (box, n) => n ? [element("span", { class: "versus" }, element("b", {}, digits(value, 2)), "correlation"), box] : [box]));
+      (box, n) => n ? [element("span", { class: "versus" }, element("b", {}, digits(value, 2)), run.measures[0].label), box] : [box]));
 }

@@ -1,8 +1,8 @@
 """Convergent learning: which features nets that start from different seeds share.
 
 The packages are named after the way of the data, and a module imports only from packages before
-its own: running, nets, activations, measures, alignment, units, figures, config. Notation is that
-of Li, Yosinski, Clune, Lipson and Hopcroft, "Convergent Learning" (ICLR 2016).
+its own: running, nets, activations, measures, alignment, inference, units, figures, config.
+Notation is that of Li, Yosinski, Clune, Lipson and Hopcroft, "Convergent Learning" (ICLR 2016).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SHORT_NAMES = {
     "matching": "convergent.measures.matching",
     "models": "convergent.nets.models",
     "moments": "convergent.activations.moments",
-    "mutual_information": "convergent.measures.mutual_information",
+    "mutual_information": "convergent.measures.histograms",
 }
 
 

@@ -3,12 +3,11 @@
 
 rule atlas:
     input:
+        **{name: expand(path, pair=RUN.pairs) for name, path in MATRICES.items()},
         page=sorted(Path(workflow.basedir).glob("workflow/atlas/*")),
         listing=IMAGES["listing"],
         statistics=expand(STATISTICS, net=RUN.nets),
         units=expand(rules.units.output.store, net=RUN.nets),
-        correlation=expand(CORRELATION, pair=RUN.pairs),
-        mutual_information=expand(rules.mutual_information.output.store, pair=RUN.pairs),
         mapping=expand(rules.fit_maps.output.store, pair=RUN.pairs),
         matching=expand(rules.match.output.matching, pair=RUN.pairs),
         clusters=expand(rules.cluster.output.clusters, pair=RUN.pairs),
@@ -28,6 +27,7 @@ rule atlas:
         layers=RUN.layers,
         nets=list(RUN.nets),
         pairs=RUN.pairs,
+        measures=list(MATRICES),
         penalty=RUN.mapping.penalty,
         code=code("atlas.py"),
     message:

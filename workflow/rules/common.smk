@@ -60,13 +60,13 @@ wildcard_constraints:
     pair="|".join(RUN.pairs),
 
 
-def code(script, *calls):
-    """Fingerprint a script, the functions of convergent.figures that it calls, and what they use."""
+def code(script, *calls, modules=()):
+    """Fingerprint a script, the functions of convergent.figures that it calls, and what they use:
+    of modules that are imported by a name that a param gives, those listed."""
+    path = Path(workflow.basedir) / "workflow/scripts" / script
+    calls = [f"convergent.figures.{call}" for call in calls]
     try:
-        return fingerprint(
-            Path(workflow.basedir) / "workflow/scripts" / script,
-            calls=[f"convergent.figures.{call}" for call in calls],
-        )
+        return fingerprint(path, calls=calls, modules=modules)
     except FingerprintError as error:
         raise WorkflowError(str(error)) from None
 

@@ -295,7 +295,7 @@ for name, row in FIGURES.items():
             **row.params,
             **({"nets": nets_of_pair} if row.of_pair else {}),
             draw=f"convergent.figures.{row.draw}",
-            code=code("figure.py", row.draw),
+            code=code("figure.py", row.draw, modules=row.modules),
         message:
             f"Drawing {name} of " + ("{wildcards.pair}" if row.of_pair else RUN.run)
         script:

@@ -3,8 +3,7 @@
 
 rule match:
     input:
-        correlation=CORRELATION,
-        mutual_information=rules.mutual_information.output.store,
+        **MATRICES,
     output:
         matching=f"{RESULTS}/pairs/{{pair}}/matching.csv",
     log:
@@ -18,6 +17,7 @@ rule match:
         **asks("match"),
     params:
         layers=RUN.layers,
+        measures=list(MATRICES),
         code=code("match.py"),
     message:
         "Matching the units of {wildcards.pair}"
@@ -71,9 +71,8 @@ rule joint_densities:
 
 rule agreement:
     input:
+        **MATRICES,
         matching=rules.match.output.matching,
-        correlation=CORRELATION,
-        mutual_information=rules.mutual_information.output.store,
     output:
         table=f"{RESULTS}/pairs/{{pair}}/measure_agreement.csv",
     log:
@@ -87,6 +86,7 @@ rule agreement:
         **asks("agreement"),
     params:
         layers=RUN.layers,
+        measures=list(MATRICES),
         code=code("agreement.py"),
     message:
         "Agreement of the measures on {wildcards.pair}"

@@ -27,6 +27,7 @@ for pair in RUN.pairs:
             pair
         input:
             expand(rules.match.output, pair=pair),
+            expand(SIMILARITY, pair=pair),
             expand(rules.mapping.output, pair=pair),
             expand(rules.hac.output, pair=pair),
             expand(rules.cluster.output, pair=pair),

@@ -7,16 +7,15 @@ def main(snakemake):
     from convergent.figures.tables import measure_agreement
     from convergent.running.stores import open_store, writing
 
-    correlation, information = (
-        {layer: store[f"{layer}/{measure}"][...] for layer in snakemake.params.layers}
-        for measure in ("correlation", "mutual_information")
-        for store in [open_store(snakemake.input[measure])]
-    )
+    matrices = {}
+    for measure in snakemake.params.measures:
+        store = open_store(snakemake.input[measure])
+        layers = snakemake.params.layers
+        matrices[measure] = {layer: store[f"{layer}/{measure}"][...] for layer in layers}
     matches = pd.read_csv(snakemake.input.matching)
+    table = measure_agreement(matches, matrices, snakemake.wildcards.pair)
     with writing(snakemake.output.table) as path:
-        measure_agreement(matches, correlation, information, snakemake.wildcards.pair).to_csv(
-            path, index=False
-        )
+        table.to_csv(path, index=False)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ def main(snakemake):
         {"statistics": statistics, "units": units}
         for statistics, units in zip(inputs.statistics, inputs.units, strict=True)
     ]
-    kinds = ("correlation", "mutual_information", "mapping", "matching", "clusters")
+    kinds = (*params.measures, "mapping", "matching", "clusters")
     pairs = [
         dict(zip(kinds, paths, strict=True))
         for paths in zip(*(inputs[kind] for kind in kinds), strict=True)

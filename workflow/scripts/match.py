@@ -9,7 +9,7 @@ def main(snakemake):
     from convergent.running.stores import open_store, writing
 
     tables = []
-    for measure in ("correlation", "mutual_information"):
+    for measure in snakemake.params.measures:
         store = open_store(snakemake.input[measure])
         arrays = {layer: store[f"{layer}/{measure}"] for layer in snakemake.params.layers}
         name = f"{snakemake.wildcards.pair} by {measure}"

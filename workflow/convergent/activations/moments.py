@@ -170,6 +170,12 @@ class Moments(NamedTuple):
             self.comoment[rows, columns],
         )
 
+    def turned(self) -> Moments:
+        """Exchange the two sets of units."""
+        return Moments(
+            self.count, self.mean_y, self.mean_x, self.var_y, self.var_x, self.comoment.T
+        )
+
     def correlation(self) -> NDArray[np.float64]:
         """Pearson correlation of every pair of units, shape (unit_a, unit_b).
 

@@ -117,8 +117,8 @@ class Work:
             60 * (recording.runtime - 10) + products,
         )
 
-    def mutual_information(self, threads: int) -> Need:
-        """All units of two nets: codes, plain and packed; matrices."""
+    def measure(self, threads: int) -> Need:
+        """Compare all units of two nets: codes, plain and packed; matrices."""
         samples = self.run.statistics.samples
         codes, matrices = 4 * samples * self.widest, 40 * self.widest**2
         seconds = samples * sum(n**2 for n in self.widths) / (PRODUCT_RATE * threads)
@@ -131,6 +131,13 @@ class Work:
     def agreement(self, threads: int) -> Need:
         """Ranks of all entries of two matrices."""
         return self._matrices(500, 100, sum(n**2 for n in self.widths) / 10**5)
+
+    def similarity(self, threads: int) -> Need:
+        """Compare layers: the moments of all blocks within two nets and between them, twice."""
+        # What is stored of a layer's blocks is 256 MiB of float32 at most.
+        blocks = min(self.run.statistics.blocks * self.widest**2 * 8, 2**29)
+        seconds = self.run.statistics.blocks * sum(n**2 for n in self.widths) / 10**7
+        return Need.of(500 + 6 * blocks / 10**6, seconds)
 
     def joint_densities(self, threads: int) -> Need:
         """A few units of two layers, over a few thousand images."""

@@ -26,6 +26,7 @@ from PIL import Image
 from convergent.alignment.sparse_maps import map_at_penalty
 from convergent.figures.style import MATCHING, NETS, SEMI
 from convergent.measures.matching import complete
+from convergent.measures.registry import Measure, measures_of_units
 from convergent.paper import PAPER_UNMATCHED
 from convergent.running.progress import progress
 from convergent.running.stores import open_store, writing
@@ -39,7 +40,6 @@ STEPS = 100
 # Pixels: of a sheet of pictures, of a picture in it, and up to which pictures are kept exactly.
 SHEET, LARGEST, EXACT = 1536, 128, 16
 KINDS = ("patches", "deconv")
-MEASURES = ("correlation", "mutual_information")
 
 
 def write_atlas(
@@ -65,13 +65,15 @@ def write_atlas(
     nets : mapping of net to mapping
         Paths of its stores of `statistics` and `units`.
     pairs : mapping of pair (``<a>-<b>``) to mapping
-        Paths of its `correlation`, `mutual_information`, `mapping`, `matching` and `clusters`.
+        Paths of its `mapping`, `matching` and `clusters`, and of the matrices of each measure by
+        the measure's name; `correlation` is always one of them.
     penalty : float
         Of the sparse maps, see :func:`convergent.alignment.sparse_maps.map_at_penalty`.
     classes : sequence of str
         Class of each recorded image, for captions.
     """
     stores = [open_store(paths["correlation"]) for paths in pairs.values()]
+    measures = [m for m in measures_of_units() if all(m.name in p for p in pairs.values())]
 
     def cells(layer: str) -> int:
         return sum(store[f"{layer}/correlation"].size for store in stores)
@@ -91,7 +93,7 @@ def write_atlas(
                 units = len(arrays["mean"])
                 described[-1]["nets"][net] = {"units": units, "pictures": sheets}
             for pair, paths in pairs.items():
-                decay, parts = pair_facts(layer, pair, paths, penalty)
+                decay, parts = pair_facts(layer, pair, paths, measures, penalty)
                 write_arrays(scratch, f"{layer}/{pair}", parts)
                 matrix = open_store(paths["correlation"])[layer]["correlation"][...]
                 rows = max(1, STRIPE // matrix.shape[1])
@@ -101,6 +103,8 @@ def write_atlas(
                 described[-1]["pairs"][pair] = {"decay": decay, "rows": rows}
         contents: dict[str, Any] = {"run": run, "nets": list(nets), "pairs": list(pairs)}
         labels, names = pd.factorize(np.asarray(classes, object))
+        keys = ("name", "label", "unit", "source")
+        contents["measures"] = [{key: getattr(m, key) for key in keys} for m in measures]
         contents |= {"layers": described, "classes": list(names), "labels": labels.tolist()}
         colors = {net: NETS[number % len(NETS)] for number, net in enumerate(nets)}
         contents["paper_unmatched"] = PAPER_UNMATCHED
@@ -142,7 +146,11 @@ def unit_facts(statistics: zarr.Group, seen: zarr.Group) -> dict[str, NDArray]:
 
 
 def pair_facts(
-    layer: str, pair: str, paths: Mapping[str, str | Path], penalty: float
+    layer: str,
+    pair: str,
+    paths: Mapping[str, str | Path],
+    measures: Sequence[Measure],
+    penalty: float,
 ) -> tuple[float, dict[str, NDArray]]:
     """Collect how the units of a layer relate to those of another net.
 
@@ -150,6 +158,8 @@ def pair_facts(
     ----------
     layer, pair, paths, penalty
         As :func:`write_atlas` takes them.
+    measures : sequence of Measure
+        Those that `paths` has matrices of.
 
     Returns
     -------
@@ -157,8 +167,8 @@ def pair_facts(
         Of the sparse maps.
     facts : dict
         Of the units of either net, ``a`` or ``b``: ``<measure>/a/partner`` and
-        ``<measure>/a/value`` (unit, place), the best partners in the other net by correlation,
-        mutual information and, as measure ``map``, by their weights in its prediction;
+        ``<measure>/a/value`` (unit, place), the best partners in the other net by each measure
+        and, as measure ``map``, by their weights in its prediction;
         ``<measure>/a/semi`` and ``<measure>/a/matching`` (unit,), partners as ``matching.csv``
         has them, -1 for none, and ``..._value``, for none NaN, in a semi-matching 0;
         ``<measure>/a/completed``, the matching with the units left over; ``map/a/loss`` and
@@ -167,7 +177,7 @@ def pair_facts(
     """
     facts: dict[str, NDArray] = {}
     table = pd.read_csv(paths["matching"]).query("layer == @layer")
-    for measure in MEASURES:
+    for measure in (m.name for m in measures):
         matrix = open_store(paths[measure])[layer][measure][...]
         rows = table[table["measure"] == measure]
         for side, values in (("a", matrix), ("b", matrix.T)):

@@ -48,6 +48,11 @@ class Figure:
     of_pair: bool = True
     local: bool = True
 
+    @property
+    def modules(self) -> list[str]:
+        """List the modules that the function imports by a name in `params`: of its measure."""
+        return [f"measures.{self.params['measure']}"] if "measure" in self.params else []
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:

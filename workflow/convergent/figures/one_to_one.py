@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from convergent.figures.style import MATCHING, NETS, SEMI
 from convergent.measures.joint_densities import load_joint_densities
 from convergent.measures.matching import column_order, mean_values, partners
+from convergent.measures.registry import Measure
+from convergent.measures.registry import measure as registered
 from convergent.running.stores import open_store
 
 
@@ -82,12 +84,11 @@ def correlation_matrices(
 def draw_fig3(matching: Path, nets: Sequence[str], layers: Sequence[str], measure: str) -> Figure:
     """Draw figure 3 or S3, by correlation or by mutual information, from a pair's matching."""
     matches = pd.read_csv(matching).query("measure == @measure")
-    label = {"mutual_information": "mutual information, nats"}.get(measure, measure)
-    return matched_values(matches, layers, nets, label)
+    return matched_values(matches, layers, nets, registered(measure))
 
 
 def matched_values(
-    matches: pd.DataFrame, layers: Sequence[str], nets: Sequence[str], label: str = "correlation"
+    matches: pd.DataFrame, layers: Sequence[str], nets: Sequence[str], measure: Measure
 ) -> Figure:
     """Draw figures 3 and S3: matched correlations of each live unit, sorted by the semi-matching.
 
@@ -98,8 +99,9 @@ def matched_values(
     layers : sequence of str
         One panel each.
     nets : the names of net a and net b
-    label : str
-        Of the measure; correlations stand on an axis up to 1, others up to their maximum.
+    measure : Measure
+        Gives the label and, where its largest value is 1, the end of the axis, which is
+        otherwise the largest value that there is.
     """
     columns = min(3, len(layers))
     rows = -(-len(layers) // columns)
@@ -115,8 +117,8 @@ def matched_values(
         number = max(1, len(values))
         _matched_points(ax, values, size=(1 if single else 0.6) * min(1, (400 / number) ** 0.5))
         ax.set(title=f"{layer}, {nets[0]} to {nets[1]}", xlim=(-0.02 * number, None))
-        ax.set(xlabel=f"unit of {nets[0]}, sorted by its semi-matching", ylabel=label)
-        if label != "correlation":
+        ax.set(xlabel=f"unit of {nets[0]}, sorted by its semi-matching", ylabel=measure.axis)
+        if measure.range[1] != 1:
             ax.set_ylim(0, 1.05 * max(1e-6, values["semi"].max()))
     if single:
         axes[0].legend(loc="lower left")

@@ -15,6 +15,9 @@ from convergent.measures.matching import ranking
 from convergent.paper import PAPER_DECAYS, PAPER_LOSS, PAPER_TOP1, PAPER_TOP8, PAPER_UNMATCHED
 from convergent.running.stores import open_store
 
+# The measure that the paper compares with correlation.
+PAPER_MEASURE = "mutual_information"
+
 
 def tabulate_accuracy(histories: Sequence[Path], seeds: Mapping[str, int]) -> pd.DataFrame:
     """Tabulate the accuracy of nets from their histories, in the order of their seeds."""
@@ -221,51 +224,61 @@ def by_layer(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def measure_agreement(
-    table: pd.DataFrame,
-    correlation: Mapping[str, NDArray],
-    mutual_information: Mapping[str, NDArray],
-    pair: str,
+    table: pd.DataFrame, matrices: Mapping[str, Mapping[str, NDArray]], pair: str
 ) -> pd.DataFrame:
-    """How far mutual information matches units as correlation does (section 3.2).
+    """Compare how the first measure and each other one match the units of a pair (section 3.2).
 
     Parameters
     ----------
     table : DataFrame
-        As ``matching.csv`` has it, with both measures.
-    correlation, mutual_information : mapping of layer to ndarray of shape (unit_a, unit_b)
+        As ``matching.csv`` has it, with all measures.
+    matrices : mapping of measure to mapping of layer to ndarray of shape (unit_a, unit_b)
+        The first is correlation, which the others are compared with.
     pair : str
         For the column of this name.
 
     Returns
     -------
     DataFrame
-        One row per layer: layer, pair, units (of the first net); top8, how many of the 8 units
-        best semi-matched by correlation are among the 8 best by mutual information; paper_top8;
-        tenth, a tenth of the live units, and top_tenth, how many of these stay; same_partner_semi
-        and same_partner_matching, of the units with a partner by either measure the share with
-        the same by both; spearman, the rank correlation of the two measures over all pairs of
-        live units, and spearman_absolute, that of mutual information with the size of
-        correlations, whose sign it does not see.
+        One row per layer and other measure: layer, pair, where there are several other measures
+        also measure, units (of the first net); top8, how many of the 8 units best semi-matched by
+        correlation are among the 8 best by the other measure; paper_top8; tenth, a tenth of the
+        live units, and top_tenth, how many of these stay; same_partner_semi and
+        same_partner_matching, of the units with a partner by either measure the share with the
+        same by both; spearman, the rank correlation of the two measures over all pairs of live
+        units, and spearman_absolute, that of the other measure with the size of correlations,
+        for measures that do not depend on their sign.
     """
+    first, *others = matrices
     rows = []
-    for layer, similarity in correlation.items():
-        a, b = (ranking(table, layer, m)["unit"] for m in ("correlation", "mutual_information"))
-        tenth = max(1, round(len(a) / 10))
-        row = {"layer": layer, "pair": pair, "units": len(similarity)}
-        row |= {"top8": len(set(a[:8]) & set(b[:8])), "paper_top8": PAPER_TOP8.get(layer)}
-        row |= {"tenth": tenth, "top_tenth": len(set(a[:tenth]) & set(b[:tenth]))}
-        for method in ("semi", "matching"):
-            chosen = table.query("layer == @layer and method == @method and direction == 'ab'")
-            partner = chosen.pivot_table(index="unit", columns="measure", values="partner")
-            partner = partner.reindex(columns=["correlation", "mutual_information"])
-            agree = partner["correlation"] == partner["mutual_information"]
-            row[f"same_partner_{method}"] = agree.mean()
-        live = np.ix_(similarity.any(axis=1), similarity.any(axis=0))
-        similarity, information = similarity[live], mutual_information[layer][live]
-        row["spearman"] = _spearman(similarity, information)
-        row["spearman_absolute"] = _spearman(np.abs(similarity), information)
-        rows.append(row)
+    for layer, similarity in matrices[first].items():
+        for other in others:
+            row = {"layer": layer, "pair": pair}
+            row |= {"measure": other} if len(others) > 1 else {}
+            row |= {"units": len(similarity)}
+            row |= _agreement_of_partners(table, layer, first, other)
+            live = np.ix_(similarity.any(axis=1), similarity.any(axis=0))
+            x, y = similarity[live], matrices[other][layer][live]
+            row |= {"spearman": _spearman(x, y), "spearman_absolute": _spearman(np.abs(x), y)}
+            rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _agreement_of_partners(
+    table: pd.DataFrame, layer: str, first: str, other: str
+) -> dict[str, object]:
+    a, b = (ranking(table, layer, measure)["unit"] for measure in (first, other))
+    tenth = max(1, round(len(a) / 10))
+    paper = PAPER_TOP8.get(layer) if other == PAPER_MEASURE else None
+    row = {"top8": len(set(a[:8]) & set(b[:8])), "paper_top8": paper}
+    row |= {"tenth": tenth, "top_tenth": len(set(a[:tenth]) & set(b[:tenth]))}
+    for method in ("semi", "matching"):
+        chosen = table.query("layer == @layer and method == @method and direction == 'ab'")
+        chosen = chosen[chosen["measure"].isin([first, other])]
+        partner = chosen.pivot_table(index="unit", columns="measure", values="partner")
+        partner = partner.reindex(columns=[first, other])
+        row[f"same_partner_{method}"] = (partner[first] == partner[other]).mean()
+    return row
 
 
 def _spearman(x: NDArray, y: NDArray) -> float:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from convergent.figures.sheets import Sheet, tiles
 from convergent.measures.matching import ranking
+from convergent.measures.registry import measure as registered
 from convergent.running.stores import open_store
 
 # Units at either end, as in the paper.
@@ -30,7 +31,7 @@ def draw_fig2(
     matches, groups = pd.read_csv(matching), open_store(a)
     rankings = {layer: ranking(matches, layer, measure) for layer in layers}
     units = {layer: groups[f"{layer}/image"].shape[0] for layer in layers}
-    label = measure.replace("_", " ")
+    label = registered(measure).label
     return matched_features(rankings, units, tiles(nets, (a, b)), nets, label)
 
 

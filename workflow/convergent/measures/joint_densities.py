@@ -21,10 +21,10 @@ BINS = 100
 
 
 def shown_pairs(matches: pd.DataFrame, layers: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """A well and a badly matched pair of units of each layer.
+    """Choose a well and a badly matched pair of units of each layer.
 
     They are the best of the matching by correlation, and the worst of those that correlate more
-    than 0.1: below that there is little to be seen.
+    than 0.1, as there is little to see below that.
 
     Parameters
     ----------
@@ -41,16 +41,16 @@ def shown_pairs(matches: pd.DataFrame, layers: Sequence[str]) -> dict[str, pd.Da
     for layer in layers:
         rows = matched[matched["layer"] == layer]
         rows = rows.sort_values("value", ascending=False, kind="stable")
-        seen = rows[rows["value"] > 0.1]
+        visible = rows[rows["value"] > 0.1]
         if len(rows):
-            pairs[layer] = (seen if len(seen) > 1 else rows).iloc[[0, -1]]
+            pairs[layer] = (visible if len(visible) > 1 else rows).iloc[[0, -1]]
     return pairs
 
 
 def stored_values(
     store: str | Path, units: Mapping[str, NDArray[np.integer]]
 ) -> dict[str, NDArray[np.float32]]:
-    """Activations (sample, unit) of a few units of each layer on the first images of a store."""
+    """Read the activations (sample, unit) of a few units of each layer on the first images."""
     source, values = open_store(store), {}
     for layer, columns in units.items():
         array = source[layer]
@@ -64,7 +64,7 @@ def stored_values(
 def joint_density(
     x: NDArray[np.float32], y: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray, NDArray]:
-    """Joint histogram of the activations of two units, from 0 to the largest of each.
+    """Count the joint histogram of the activations of two units, from 0 to the largest of each.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def write_joint_densities(
     values_b: Mapping[str, NDArray],
     information: str | Path,
 ) -> None:
-    """Joint distributions of the pairs of :func:`shown_pairs`.
+    """Write the joint distributions of the pairs of :func:`shown_pairs`.
 
     Per layer a group ``high`` and ``low`` with `counts`, `edges_x`, `edges_y` and the attributes
     units, correlation and mutual_information.

@@ -11,15 +11,15 @@ from scipy.optimize import linear_sum_assignment
 
 
 def semi_matching(similarity: NDArray) -> NDArray[np.intp]:
-    """Best partner of every unit, where partners may be shared (section 3.1).
+    """Find the best partner of every unit, where partners may be shared (section 3.1).
 
-    Dead units, whose similarities are all 0, are nobody's partner while there are others. What is
-    given as the partner of a dead unit means nothing.
+    Dead units, whose similarities are all 0, are nobody's partner while there are others. The
+    partner that a dead unit is given means nothing.
 
     Parameters
     ----------
     similarity : ndarray of shape (unit_a, unit_b)
-        Correlations or mutual information.
+        Values of a measure of units.
 
     Returns
     -------
@@ -39,13 +39,13 @@ def semi_matching(similarity: NDArray) -> NDArray[np.intp]:
 
 
 def matching(similarity: NDArray) -> NDArray[np.intp]:
-    """Partners such that none is shared and the sum of similarities is largest (section 3.1).
+    """Find partners so that none is shared and similarities add up to most (section 3.1).
 
     A maximum weight matching in the complete bipartite graph, solved exactly by
     `scipy.optimize.linear_sum_assignment` (the modified Jonker-Volgenant algorithm of Crouse
     2016). Dead units, whose similarities are all 0, take part in it, so that a live unit is
-    rather assigned a dead one than one that it correlates negatively with; but no pair with a
-    dead unit is a match.
+    assigned a dead one rather than one whose similarity is negative; but no pair with a dead unit
+    is a match.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def complete(partner: NDArray[np.integer], columns: int) -> NDArray[np.intp]:
 
 
 def column_order(partner: NDArray[np.integer], columns: int) -> NDArray[np.intp]:
-    """Order of the columns of a matrix that puts partners on its diagonal.
+    """Order the columns of a matrix so that partners lie on its diagonal.
 
     The matching is completed by :func:`complete`; columns that are still left over come last.
     """
@@ -105,13 +105,13 @@ def column_order(partner: NDArray[np.integer], columns: int) -> NDArray[np.intp]
 
 
 def match_table(similarity: NDArray, layer: str, measure: str) -> pd.DataFrame:
-    """Both assignments of one layer as tidy rows.
+    """Lay out both assignments of one layer as tidy rows.
 
     Parameters
     ----------
     similarity : ndarray of shape (unit_a, unit_b)
     layer, measure : str
-        For the columns of these names.
+        Values of the columns of these names.
 
     Returns
     -------
@@ -144,7 +144,7 @@ def match_table(similarity: NDArray, layer: str, measure: str) -> pd.DataFrame:
 
 
 def mean_values(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean similarity of matched units (figure 4).
+    """Average the similarity of matched units (figure 4).
 
     Parameters
     ----------
@@ -171,13 +171,14 @@ def mean_values(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranking(table: pd.DataFrame, layer: str, measure: str = "correlation") -> pd.DataFrame:
-    """Live units of net a from best to worst semi-matched, with partner (figures 2, S2, S4).
+    """Rank live units of net a from best to worst semi-matched (figures 2, S2, S4).
 
     Parameters
     ----------
     table : DataFrame
         As ``matching.csv`` has it.
-    measure : {"correlation", "mutual_information"}
+    measure : str
+        Name of the measure.
 
     Returns
     -------
@@ -192,7 +193,7 @@ def ranking(table: pd.DataFrame, layer: str, measure: str = "correlation") -> pd
 
 
 def partners(table: pd.DataFrame, layer: str, units: int) -> NDArray[np.intp]:
-    """The matching by correlation of a layer, read back from the rows of ``matching.csv``.
+    """Read the matching by correlation of a layer back from the rows of ``matching.csv``.
 
     Returns
     -------
@@ -206,7 +207,7 @@ def partners(table: pd.DataFrame, layer: str, units: int) -> NDArray[np.intp]:
 
 
 def _of_live(similarity: NDArray) -> NDArray[np.intp]:
-    """Semi-matching of live rows, -1 for dead ones."""
+    """Semi-match live rows; dead ones have -1."""
     return np.where(similarity.any(axis=1), semi_matching(similarity), -1)
 
 

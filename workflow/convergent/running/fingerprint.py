@@ -10,7 +10,8 @@ Imports are followed in every form: of packages and modules at any depth, relati
 ``__init__`` of its package states it in plain text, by a dictionary of second names to real ones
 or by assigning to ``sys.modules[...]``. If names cannot be followed one by one, the whole counts:
 a module that is passed as an object, and all modules in the folder of a file that imports a module
-by a computed name. An import that leads to nothing is an error.
+by a computed name, unless the caller lists those that are meant. An import that leads to nothing
+is an error.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from convergent import ConvergentError
 PACKAGE = Path(__file__).parents[1]
 # In place of a definition's name: the code that importing a module runs, and all of its contents.
 BODY, WHOLE = "", "*"
+# In place of a definition of a package: the modules in it that are imported by a computed name.
+COMPUTED = "?"
 
 # A module, by its dotted name below the package ("" is the package), and a definition in it; None
 # stands for the module itself.
@@ -60,7 +63,13 @@ class Import(NamedTuple):
     binds_top: bool = False
 
 
-def fingerprint(script: str | Path, package: Path = PACKAGE, *, calls: Iterable[str] = ()) -> str:
+def fingerprint(
+    script: str | Path,
+    package: Path = PACKAGE,
+    *,
+    calls: Iterable[str] = (),
+    modules: Iterable[str] = (),
+) -> str:
     """Hash a script and the library code that it reaches.
 
     Parameters
@@ -72,6 +81,9 @@ def fingerprint(script: str | Path, package: Path = PACKAGE, *, calls: Iterable[
     calls : iterable of str
         Functions of the library, as ``package.module:function``, that the script calls without
         naming them because it gets their names as parameters (:func:`pkgutil.resolve_name`).
+    modules : iterable of str
+        Modules, such as ``measures.correlation``, that are imported by a computed name. An import
+        by a computed name in a folder of which none is listed may import all modules there.
 
     Returns
     -------
@@ -97,7 +109,10 @@ def fingerprint(script: str | Path, package: Path = PACKAGE, *, calls: Iterable[
     reached: dict[Place, str] = {}
     while pending:
         place = pending.pop()
-        if place not in reached:
+        if place[1] == COMPUTED:
+            inside = {(m, WHOLE) for m in modules if m.rpartition(".")[0] == place[0]}
+            pending |= inside or {(place[0], WHOLE)}
+        elif place not in reached:
             reached[place], more = library.definition(*place)
             pending |= more
     text = [ast.unparse(start.tree), *(f"{at}\n{code}" for at, code in sorted(reached.items()))]
@@ -363,7 +378,7 @@ class Library:
             if any(isinstance(getattr(s, "value", None), ast.Dict) for s in statements):
                 return set()
         if not isinstance(name, ast.Constant):
-            return {(here.package, WHOLE)}
+            return {(here.package, COMPUTED)}
         top, _, below = str(name.value).partition(".")
         if top not in ("", self.folder.name):
             return set()

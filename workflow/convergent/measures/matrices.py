@@ -1,0 +1,93 @@
+"""Matrices of a measure between all units of two nets, from what a run stores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from convergent.activations.blocks import load_blocks
+from convergent.measures.registry import Measure
+from convergent.nets.marks import check_same_images
+from convergent.running.progress import progress
+from convergent.running.stores import StoreError, new_store, open_store, save
+
+
+def write_matrices(
+    measure: Measure,
+    store: str | Path,
+    layers: Sequence[str],
+    statistics_a: str | Path,
+    statistics_b: str | Path | None = None,
+    correlation: str | Path | None = None,
+    *,
+    other_views: bool = False,
+    threads: int = 1,
+    device: str = "cpu",
+) -> None:
+    """Write a measure of all units of two nets, or of one: ``pairs/<a>-<b>/<measure>.zarr``.
+
+    Per layer a group with an array of the measure's name (float32; unit_a, unit_b), and
+    `corrected`, the same minus its bias, where the measure declares one.
+
+    Parameters
+    ----------
+    measure : Measure
+        One that gives units from codes or moments.
+    store : path
+        Zarr store to write.
+    layers : sequence of str
+    statistics_a, statistics_b : path
+        Statistics of the nets; those of the second left out, all is within the first.
+    correlation : path
+        Correlations of the pair, whose blocks hold the moments between the nets; only measures of
+        moments read it.
+    other_views : bool
+        As in :func:`convergent.activations.statistics.write_correlation`.
+    threads, device
+        Of measures of codes.
+
+    Raises
+    ------
+    StoreError
+        If the two nets were not sampled at the same images and positions, or saw other views.
+    """
+    a = open_store(statistics_a)
+    b = None if statistics_b is None else open_store(statistics_b)
+    between = None if correlation is None else open_store(correlation)
+    if b is not None:
+        same = check_same_images({statistics_a: a, statistics_b: b}, other_views=other_views)
+    if between is not None:
+        check_same_images({statistics_a: a, correlation: between}, other_views=True)
+
+    def pairs(layer: str) -> int:
+        return a[f"{layer}/mean"].size * (b or a)[f"{layer}/mean"].size
+
+    def codes(layer: str) -> list:
+        for name in ("sample_image", "sample_position"):
+            samples = [g[f"{layer}/{name}"][...] for g in (a, b) if g is not None]
+            if not np.array_equal(samples[0], samples[-1]):
+                raise StoreError(f"{statistics_a} and {statistics_b}: {layer}/{name} differ")
+        found = [g[f"{layer}/codes"][...] for g in (a, b) if g is not None]
+        return [found[0], found[-1]]
+
+    def moments(layer: str) -> list:
+        groups = [between or a, a, b or a]
+        return [load_blocks(group[layer]).total() for group in groups]
+
+    with new_store(store) as target:
+        if b is not None:
+            target.attrs["same_views"] = same
+        for layer in progress(layers, Path(store), "pair", pairs):
+            if measure.needs == "codes":
+                arguments = codes(layer)
+                matrix = measure.compute(*arguments, threads=threads, device=device)
+            else:
+                arguments = moments(layer)
+                matrix = measure.compute(*arguments)
+            group, names = target.create_group(layer), ("unit_a", "unit_b")
+            save(group, measure.name, matrix.astype(np.float32), names)
+            if measure.bias:
+                corrected = matrix - measure.bias(*arguments)
+                save(group, "corrected", corrected.astype(np.float32), names)
