@@ -122,7 +122,7 @@ def test_workers_are_jobs_that_listen_on_one_interface(cluster, tmp_path, monkey
         tasks = [scheduling.task(listening, nout=1)() for _ in range(8)]
         found = scheduling.compute(tasks, scheduler=scheduler)
         # Of their last words no work comes.
-        monkeypatch.setattr(scheduling, "PATIENCE", 3)
+        monkeypatch.setattr(scheduling, "TIMEOUT", 3)
         tasks = [scheduling.task(lambda: os._exit(1), nout=1)() for _ in range(2)]
         with pytest.raises(scheduling.SchedulerError, match="all jobs of workers have ended"):
             scheduling.compute(tasks, scheduler=scheduler)
