@@ -176,7 +176,7 @@ def test_a_job_that_fails_is_reported_with_its_log(cluster, copy):
             ["--set-resources", "train:gpu_model=a100", "--config", "device=auto"],
             "(?i)generic resource|node configuration is not available",
         ),
-        (["--config", "device=cuda"], "device: cuda is asked for, and torch sees no CUDA device"),
+        (["--config", "device=cuda"], "device: cuda is asked for, but torch sees no CUDA device"),
     ],
 )
 def test_what_the_cluster_does_not_have_is_told_within_a_minute(cluster, copy, options, message):
