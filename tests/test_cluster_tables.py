@@ -106,13 +106,13 @@ def test_halves_are_the_first_and_the_last_of_the_images(rng, tmp_path):
     values = np.where(early, features[:, first], features[:, second])
     values += 0.1 * rng.normal(size=values.shape)
     write_stores(tmp_path, values, values)
-    assert tables(tmp_path, {"fc6": 2}, alpha=1)[3]["halves"].item() < 0.1
+    assert tables(tmp_path, {"fc6": 2}, alpha=1).stability["halves"].item() < 0.1
 
 
 def test_other_seeds_of_k_means_are_compared(rng, tmp_path):
     """Nothing but noise: what k-means finds depends on the seed."""
     write_stores(tmp_path, *rng.normal(size=(2, 80, 40)))
-    table = tables(tmp_path, {"fc6": 15}, threshold=0, alpha=1, seed=3)[3]
+    table = tables(tmp_path, {"fc6": 15}, threshold=0, alpha=1, seed=3).stability
     labels = [spectral_clusters(*matrices(tmp_path, "fc6"), 15, 0, seed) for seed in range(3, 8)]
     indices = [adjusted_rand_score(*two) for two in itertools.combinations(labels, 2)]
     assert min(indices) < 1
@@ -123,7 +123,8 @@ def test_more_components_than_a_quarter_of_the_units_are_clusters_each(rng, tmp_
     """Ten pairs of one unit of each net, and `auto`."""
     values = rng.normal(size=(80, 10))
     write_stores(tmp_path, values, values)
-    clusters, _, _, table = tables(tmp_path, {"fc6": "auto"}, threshold=0.6)
+    found = tables(tmp_path, {"fc6": "auto"}, threshold=0.6)
+    clusters, table = found.clusters, found.stability
     assert table["components"].item() == table["k"].item() == table["clusters"].item() == 10
     assert (clusters.groupby("unit")["cluster"].nunique() == 1).all()
     assert table["of_both"].item() == 10
@@ -147,7 +148,7 @@ def test_a_half_without_edges_has_no_stability(rng, tmp_path):
     values[:20] = values[40:60] = 0
     values[:20, :] += 5 * rng.normal(size=(20, 1))
     write_stores(tmp_path, values, values[:, ::-1] + rng.normal(size=values.shape))
-    table = tables(tmp_path, {"fc6": 2}, threshold=0.85, alpha=1)[3]
+    table = tables(tmp_path, {"fc6": 2}, threshold=0.85, alpha=1).stability
     assert np.isnan(table["halves"]).all()
     assert np.isfinite(table["seeds"]).all()
 

@@ -94,7 +94,7 @@ def test_tasks_tell_shares_that_add_up(request, where):
 
 
 def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
-    monkeypatch.setattr(scheduling, "PATIENCE", 1)
+    monkeypatch.setattr(scheduling, "TIMEOUT", 1)
     start = time.monotonic()
     with pytest.raises(scheduling.SchedulerError, match=r"no scheduler answers at tcp://127.0.0.1"):
         scheduling.compute([], scheduler="tcp://127.0.0.1:9")
@@ -106,7 +106,7 @@ def test_what_is_no_scheduler_is_named(monkeypatch, cluster):
 
     Neither keeps this process from one that is.
     """
-    monkeypatch.setattr(scheduling, "PATIENCE", 5)
+    monkeypatch.setattr(scheduling, "TIMEOUT", 5)
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -131,7 +131,7 @@ def test_what_is_no_scheduler_is_named(monkeypatch, cluster):
 
 
 def test_a_scheduler_without_workers_is_told(monkeypatch):
-    monkeypatch.setattr(scheduling, "PATIENCE", 2)
+    monkeypatch.setattr(scheduling, "TIMEOUT", 2)
     with running_cluster(0) as (address, _):
         start = time.monotonic()
         with pytest.raises(scheduling.SchedulerError, match=f"{address} has no workers"):
@@ -141,7 +141,7 @@ def test_a_scheduler_without_workers_is_told(monkeypatch):
 
 @pytest.mark.slow
 def test_workers_that_go_are_missed_and_a_scheduler_that_goes_is_told(monkeypatch):
-    monkeypatch.setattr(scheduling, "PATIENCE", 3)
+    monkeypatch.setattr(scheduling, "TIMEOUT", 3)
     tasks = [scheduling.task(time.sleep, 1)(60) for _ in range(2)]
     for order, message in (("0\n", "has no workers"), (None, "was lost before the work was done")):
         with running_cluster(1) as (address, process):

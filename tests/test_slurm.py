@@ -122,7 +122,7 @@ def test_workers_are_jobs_that_listen_on_one_interface(cluster, tmp_path, monkey
         tasks = [scheduling.task(listening, nout=1)() for _ in range(8)]
         found = scheduling.compute(tasks, scheduler=scheduler)
         # Of their last words no work comes.
-        monkeypatch.setattr(scheduling, "PATIENCE", 3)
+        monkeypatch.setattr(scheduling, "TIMEOUT", 3)
         tasks = [scheduling.task(lambda: os._exit(1), nout=1)() for _ in range(2)]
         with pytest.raises(scheduling.SchedulerError, match="all jobs of workers have ended"):
             scheduling.compute(tasks, scheduler=scheduler)
@@ -176,7 +176,7 @@ def test_a_job_that_fails_is_reported_with_its_log(cluster, copy):
             ["--set-resources", "train:gpu_model=a100", "--config", "device=auto"],
             "(?i)generic resource|node configuration is not available",
         ),
-        (["--config", "device=cuda"], "device: cuda is asked for, and torch sees no CUDA device"),
+        (["--config", "device=cuda"], "device: cuda is asked for, but torch sees no CUDA device"),
     ],
 )
 def test_what_the_cluster_does_not_have_is_told_within_a_minute(cluster, copy, options, message):

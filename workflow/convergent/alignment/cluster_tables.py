@@ -138,6 +138,7 @@ def cluster_units(
         there for errors.
     options : Options
     seeds : sequence of int
+        Seeds of k-means.
     """
     graph, live = checked_graph(xx, xy, yy, options.k or 1, options.threshold)
     units, k = len(graph), 0
@@ -168,16 +169,16 @@ def measure_stability(
     Parameters
     ----------
     layer : LayerClusters
-        Found on all images.
+        Clusters of the layer on all images.
     halves : sequence of Clusters
-        Found on either half of the images; empty if a half has none.
+        Clusters on each half of the images; empty if a half has none.
     similarity : mapping of str to ndarray
-        Of the leaves, as :func:`convergent.alignment.clustering.cluster_similarity` returns it.
+        Similarity in the leaves, see :func:`convergent.alignment.clustering.cluster_similarity`.
 
     Returns
     -------
     dict of str to float
-        Columns of :attr:`ClusterTables.stability` from `dead` on, but for `paper_leaves`.
+        Columns of :attr:`ClusterTables.stability` from `dead` on, except `paper_leaves`.
     """
     first = layer.by_seed[0]
     has_a, has_b = (
@@ -284,7 +285,7 @@ def _layer_tables(
 
 
 def _cluster_halves(groups: Sequence[zarr.Group], options: Options, seed: int) -> list[Clusters]:
-    """Cluster a layer on the first and on the last half of the images; none without edges."""
+    """Cluster a layer on each half of the images; the list is empty if a half has no edge."""
     check_halves(groups)
     try:
         return [

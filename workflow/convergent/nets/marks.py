@@ -38,7 +38,7 @@ class Marks(NamedTuple):
         Marks of the source and of what the net was given.
     """
 
-    index: NDArray[np.int64]
+    index: NDArray[np.integer]  # type: ignore[assignment]  # hides tuple.index, which nobody calls
     identity: NDArray[np.uint64] | None = None
     view: NDArray[np.uint64] | None = None
 
@@ -46,7 +46,8 @@ class Marks(NamedTuple):
     def joined(cls, parts: Sequence[Marks]) -> Marks:
         """Join the marks of batches; of views only where all are known."""
         columns = zip(*parts, strict=True)
-        return cls(*(None if any(p is None for p in c) else np.concatenate(c) for c in columns))
+        joined = (None if any(p is None for p in c) else np.concatenate(c) for c in columns)
+        return cls(*joined)  # type: ignore[arg-type]  # each part has an index
 
 
 def image_marks(images: NDArray | torch.Tensor) -> NDArray[np.uint64]:
@@ -80,7 +81,7 @@ def image_marks(images: NDArray | torch.Tensor) -> NDArray[np.uint64]:
         if dtype == "<f4":
             values = values + np.float32(0)  # -0 is 0
         content = hashlib.blake2b(shape, digest_size=8)
-        content.update(values)
+        content.update(values.data)
         found[number] = int.from_bytes(content.digest(), "little")
     return found
 
@@ -184,7 +185,7 @@ def check_same_images(
         (path, marks if isinstance(marks, Marks) else load_marks(marks))
         for path, marks in stores.items()
     )
-    same = True
+    same: bool | None = True
     for path, found in others:
         for name in ("index", "identity"):
             a, b = getattr(expected, name), getattr(found, name)

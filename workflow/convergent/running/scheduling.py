@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 # Seconds that a scheduler may take to answer, and to get a worker.
-PATIENCE = 30
+TIMEOUT = 30
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def scheduler_for(
         log_directory=str(logs),
         python=sys.executable,
         nanny=False,
-        death_timeout=PATIENCE,
+        death_timeout=TIMEOUT,
         worker_extra_args=["--dashboard-address", nowhere],
         scheduler_options={"dashboard_address": nowhere},
         job_script_prologue=[f"export PYTHONPATH={Path(__file__).parents[2]}"],
@@ -191,7 +191,7 @@ def compute(
             time.sleep(0.02)
             before, done = done, sum(future.done() for future in futures)
             step((done - before) / len(futures))
-            if time.monotonic() < checked + PATIENCE:
+            if time.monotonic() < checked + TIMEOUT:
                 continue
             if isinstance(scheduler, str):
                 _wait_for_workers(client, scheduler)
@@ -215,7 +215,7 @@ def _connected(scheduler: str | SLURMCluster) -> Client:
 
     if isinstance(scheduler, str):
         _check_answer(scheduler)
-    return Client(scheduler, timeout=PATIENCE)
+    return Client(scheduler, timeout=TIMEOUT)
 
 
 def _check_answer(address: str) -> None:
@@ -234,7 +234,7 @@ def _check_answer(address: str) -> None:
             raise ValueError(f"there is a {identity['type']}")
 
     async def ask_in_time() -> None:
-        await asyncio.wait_for(ask(), PATIENCE)
+        await asyncio.wait_for(ask(), TIMEOUT)
 
     with ThreadPoolExecutor(1) as pool:
         error = pool.submit(asyncio.run, ask_in_time()).exception()
@@ -248,7 +248,7 @@ def _check_answer(address: str) -> None:
 def _wait_for_workers(client: Client, address: str) -> None:
     """Wait until the scheduler has a worker."""
     try:
-        client.wait_for_workers(1, timeout=PATIENCE)
+        client.wait_for_workers(1, timeout=TIMEOUT)
     except OSError as error:
         raise SchedulerError(
             f"dask.scheduler: the scheduler at {address} has no workers ({error}); start some with "
