@@ -12,23 +12,20 @@ JOBS = {
     "train", "record", "statistics", "correlation", "mutual_information_within",
     "mutual_information", "match", "joint_densities", "agreement", "fit_maps", "fit_maps_sgd",
     "mapping", "hac", "cluster", "units", "atlas",
+    # They draw whole matrices.
+    "fig5", "fig6", "fig7", "figS5", "draw_fig5", "draw_fig6", "draw_fig7", "draw_figS5",
 }  # fmt: skip
 WITHOUT_STORE = JOBS - {"record", "statistics", "correlation"} | {"observe"}
-# They draw whole matrices.
-MATRICES = {"fig5", "fig6", "fig7", "figS5"}
-MATRICES |= {f"draw_{name}" for name in MATRICES}
-WIDE = {"model": {"fully_connected": [2048, 128]}}
 
 
 @pytest.mark.parametrize(
     ("overlay", "expected"),
     [
         ({}, JOBS),
-        (WIDE, JOBS | MATRICES),
         ({"activations": {"store": False}}, WITHOUT_STORE),
         ({"data": {"name": "imagefolder", "root": "images"}}, JOBS | {"images"}),
     ],
-    ids=["default", "wide", "no store", "image folder"],
+    ids=["default", "no store", "image folder"],
 )
 def test_a_cluster_gets_what_is_heavy_and_nothing_else(tmp_path, monkeypatch, overlay, expected):
     """Figures, tables, the report and targets are made on the login node."""

@@ -24,7 +24,7 @@ rule draw_figS5:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        **asks("figure"),
+        **resources_for("figure"),
     params:
         pair=pair_of,
         layers=RUN.layers,

@@ -19,7 +19,7 @@ rule draw_fig5:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        **asks("figure"),
+        **resources_for("figure"),
     params:
         pair=pair_of,
         layers=RUN.layers,
@@ -51,7 +51,7 @@ rule draw_fig6:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        **asks("figure"),
+        **resources_for("figure"),
     params:
         pair=pair_of,
         layer=RUN.figures.layer,
@@ -84,7 +84,7 @@ rule draw_fig7:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        **asks("figure"),
+        **resources_for("figure"),
     params:
         pair=pair_of,
         layer=RUN.figures.layer,

@@ -12,9 +12,9 @@ rule mutual_information_within:
         f"{TIMES}/mutual_information/{{net}}.tsv"
     conda:
         "../../envs/nets.yaml"
-    threads: 4 if HEAVY else 1
+    threads: threads_for("mutual_information")
     resources:
-        **asks("mutual_information"),
+        **resources_for("mutual_information"),
         gpu=GPU,
     params:
         layers=RUN.layers,
