@@ -82,7 +82,9 @@ def estimates():
     Snakemake asks again for a job's threads and resources when its input is there.
     """
     if len(RUN.nets) not in ESTIMATES:
-        found = [read_shapes(SHAPES_FILE.format(net=n), RUN.net_options) for n in RUN.nets]
+        found = [
+            read_shapes(SHAPES_FILE.format(net=n), RUN.net_options) for n in RUN.nets
+        ]
         found = [shapes for shapes in found if shapes]
         ESTIMATES.setdefault(len(found), Estimates(RUN, found))
     return ESTIMATES[max(ESTIMATES)]

@@ -82,7 +82,7 @@ def _check_layers(config: Config) -> None:
 
 def _check_names(config: Config, key: str, names: Iterable[str]) -> None:
     """Check names of layers, where the architecture declares which it has."""
-    known = config.architecture.layers
+    known = config.known_layers
     for layer in names:
         if known is not None and layer not in known:
             raise ValueError(

@@ -26,7 +26,7 @@ from convergent.config.sections import (
     Statistics,
     Training,
 )
-from convergent.nets.architectures import ARCHITECTURES, DEFAULT, Architecture
+from convergent.nets.architectures import ARCHITECTURES, DEFAULT
 from convergent.nets.shapes import Layer
 from convergent.paper import PAPER_DECAYS
 from convergent.running.sections import Section
@@ -82,9 +82,10 @@ class Config(Section):
         return self.figures.pair or self.pairs[0]
 
     @property
-    def architecture(self) -> Architecture:
-        """Declaration of the nets' architecture."""
-        return ARCHITECTURES[self.model.name]
+    def known_layers(self) -> list[str] | None:
+        """Layers that the nets have, in order; None where the architecture declares none."""
+        declared = ARCHITECTURES[self.model.name].layers
+        return list(declared(self.model)) if declared else None
 
     @property
     def sgd_layers(self) -> list[str]:
@@ -213,12 +214,12 @@ class Config(Section):
     @model_validator(mode="after")
     def _check(self) -> Config:
         """Bring layers into the order of the net, and check keys against one another."""
-        known = self.architecture.layers
+        known = self.known_layers
         if known is not None:
             order = {layer: number for number, layer in enumerate(known)}
             layers = sorted(self.layers, key=lambda layer: order.get(layer, len(order)))
             # Sections are frozen for others.
-            object.__setattr__(self, "layers", layers or list(known))
+            object.__setattr__(self, "layers", layers or known)
         check_keys(self)
         return self
 

@@ -6,11 +6,11 @@ the functions that build nets import it when they are called.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convergent.running.sections import Section
 
@@ -31,14 +31,15 @@ class Architecture:
     build : callable
         Function that makes an untrained net from the options (without ``name``), ``size`` (side of
         the square input in pixels), ``inputs`` (its channels) and ``classes``.
-    layers : tuple of str or None
-        Names of the layers in the order in which they run; None if only the net can tell.
+    layers : callable or None
+        Function of the options that names the layers in the order in which they run; None if only
+        the net can tell.
     """
 
     name: str
     options: type[Section]
     build: Callable[..., nn.Module]
-    layers: tuple[str, ...] | None = None
+    layers: Callable[[Any], Sequence[str]] | None = None
 
 
 def _declared() -> dict[str, Architecture]:

@@ -123,7 +123,7 @@ def alexnet(
     return net
 
 
-ARCHITECTURE = Architecture("alexnet", AlexNet, alexnet, LAYERS)
+ARCHITECTURE = Architecture("alexnet", AlexNet, alexnet, lambda options: LAYERS)
 
 
 def _last_side(size: int, kernel: int, stride: int, padding: int) -> int:
