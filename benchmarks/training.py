@@ -16,7 +16,7 @@ import torch
 from common import header, interleaved, median_ratio
 from torch import nn
 
-from convergent.nets import models
+from convergent.nets import models, modules
 from convergent.nets.datasets import Images
 
 SHAPES = {
@@ -43,7 +43,7 @@ def passes(net: nn.Module, x: torch.Tensor) -> Callable[[], None]:
 def torchs(net: nn.Sequential) -> nn.Sequential:
     """The net with torch's own normalisation."""
     for name, child in net.named_children():
-        if isinstance(child, models.LocalResponseNorm):
+        if isinstance(child, modules.LocalResponseNorm):
             setattr(net, name, nn.LocalResponseNorm(child.size, child.alpha))
     return net
 
@@ -66,10 +66,10 @@ def main() -> None:
     header()
     torch.set_num_threads(1)
     rows = [
-        (name, 30 * torch.rand(shape), models.LocalResponseNorm(), nn.LocalResponseNorm(5, 1e-4))
+        (name, 30 * torch.rand(shape), modules.LocalResponseNorm(), nn.LocalResponseNorm(5, 1e-4))
         for name, shape in SHAPES.items()
     ]
-    nets = models.alexnet(**NET), torchs(models.alexnet(**NET))
+    nets = models.build(**NET), torchs(models.build(**NET))
     rows.append(("CIFAR-10, the whole net", torch.randn(64, 3, 32, 32), *nets))
     for name, x, ours, theirs in rows:
         pair = {"ours": passes(ours, x), "torch's": passes(theirs, x)}

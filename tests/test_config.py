@@ -4,6 +4,7 @@ import copy
 import datetime
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 import yaml
 
 from convergent import config
+from convergent.nets.architectures import ARCHITECTURES
+from convergent.nets.shapes import Layer
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,10 +53,7 @@ def test_imagenet_preset_is_the_paper_s_run(digits):
     run = config.load(merged(digits, overlay))
     for part in ("model", "training"):
         assert getattr(run, part) == type(getattr(run, part))()
-    assert run.values_per_image == (
-        55 * 55 * 96 + 27 * 27 * 256 + 13 * 13 * (384 + 384 + 256) + 2 * 4096
-    )
-    assert run.widths["fc7"] == 4096
+    assert run.layers == ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,8 @@ def test_imagenet_preset_is_the_paper_s_run(digits):
          r"data.train_transform.resize: should be a number .* \[height, width\], got 'big'"),
         ({"training": {"learning_rate": float("inf")}}, "training.learning_rate: .* finite"),
         ({"data": {"size": 17}}, "data.validation_transform.resize: 16 pixels leave no view"),
-        ({"data": {"size": 5}}, "data.size: 5 pixels shrink to 2 at conv2"),
+        ({"model": {"name": "lenet"}}, "model.name: .*alexnet.*, got 'lenet'"),
+        ({"model": {"depth": 3}}, "model.depth: no such key; there are name, channels"),
         ({"activations": {"images": 10}}, "statistics.blocks: 20 blocks need as many images"),
         ({"statistics": 3}, "statistics: "),
     ],
@@ -126,11 +127,7 @@ def folders(root, train=1, val=1):
         (lambda root: root.mkdir(), r"data\.root: .*train is missing"),
         (lambda root: (root / "train").mkdir(parents=True), r"val is missing; expected"),
         (lambda root: folders(root, val=19), r"statistics\.blocks: 20 .* imagefolder has 19"),
-        (
-            lambda root: folders(root, val=20),
-            "give 20 samples of fc6, fewer than the 21",
-        ),
-        (lambda root: folders(root, val=21), None),
+        (lambda root: folders(root, val=20), None),
     ],
 )
 def test_image_folders_are_looked_at_first(digits, tmp_path, prepare, message):
@@ -170,6 +167,62 @@ def test_array_files_are_looked_at_first(digits, tmp_path, arrays, message):
             config.check_data(run)
 
 
+# Layers of a net: 24 units in 16 positions, and 10 units.
+SHAPES = {
+    "conv1": Layer("conv1", "relu", "y x unit", 24, 4, 4, 16, 3),
+    "fc6": Layer("fc6", "relu", "unit", 10, None, None, 1, None),
+}
+
+
+@pytest.mark.parametrize(
+    ("overlay", "message"),
+    [
+        ({}, None),
+        ({"layers": ["conv1"]}, None),
+        ({"layers": ["conv1", "fc7"]}, "layers: alexnet has no layer 'fc7'; it has conv1, fc6"),
+        ({"units": {"pictures": {"fc6": [3, 10]}}}, "units.pictures.fc6: there is no unit 10"),
+        ({"units": {"pictures": {"conv1": [23], "fc6": []}}}, None),
+        ({"clustering": {"k": 21}}, "clustering.k: 21 clusters of fc6, where both .* 20 units"),
+        (
+            {"clustering": {"alpha": 0.04}},
+            "alpha: leaves of at most 0.8 units of fc6 .* least 0.05",
+        ),
+        (
+            {"activations": {"images": 20}},
+            r"activations.images: 20 validation .* give 20 samples of",
+        ),
+        ({"data": {"validation_fraction": 0.011}, "statistics": {"blocks": 2}}, "data: 20 valid"),
+    ],
+)
+def test_keys_are_checked_against_the_shapes_of_the_net(digits, overlay, message):
+    base = {"mapping": {"sgd": {"layers": []}}, "clustering": {"k": 5}, "layers": ["conv1", "fc6"]}
+    run = config.load(merged(merged(digits, base), overlay))
+    if message is None:
+        config.check_shapes(run, SHAPES)
+    else:
+        with pytest.raises(config.ConfigError, match=message):
+            config.check_shapes(run, SHAPES)
+
+
+def test_layers_of_a_net_that_declares_none_must_come_in_its_order(digits, monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "alexnet", replace(ARCHITECTURES["alexnet"], layers=None))
+    values = merged(digits, {"mapping": {"sgd": {"layers": []}}, "clustering": {"k": 5}})
+    config.check_shapes(config.load(values | {"layers": ["conv1", "fc6"]}), SHAPES)
+    run = config.load(values | {"layers": ["fc6", "conv1"]})
+    with pytest.raises(config.ConfigError, match=r"layers: list them in the order .*: conv1, fc6"):
+        config.check_shapes(run, SHAPES)
+
+
+def test_all_layers_are_compared_where_none_are_named(digits):
+    assert config.load(digits | {"layers": []}) == config.load(digits)
+
+
+def test_an_overlay_leaves_out_keys_of_the_architecture_and_layers_with_null(digits):
+    overlay = {"model": {"dropout": None, "stride": "null"}, "clustering": {"k": {"fc7": None}}}
+    run = config.load(merged(digits, overlay))
+    assert (run.model.dropout, run.model.stride, run.clusters["fc7"]) == (0.5, 4, "auto")
+
+
 def test_more_blocks_than_digits_are_refused(digits):
     run = config.load(merged(digits, {"statistics": {"blocks": 500}}))
     with pytest.raises(config.ConfigError, match=r"500 blocks .* digits has 450"):
@@ -189,10 +242,12 @@ def test_schema_and_documentation_are_up_to_date():
     assert (ROOT / "docs/configuration.md").read_text(encoding="utf-8") == config.documentation()
 
 
-def test_every_key_is_documented():
+def test_every_key_is_documented_by_a_noun():
     rows = config.documentation().splitlines()[6:]
     assert len(rows) > 35
-    assert all(len(row.split("|")[4].strip()) > 10 for row in rows), rows
+    meanings = [row.split("|")[4].strip() for row in rows]
+    assert all(len(meaning) > 10 for meaning in meanings), rows
+    assert not [meaning for meaning in meanings if meaning.split()[0] in ("Of", "In", "At")]
 
 
 @pytest.mark.parametrize(
@@ -279,7 +334,7 @@ def test_layers_come_in_the_order_of_the_net(digits, layers):
     assert run.layers == sorted(layers)
     assert run.sgd_layers == sorted(layers[:2])
     assert run.second_layer == "conv2"
-    for made in (run.widths, run.clusters, run.pictures, run.positions):
+    for made in (run.clusters, run.pictures):
         assert list(made) == sorted(layers)
     assert run == config.load(values | {"layers": sorted(layers)})
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from convergent.nets import models
+from convergent.nets import models, modules
 from convergent.units.deconvolution import FunctionalReluError, check_relus, deconvolve
 
 
@@ -39,7 +39,7 @@ def reference(net, layer, image, unit, y, x):
             signal = back.view_as(given)
         elif isinstance(module, nn.Flatten):
             signal = signal.view_as(given)
-        elif isinstance(module, models.LocalResponseNorm):
+        elif isinstance(module, modules.LocalResponseNorm):
             leaf = given.clone().requires_grad_()
             output = nn.LocalResponseNorm(5, 1e-4)(leaf)
             (signal,) = torch.autograd.grad(output, leaf, signal)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from convergent.nets import models
-from convergent.nets.alexnet import LAYERS
+from convergent.nets import models, modules
+from convergent.nets.architectures.alexnet import LAYERS
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_order_is_pool_then_norm_and_dropout_after_fc(paper_net):
 
 
 def test_layers_are_named_as_in_the_paper(small_net):
-    assert models.layers(small_net, torch.zeros(1, 1, 16, 16)) == LAYERS["alexnet"]
+    assert models.layers(small_net, torch.zeros(1, 1, 16, 16)) == list(LAYERS)
     assert small_net.training
 
 
@@ -61,8 +61,8 @@ def test_caffenet_initial_values():
     for layer, std in stds.items():
         weight = next(net.get_submodule(layer).parameters())
         assert weight.std().item() == pytest.approx(std, rel=0.02)
-    biases = {name: net.get_submodule(name)[0].bias.mean().item() for name in LAYERS["alexnet"]}
-    assert [biases[name] for name in LAYERS["alexnet"]] == [0, 1, 0, 1, 1, 1, 1]
+    biases = {name: net.get_submodule(name)[0].bias.mean().item() for name in list(LAYERS)}
+    assert [biases[name] for name in list(LAYERS)] == [0, 1, 0, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_response_normalisation_is_torch_s(channels, layout):
     # On Caffe's scale, where the normalisation is far from the identity.
     x = (300 * torch.randn(2, channels, 5, 4)).contiguous(memory_format=layout).requires_grad_()
     signal = torch.randn(x.shape)
-    ours, theirs = models.LocalResponseNorm()(x), torch.nn.LocalResponseNorm(5, alpha=1e-4)(x)
+    ours, theirs = modules.LocalResponseNorm()(x), torch.nn.LocalResponseNorm(5, alpha=1e-4)(x)
     torch.testing.assert_close(ours, theirs)
     assert ours.is_contiguous(memory_format=layout)
     gradients = [torch.autograd.grad(y, x, signal)[0] for y in (ours, theirs)]
@@ -110,7 +110,7 @@ def test_gradient_of_response_normalisation_in_any_window(size):
     """Against finite differences, with nearly all of the change in the neighbours' share."""
     torch.manual_seed(0)
     x = torch.randn(2, 6, 2, 3, dtype=torch.float64, requires_grad=True)
-    norm = models.LocalResponseNorm(size, alpha=3.0)
+    norm = modules.LocalResponseNorm(size, alpha=3.0)
     torch.testing.assert_close(norm(x), torch.nn.LocalResponseNorm(size, alpha=3.0)(x))
     assert torch.autograd.gradcheck(norm, x)
 
@@ -121,7 +121,7 @@ def test_response_normalisation_in_half_precision_does_not_overflow(half, autoca
     """The squares would be infinite in float16."""
     x = torch.linspace(0, 6e4, 2 * 8 * 9).view(2, 8, 3, 3).to(half)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        result = models.LocalResponseNorm()(x)
+        result = modules.LocalResponseNorm()(x)
     assert result.dtype == half
     torch.testing.assert_close(
         result, torch.nn.LocalResponseNorm(5, alpha=1e-4)(x.float()).to(half)

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from convergent.config import load, resources
+from convergent.nets import models, shapes
 
 ROOT = Path(__file__).parents[1]
 # Of two full-size nets on 1,000 photographs, two cores, no GPU: docs/scale.md. Seconds, megabytes.
@@ -33,9 +34,10 @@ def paper(**changes):
 
 @pytest.fixture
 def work(monkeypatch):
-    """Of the paper's run, with changes."""
+    """Estimates of the paper's run, with changes."""
     monkeypatch.setattr(resources, "count_images", lambda data: (1_281_167, 50_000))
-    return lambda **changes: resources.Work(paper(**changes))
+    net = shapes.layer_shapes(models.build, (3, 227, 227))
+    return lambda **changes: resources.Estimates(paper(**changes), [net])
 
 
 @pytest.mark.parametrize("stage", MEASURED)

@@ -19,8 +19,9 @@ from precision import rounding
 from running import LAYERS, RUN, jobs, planned, snakemake
 
 from convergent.config import load
-from convergent.config.resources import Work
+from convergent.config.resources import Estimates
 from convergent.measures.registry import measures
+from convergent.nets.shapes import read_shapes
 from convergent.running import devices
 
 UNITS = dict(zip(LAYERS, [4, 6, 8, 8, 6, 10, 9], strict=True))
@@ -43,6 +44,11 @@ def test_results_are_where_the_design_says(project):
         history = pd.read_csv(run / f"nets/{net}/history.csv")
         columns = "epoch learning_rate train_loss train_top1 val_loss val_top1 val_top5 seconds"
         assert list(history) == columns.split()
+        shapes = pd.read_csv(run / f"nets/{net}/layers.csv", index_col="layer")
+        columns = "place axes units height width positions receptive_field"
+        assert list(shapes) == columns.split()
+        assert dict(shapes["units"]) == UNITS
+        assert dict(shapes["height"].dropna()) == SIDES
         activations = zarr.open_group(run / f"activations/{net}.zarr", mode="r")
         assert activations.attrs["complete"] is True
         order = np.random.default_rng(0).permutation(IMAGES)
@@ -257,8 +263,8 @@ STATISTICS |= UNITS_SEEN
         ("convergent/figures/one_to_one.py", "ax.set_yscale", "ax.semilogy() or ax.set_yscale",
          {"figS10": 1}),
         # Nets are trained anew for another recipe, not for every edit of what trains them.
-        ("convergent/nets/models.py", "float = 1e-4", "float = 2e-4",
-         {"record": 2} | STATISTICS | DOWNSTREAM),
+        ("convergent/nets/modules.py", "float = 1e-4", "float = 2e-4",
+         {"layers": 1, "record": 2} | STATISTICS | DOWNSTREAM),
         ("convergent/nets/training.py", "step % 50 == 0", "step % 60 == 0", {}),
         ("convergent/nets/recipe.py", 'RECIPE = "', 'RECIPE = "2-',
          {"train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
@@ -288,6 +294,8 @@ def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
     ("key", "expected"),
     [
         ("training={workers: 3}", {}),
+        ("model={dropout: 0.4}",
+         {"layers": 1, "train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
         ("accept_changes=true", {}),
         ("data={seed: 1}",
          {"images": 1, "train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
@@ -465,7 +473,8 @@ def files(folder):
 def test_jobs_take_no_more_memory_than_they_ask_for(project):
     values = yaml.safe_load((project / "config.yaml").read_text(encoding="utf-8"))
     values["data"]["root"] = str(project / "images.npz")
-    work = Work(load(values))
+    shapes = read_shapes(project / RUN / "nets/net1/layers.csv")
+    work = Estimates(load(values), [shapes])
     seen = 0
     for log in (project / RUN / "logs").rglob("*.log"):
         stage = log.parent.name

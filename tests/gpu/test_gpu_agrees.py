@@ -10,8 +10,8 @@ from test_training import bright_and_dark, build
 
 from convergent.activations import from_nets, moments, recording, reductions, statistics
 from convergent.measures import histograms as mi
-from convergent.nets import models
-from convergent.nets.alexnet import LAYERS
+from convergent.nets import modules
+from convergent.nets.architectures.alexnet import LAYERS
 from convergent.nets.datasets import normalize
 from convergent.running import devices
 from convergent.running.stores import new_store, save
@@ -24,7 +24,7 @@ DEVICE = "cuda"
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_recordings(tmp_path, dtype, positions):
     torch.manual_seed(0)
-    net, layers = build().eval(), LAYERS["alexnet"]
+    net, layers = build().eval(), list(LAYERS)
     images, _ = bright_and_dark(tmp_path / "images.npz")
     for device in ("cpu", DEVICE):
         batches = images.batches(10, [0.5], [0.25], device=device)
@@ -93,7 +93,7 @@ def test_observations(tmp_path, monkeypatch, positions, wide):
         from_nets.observe(
             nets,
             images.batches(10, [0.5], [0.25], device=device),
-            LAYERS["alexnet"],
+            list(LAYERS),
             {name: tmp_path / f"{name}.{device}" for name in nets},
             {("net0", "net1"): tmp_path / f"pair.{device}"},
             image_index=np.arange(len(images)),
@@ -105,7 +105,7 @@ def test_observations(tmp_path, monkeypatch, positions, wide):
         )
     for name in ("net0", "net1", "pair"):
         expected, got = (recording.open_store(tmp_path / f"{name}.{d}") for d in ("cpu", DEVICE))
-        for layer in LAYERS["alexnet"]:
+        for layer in list(LAYERS):
             np.testing.assert_allclose(
                 got[f"{layer}/correlation"][...], expected[f"{layer}/correlation"][...], atol=1e-3
             )
@@ -142,7 +142,7 @@ def test_response_normalisation(half):
     torch.manual_seed(0)
     x = (5000 * torch.randn(4, 96, 9, 9)).to(half)
     expected = torch.nn.LocalResponseNorm(5, alpha=1e-4)(x.float()).to(half)
-    got = models.LocalResponseNorm()(x.to(DEVICE, memory_format=torch.channels_last))
+    got = modules.LocalResponseNorm()(x.to(DEVICE, memory_format=torch.channels_last))
     torch.testing.assert_close(got.cpu(), expected)
 
 

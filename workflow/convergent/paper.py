@@ -20,6 +20,10 @@ PAPER_LOSS = {
 # Section S.3.5: leaves of Net1 and Net2.
 PAPER_LEAVES = {"conv1": 43, "conv2": 113, "conv3": 130, "conv4": 155, "conv5": 131}
 
+# Section S.3: number of spectral clusters.
+PAPER_CLUSTERS = {"conv1": 40} | dict.fromkeys(
+    ("conv2", "conv3", "conv4", "conv5", "fc6", "fc7"), 100
+)
 # Bins of mutual information (section 3.2, footnote 8).
 BINS = 21
 # Weights of the L1 penalty in table 1.

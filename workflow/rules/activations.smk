@@ -20,7 +20,7 @@ rule record:
         "../../envs/nets.yaml"
     threads: 1 + RUN.training.workers
     resources:
-        **asks("record"),
+        **resources_for("record"),
         gpu=GPU,
     params:
         layers=RUN.layers,
@@ -49,9 +49,9 @@ rule statistics:
         f"{TIMES}/statistics/{{net}}.tsv"
     conda:
         "../../envs/nets.yaml"
-    threads: 4 if HEAVY else 1
+    threads: threads_for("statistics")
     resources:
-        **asks("statistics"),
+        **resources_for("statistics"),
         # Decides nothing about the result, so no parameter.
         dask=RUN.dask.model_dump_json(),
         gpu=GPU if RUN.dask.here else 0,
@@ -78,9 +78,9 @@ rule correlation:
         f"{TIMES}/correlation/{{pair}}.tsv"
     conda:
         "../../envs/nets.yaml"
-    threads: 4 if HEAVY else 1
+    threads: threads_for("correlation")
     resources:
-        **asks("correlation"),
+        **resources_for("correlation"),
         dask=RUN.dask.model_dump_json(),
         gpu=GPU if RUN.dask.here else 0,
     params:

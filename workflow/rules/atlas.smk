@@ -21,7 +21,7 @@ rule atlas:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        **asks("atlas"),
+        **resources_for("atlas"),
     params:
         run=RUN.run,
         layers=RUN.layers,

@@ -17,10 +17,9 @@ rule cluster:
         f"{TIMES}/cluster/{{pair}}.tsv"
     conda:
         "../../envs/analysis.yaml"
-    # The decomposition of large graphs takes two.
-    threads: 2 if WIDEST > 1000 else 1
+    threads: threads_for("cluster")
     resources:
-        **asks("cluster"),
+        **resources_for("cluster"),
     params:
         clusters=RUN.clusters,
         threshold=RUN.clustering.threshold,

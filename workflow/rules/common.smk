@@ -3,6 +3,7 @@ import itertools
 import sys
 
 from snakemake.common.configfile import load_configfile
+from snakemake.common.tbdstring import TBDString
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
@@ -11,13 +12,15 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 from convergent.config import (
     ConfigError,
     check_data,
+    check_shapes,
     image_sources,
     load,
 )
 from convergent.running.devices import slow_products
 from convergent.running.fingerprint import FingerprintError, fingerprint
 from convergent.nets.recipe import RECIPE
-from convergent.config.resources import Work
+from convergent.nets.shapes import read_shapes
+from convergent.config.resources import Estimates
 
 # Snakemake puts what overlays name first; nets keep the order of config.yaml, and so do pairs.
 base = load_configfile(Path(workflow.basedir) / "config.yaml").get("nets")
@@ -26,13 +29,17 @@ if isinstance(base, dict) and isinstance(config.get("nets"), dict):
 try:
     RUN = load(config)
     check_data(RUN)
+    # Rule layers writes them before anything is trained, and checks them, too.
+    SHAPES_FILE = f"{RUN.folder}/nets/{{net}}/layers.csv"
+    for net in RUN.nets:
+        if shapes := read_shapes(SHAPES_FILE.format(net=net), RUN.net_options):
+            check_shapes(RUN, shapes.layers)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 if slow_products():
     logger.warning(slow_products())
 
-WORK = Work(RUN)
 RESULTS = RUN.folder
 # Of activations.smk, or the last two of observation.smk.
 ACTIVATIONS = f"{RESULTS}/activations/{{net}}.zarr"
@@ -42,9 +49,6 @@ LOGS = f"{RESULTS}/logs"
 TIMES = f"{RESULTS}/benchmarks"
 # A GPU is asked for only where one may be used; profiles cap how many there are.
 GPU = 0 if RUN.device == "cpu" else 1
-# Large layers are worth several threads; small ones are done before a thread would help.
-HEAVY = RUN.values_per_image > 100_000
-WIDEST = max(RUN.widths.values())
 # Every pair and its two nets.
 PAIRS = {f"{a}-{b}": (a, b) for a, b in itertools.combinations(RUN.nets, 2)}
 # Sections of the report.
@@ -71,17 +75,43 @@ def code(script, *calls, modules=()):
         raise WorkflowError(str(error)) from None
 
 
-def asks(stage):
+# Estimates by the number of nets whose shapes are known.
+ESTIMATES = {}
+
+
+def estimates():
+    """Estimate what jobs need, as far as it can be told before rule layers has run.
+
+    Snakemake asks again for a job's threads and resources when its input is there.
+    """
+    if len(RUN.nets) not in ESTIMATES:
+        found = [
+            read_shapes(SHAPES_FILE.format(net=n), RUN.net_options) for n in RUN.nets
+        ]
+        found = [shapes for shapes in found if shapes]
+        ESTIMATES.setdefault(len(found), Estimates(RUN, found))
+    return ESTIMATES[max(ESTIMATES)]
+
+
+def resources_for(stage):
     """Memory and time of a stage's jobs; each attempt that a cluster's profile makes gets more."""
-    need = getattr(WORK, stage)
 
-    def mem_mb(wildcards, threads, attempt):
-        return attempt * need(threads).mem_mb
+    def resource(name):
+        def value(wildcards, threads, attempt):
+            known = estimates()
+            # Listing images depends on no net.
+            if not known.widths and stage != "images":
+                return TBDString()
+            return attempt * getattr(getattr(known, stage)(threads), name)
 
-    def runtime(wildcards, threads, attempt):
-        return attempt * need(threads).runtime
+        return value
 
-    return {"mem_mb": mem_mb, "runtime": runtime}
+    return {name: resource(name) for name in ("mem_mb", "runtime")}
+
+
+def threads_for(stage):
+    """Threads of a stage's jobs: several where layers are large enough to gain by them."""
+    return lambda wildcards: estimates().threads(stage)
 
 
 def nets_of_pair(wildcards):

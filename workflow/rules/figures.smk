@@ -290,7 +290,11 @@ for name, row in FIGURES.items():
             "../../envs/analysis.yaml"
         threads: 1
         resources:
-            **({"mem_mb": 1500, "runtime": 10} if row.local else asks("figure")),
+            **(
+                {"mem_mb": 1500, "runtime": 10}
+                if row.local
+                else resources_for("figure")
+            ),
         params:
             **row.params,
             **({"nets": nets_of_pair} if row.of_pair else {}),

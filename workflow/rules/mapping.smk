@@ -14,9 +14,9 @@ rule fit_maps:
         f"{TIMES}/fit_maps/{{pair}}.tsv"
     conda:
         "../../envs/analysis.yaml"
-    threads: 4 if WIDEST > 256 else 1
+    threads: threads_for("fit_maps")
     resources:
-        **asks("fit_maps"),
+        **resources_for("fit_maps"),
     params:
         layers=RUN.layers,
         decays=RUN.mapping.decays,
@@ -42,9 +42,9 @@ rule fit_maps_sgd:
         f"{TIMES}/fit_maps_sgd/{{pair}}.tsv"
     conda:
         "../../envs/analysis.yaml"
-    threads: 4 if HEAVY else 1
+    threads: threads_for("fit_maps_sgd")
     resources:
-        **asks("fit_maps_sgd"),
+        **resources_for("fit_maps_sgd"),
     params:
         layers=RUN.sgd_layers,
         iterations=RUN.mapping.sgd.iterations,
@@ -71,7 +71,7 @@ rule mapping:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        **asks("mapping"),
+        **resources_for("mapping"),
     params:
         layers=RUN.layers,
         code=code("mapping.py"),
@@ -94,7 +94,7 @@ rule hac:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        **asks("hac"),
+        **resources_for("hac"),
     params:
         layers=RUN.layers,
         penalty=RUN.mapping.penalty,

@@ -14,7 +14,7 @@ rule match:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        **asks("match"),
+        **resources_for("match"),
     params:
         layers=RUN.layers,
         measures=list(MATRICES),
@@ -52,7 +52,7 @@ rule joint_densities:
         "../../envs/nets.yaml"
     threads: 1
     resources:
-        **asks("joint_densities"),
+        **resources_for("joint_densities"),
         gpu=0 if RUN.activations.store else GPU,
     params:
         # The paper's figure S1 shows conv1 and conv2.
@@ -83,7 +83,7 @@ rule agreement:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        **asks("agreement"),
+        **resources_for("agreement"),
     params:
         layers=RUN.layers,
         measures=list(MATRICES),

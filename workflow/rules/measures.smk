@@ -32,9 +32,9 @@ for measure in measures_of_units():
             f"{TIMES}/{measure.name}/{{net}}.tsv"
         conda:
             "../../envs/nets.yaml"
-        threads: 4 if HEAVY and on_codes else 1
+        threads: threads_for("measure") if on_codes else 1
         resources:
-            **asks("measure"),
+            **resources_for("measure"),
             gpu=GPU if on_codes else 0,
         params:
             measure=measure.name,
@@ -61,9 +61,9 @@ for measure in measures_of_units():
             f"{TIMES}/{measure.name}/{{pair}}.tsv"
         conda:
             "../../envs/nets.yaml"
-        threads: 4 if HEAVY and on_codes else 1
+        threads: threads_for("measure") if on_codes else 1
         resources:
-            **asks("measure"),
+            **resources_for("measure"),
             gpu=GPU if on_codes else 0,
         params:
             measure=measure.name,
@@ -98,7 +98,7 @@ if OF_LAYERS:
             "../../envs/analysis.yaml"
         threads: 1
         resources:
-            **asks("similarity"),
+            **resources_for("similarity"),
         params:
             layers=RUN.layers,
             measures=OF_LAYERS,

@@ -14,9 +14,9 @@ rule observe:
         f"{TIMES}/observe.tsv"
     conda:
         "../../envs/nets.yaml"
-    threads: max(4 if HEAVY else 1, 1 + RUN.training.workers)
+    threads: lambda wildcards: max(estimates().threads("observe"), 1 + RUN.training.workers)
     resources:
-        **asks("observe"),
+        **resources_for("observe"),
         gpu=GPU,
     params:
         nets=list(RUN.nets),

@@ -1,4 +1,4 @@
-# List the images once, then train one net per seed.
+# Tell the shapes of layers and list the images once, then train one net per seed.
 
 # Image folders are read where they are; other data sets become one file of pixels.
 IMAGES = {"listing": f"{RESULTS}/images.csv"}
@@ -24,7 +24,7 @@ rule images:
         "../../envs/nets.yaml"
     threads: 4 if RUN.data.is_folder else 1
     resources:
-        **asks("images"),
+        **resources_for("images"),
     params:
         name=RUN.data.name,
         root=RUN.data.root,
@@ -37,9 +37,36 @@ rule images:
         "../scripts/images.py"
 
 
+# One job for all nets, which imports torch once.
+rule layers:
+    output:
+        layers=expand(SHAPES_FILE, net=RUN.nets),
+        costs=expand(f"{RESULTS}/nets/{{net}}/costs.json", net=RUN.nets),
+    log:
+        f"{LOGS}/layers.log",
+    benchmark:
+        f"{TIMES}/layers.tsv"
+    localrule: True
+    conda:
+        "../../envs/nets.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=10,
+    params:
+        net=RUN.net_options,
+        code=code("layers.py"),
+    message:
+        "Shapes of the nets' layers"
+    script:
+        "../scripts/layers.py"
+
+
 rule train:
     input:
         **IMAGES,
+        # They decide what the jobs ask for, and nothing about the weights.
+        layers=ancient(SHAPES_FILE),
     output:
         weights=f"{RESULTS}/nets/{{net}}/weights.pt",
         history=f"{RESULTS}/nets/{{net}}/history.csv",
@@ -51,7 +78,7 @@ rule train:
         "../../envs/nets.yaml"
     threads: 1 + RUN.training.workers
     resources:
-        **asks("train"),
+        **resources_for("train"),
         gpu=GPU,
     params:
         seed=lambda wildcards: RUN.nets[wildcards.net].seed,

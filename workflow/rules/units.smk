@@ -14,9 +14,9 @@ rule units:
         f"{TIMES}/units/{{net}}.tsv"
     conda:
         "../../envs/nets.yaml"
-    threads: 4 if HEAVY else 1
+    threads: threads_for("units")
     resources:
-        **asks("units"),
+        **resources_for("units"),
         gpu=GPU if RUN.pictures else 0,
     params:
         layers=RUN.layers,

@@ -1,4 +1,4 @@
-"""How much memory and time jobs ask for: as much as their layers, units and images come to.
+"""Memory and time that jobs ask for, estimated from the layers, units and images of a run.
 
 A cluster waits for what a job asks for and kills it when it takes more. Times are work over rates
 several times below those measured on two cores (docs/scale.md), and ten minutes to begin with.
@@ -6,12 +6,12 @@ several times below those measured on two cores (docs/scale.md), and ten minutes
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from convergent.config import Config, count_images
-from convergent.nets.alexnet import alexnet_sides
+from convergent.nets.shapes import Shapes
 
 # Multiply-adds a second: of nets on a thread and on a GPU; of matrices, and of their
 # eigenvectors, which take several passes, on a thread.
@@ -24,8 +24,8 @@ DECODE_RATE = 150
 EXAMPLES = 9
 
 
-class Need(NamedTuple):
-    """What a job asks for."""
+class Resources(NamedTuple):
+    """Memory and time that a job asks for."""
 
     mem_mb: int
     """Megabytes."""
@@ -33,162 +33,177 @@ class Need(NamedTuple):
     """Minutes."""
 
     @classmethod
-    def of(cls, megabytes: float, seconds: float) -> Need:
-        """With ten minutes for what does not grow."""
+    def of(cls, megabytes: float, seconds: float) -> Resources:
+        """Round up, and add ten minutes for what does not grow."""
         return cls(math.ceil(megabytes), 10 + math.ceil(seconds / 60))
 
 
-class Work:
-    """The size of a run's work, and from it what the jobs of each stage ask for.
+class Estimates:
+    """Estimates of the memory and time that the jobs of each stage need.
 
     Every stage is a method of the job's threads. Images are counted, those of folders estimated.
 
     Parameters
     ----------
     run : Config
+    shapes : sequence of Shapes
+        Shapes of the run's nets; without any, only what images cost is told.
     """
 
-    def __init__(self, run: Config) -> None:
-        model, options = run.model, run.activations
+    def __init__(self, run: Config, shapes: Sequence[Shapes]) -> None:
+        options = run.activations
         self.run = run
         self.training, self.validation = count_images(run.data)
         self.recorded = min(options.images or self.validation, self.validation)
-        sides = alexnet_sides(run.data.size, model.kernel, model.stride, model.padding)
-        channels = [len(run.data.mean), *model.channels]
-        kernels = [model.kernel, 5, 3, 3, 3]
-        edges = zip(kernels, itertools.pairwise(channels), strict=True)
-        filters = [k * k * a * b for k, (a, b) in edges]
-        full = [sides[-1] ** 2 * channels[-1], *model.fully_connected, 1000]
-        dense = sum(a * b for a, b in itertools.pairwise(full))
-        self.weights = sum(filters) + dense
-        # Of one image through a net: multiply-adds, and values of all layers.
-        areas = [side**2 for side in sides[:5]]
-        self.net = dense + sum(a * f for a, f in zip(areas, filters, strict=True))
-        self.values = sum(full) + sum(a * c for a, c in zip(areas, channels[1:], strict=True))
-        self.widths = list(run.widths.values())
-        self.widest = max(self.widths)
+        # Of the costliest net for one image: multiply-adds, and values of all layers.
+        self.net = max((net.costs.multiply_adds for net in shapes), default=0)
+        self.weights = max((net.costs.parameters for net in shapes), default=0)
+        self.values = max((net.costs.outputs for net in shapes), default=0)
+        # Units and recorded positions of each layer, of the net in which it has most.
+        self.unit_counts: dict[str, int] = {}
+        self.positions: dict[str, int] = {}
+        for net in shapes:
+            for name in run.layers:
+                layer = net.layers[name]
+                positions = run.recorded_positions(layer)
+                self.unit_counts[name] = max(layer.units, self.unit_counts.get(name, 0))
+                self.positions[name] = max(positions, self.positions.get(name, 0))
+        self.widths = list(self.unit_counts.values())
+        self.widest = max(self.widths, default=0)
+        self.recorded_values = sum(self.positions[name] * n for name, n in self.unit_counts.items())
         self.item = 4 if options.dtype == "float32" else 2
         # Multiply-adds of an image's samples in a correlation matrix of every layer.
-        self.products = sum(run.positions[layer] * n**2 for layer, n in run.widths.items())
+        self.products = sum(self.positions[name] * n**2 for name, n in self.unit_counts.items())
 
-    def images(self, threads: int) -> Need:
-        """Listing and checking all images."""
-        return Need.of(self._torch(threads), self._decode(self.training + self.validation, threads))
+    def threads(self, stage: str) -> int:
+        """Give a stage's jobs several threads only where layers are large enough to gain by it."""
+        if stage == "fit_maps":
+            return 4 if self.widest > 256 else 1
+        if stage == "cluster":
+            # The decomposition of large graphs takes two.
+            return 2 if self.widest > 1000 else 1
+        return 4 if self.recorded_values > 100_000 else 1
 
-    def train(self, threads: int) -> Need:
-        """Training a net: an epoch is three passes over the training images, one over the rest."""
+    def images(self, threads: int) -> Resources:
+        """List and check all images."""
+        return Resources.of(
+            self._torch(threads), self._decode(self.training + self.validation, threads)
+        )
+
+    def train(self, threads: int) -> Resources:
+        """Train a net: an epoch is three passes over the training images, one over the rest."""
         images = self.training + self.validation
         once = self._decode(images, threads) + self._forward(3 * images, threads)
         # Weights, gradients and two averages; values of a batch, kept for its gradients.
         net = 16 * self.weights + 12 * self.run.training.batch_size * self.values
-        return Need.of(self._torch(threads) + net / 10**6, self.run.training.epochs * once)
+        return Resources.of(self._torch(threads) + net / 10**6, self.run.training.epochs * once)
 
-    def record(self, threads: int, nets: int = 1) -> Need:
-        """Recording a net."""
+    def record(self, threads: int, nets: int = 1) -> Resources:
+        """Record a net, or several side by side."""
         images = self.recorded * nets
         seconds = self._decode(images, threads) + self._forward(images, threads)
         batch = self.run.activations.batch_size * (12 * self.values + 2 * self._recorded_bytes())
         net = 8 * nets * self.weights
-        seconds += images * self.run.values_per_image / VALUE_RATE
-        return Need.of(self._torch(threads) + (batch + net) / 10**6, seconds)
+        seconds += images * self.recorded_values / VALUE_RATE
+        return Resources.of(self._torch(threads) + (batch + net) / 10**6, seconds)
 
-    def statistics(self, threads: int, nets: int = 1) -> Need:
-        """Reducing the stores of so many nets: a few matrices of a layer for each thread."""
-        reading = nets * self.run.values_per_image / VALUE_RATE / threads
+    def statistics(self, threads: int, nets: int = 1) -> Resources:
+        """Reduce the stores of so many nets: a few matrices of a layer for each thread."""
+        reading = nets * self.recorded_values / VALUE_RATE / threads
         matrices = threads * (200 + 32 * self.widest**2 / 10**6)
         samples = self.run.statistics.samples * self.widest * 6 / 10**6
         seconds = self.recorded * (reading + self.products / (PRODUCT_RATE * threads))
-        return Need.of(1500 + matrices + samples, seconds)
+        return Resources.of(1500 + matrices + samples, seconds)
 
-    def correlation(self, threads: int) -> Need:
-        """Correlations of a pair."""
+    def correlation(self, threads: int) -> Resources:
+        """Correlate the units of a pair."""
         return self.statistics(threads, nets=2)
 
-    def observe(self, threads: int) -> Need:
-        """All nets side by side: batches, samples, matrices of all pairs at once."""
+    def observe(self, threads: int) -> Resources:
+        """Run all nets side by side: batches, samples, matrices of all pairs."""
         nets = len(self.run.nets)
         recording, pairs = self.record(threads, nets), nets * (nets + 1) / 2
         batches = 2 * self.run.activations.batch_size * self._recorded_bytes()
         samples = self.run.statistics.samples * sum(self.widths) * nets * self.item
         matrices = 20 * nets**2 * sum(n**2 for n in self.widths)
         products = pairs * self.recorded * self.products / (PRODUCT_RATE * threads)
-        return Need.of(
+        return Resources.of(
             1500 + recording.mem_mb + (batches + samples + matrices) / 10**6,
             60 * (recording.runtime - 10) + products,
         )
 
-    def measure(self, threads: int) -> Need:
+    def measure(self, threads: int) -> Resources:
         """Compare all units of two nets: codes, plain and packed; matrices."""
         samples = self.run.statistics.samples
         codes, matrices = 4 * samples * self.widest, 40 * self.widest**2
         seconds = samples * sum(n**2 for n in self.widths) / (PRODUCT_RATE * threads)
-        return Need.of(1000 + (codes + matrices) / 10**6, seconds)
+        return Resources.of(1000 + (codes + matrices) / 10**6, seconds)
 
-    def match(self, threads: int) -> Need:
-        """Assignments by two measures."""
+    def match(self, threads: int) -> Resources:
+        """Assign units by two measures."""
         return self._matrices(500, 40, 2 * sum(n**3 for n in self.widths) / PRODUCT_RATE)
 
-    def agreement(self, threads: int) -> Need:
-        """Ranks of all entries of two matrices."""
+    def agreement(self, threads: int) -> Resources:
+        """Rank all entries of two matrices."""
         return self._matrices(500, 100, sum(n**2 for n in self.widths) / 10**5)
 
-    def similarity(self, threads: int) -> Need:
+    def similarity(self, threads: int) -> Resources:
         """Compare layers: the moments of all blocks within two nets and between them, twice."""
         # What is stored of a layer's blocks is 256 MiB of float32 at most.
         blocks = min(self.run.statistics.blocks * self.widest**2 * 8, 2**29)
         seconds = self.run.statistics.blocks * sum(n**2 for n in self.widths) / 10**7
-        return Need.of(500 + 6 * blocks / 10**6, seconds)
+        return Resources.of(500 + 6 * blocks / 10**6, seconds)
 
-    def joint_densities(self, threads: int) -> Need:
-        """A few units of two layers, over a few thousand images."""
+    def joint_densities(self, threads: int) -> Resources:
+        """Count joint values of a few units of two layers, over some thousand images."""
         images = 0 if self.run.activations.store else 2 * min(self.recorded, 5000)
         seconds = self._decode(images, threads) + self._forward(images, threads)
         batch = 12 * self.run.activations.batch_size * self.values
-        return Need.of(self._torch(threads) + batch / 10**6, seconds)
+        return Resources.of(self._torch(threads) + batch / 10**6, seconds)
 
-    def fit_maps(self, threads: int) -> Need:
-        """Exact maps of both directions and of halves: two copies of them, and a few matrices."""
+    def fit_maps(self, threads: int) -> Resources:
+        """Fit exact maps of both directions and of halves: two copies of them, some matrices."""
         decays = len(self.run.mapping.decays)
         seconds = 4 * decays * sum(n**3 for n in self.widths) / (PRODUCT_RATE * threads)
         return self._matrices(1000, 16 * decays + 150, seconds)
 
-    def fit_maps_sgd(self, threads: int) -> Need:
-        """Batches of 16 images, products within and between."""
+    def fit_maps_sgd(self, threads: int) -> Resources:
+        """Fit maps by SGD: batches of 16 images, products within and between."""
         steps = self.run.mapping.sgd.iterations * 16
         once = 2 * self.products / (PRODUCT_RATE * threads)
-        once += 2 * self.run.values_per_image / VALUE_RATE
+        once += 2 * self.recorded_values / VALUE_RATE
         return self._matrices(2500, 300, steps * once)
 
-    def mapping(self, threads: int) -> Need:
-        """Rows about maps that are read one by one."""
+    def mapping(self, threads: int) -> Resources:
+        """Write rows about maps that are read one by one."""
         maps = 2 * len(self.run.mapping.decays) * sum(n**2 for n in self.widths)
         return self._matrices(1000, 20, maps / VALUE_RATE)
 
-    def hac(self, threads: int) -> Need:
-        """A tree of both nets' units."""
+    def hac(self, threads: int) -> Resources:
+        """Make a tree of both nets' units."""
         return self._matrices(1000, 120, sum(n**2 for n in self.widths) / 10**5)
 
-    def cluster(self, threads: int) -> Need:
-        """Eigenvectors of graphs of both nets' units."""
+    def cluster(self, threads: int) -> Resources:
+        """Decompose graphs of both nets' units."""
         seconds = sum((2 * n) ** 3 for n in self.widths) / (EIGEN_RATE * threads)
         return self._matrices(1000, 250, seconds)
 
-    def units(self, threads: int) -> Need:
-        """Strongest images of every unit, and there and back through the net for their pictures."""
+    def units(self, threads: int) -> Resources:
+        """Show the strongest images of every unit: there and back through the net for each."""
         chosen = self.run.pictures.items()
-        pictures = sum(self.run.widths[k] if v is None else len(v) for k, v in chosen) * EXAMPLES
+        pictures = sum(self.unit_counts[k] if v is None else len(v) for k, v in chosen) * EXAMPLES
         batch = 24 * 32 * self.values
         seconds = self._forward(3 * pictures, threads) + self._decode(pictures, threads)
-        return Need.of(self._torch(threads) + 1000 + batch / 10**6, seconds)
+        return Resources.of(self._torch(threads) + 1000 + batch / 10**6, seconds)
 
-    def atlas(self, threads: int) -> Need:
-        """Correlations of all pairs, and pictures of all nets."""
+    def atlas(self, threads: int) -> Resources:
+        """Copy correlations of all pairs, and pictures of all nets."""
         entries = len(self.run.pairs) * sum(n**2 for n in self.widths)
-        pictured = len(self.run.nets) * sum(self.run.widths[layer] for layer in self.run.pictures)
+        pictured = len(self.run.nets) * sum(self.unit_counts[layer] for layer in self.run.pictures)
         return self._matrices(1000, 60, entries / 10**5 + pictured / 20)
 
-    def figure(self, threads: int) -> Need:
-        """A picture that has matrices of a layer in it."""
+    def figure(self, threads: int) -> Resources:
+        """Draw a figure that has matrices of a layer in it."""
         return self._matrices(1000, 120, 0)
 
     def _forward(self, images: float, threads: int) -> float:
@@ -199,15 +214,15 @@ class Work:
         return images / (DECODE_RATE * threads) if self.run.data.is_folder else 0
 
     def _recorded_bytes(self) -> int:
-        return self.run.values_per_image * self.item
+        return self.recorded_values * self.item
 
     def _torch(self, threads: int) -> float:
-        """Megabytes of torch, of the processes that decode, and of images that are no files."""
+        """Count megabytes of torch, of processes that decode and of images that are no files."""
         if self.run.data.is_folder:
             return 1500 + 700 * threads
         pixels = len(self.run.data.mean) * self.run.data.size**2
         return 1500 + (self.training + self.validation) * pixels / 10**6
 
-    def _matrices(self, constant: float, bytes_each: float, seconds: float) -> Need:
-        """With so many bytes for each entry of the widest layer's matrix."""
-        return Need.of(constant + bytes_each * self.widest**2 / 10**6, seconds)
+    def _matrices(self, constant: float, bytes_each: float, seconds: float) -> Resources:
+        """Count so many bytes for each entry of the widest layer's matrix."""
+        return Resources.of(constant + bytes_each * self.widest**2 / 10**6, seconds)

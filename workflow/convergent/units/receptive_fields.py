@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from convergent import ConvergentError
-from convergent.nets.models import LocalResponseNorm, activation, run_once
+from convergent.nets.models import activation, run_once
+from convergent.nets.modules import LocalResponseNorm
 
 # Modules whose kernel size, stride, padding (and dilation) say which pixels reach an output.
 SPATIAL = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
@@ -113,6 +114,17 @@ def receptive_fields(
     leaves = [module for module in net.modules() if not any(module.children())]
     run_once(net, example, [module.register_forward_hook(step) for module in leaves])
     return fields
+
+
+def sides(net: nn.Module, layers: Sequence[str], example: torch.Tensor) -> dict[str, int | None]:
+    """Give the side in pixels of each layer's receptive field; None where it cannot be derived."""
+    found: dict[str, int | None] = {}
+    for layer in layers:
+        try:
+            found[layer] = receptive_fields(net, [layer], example)[layer].size
+        except FieldError:
+            found[layer] = None
+    return found
 
 
 def _wider(field: ReceptiveField, module: nn.Module, path: str) -> ReceptiveField:

@@ -1,0 +1,76 @@
+"""The schema and the documentation of the configuration, made from its sections."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from convergent.config.run import Config
+from convergent.config.sections import Net
+from convergent.nets.architectures import ARCHITECTURES
+from convergent.running.sections import Section
+
+
+def schema() -> str:
+    """Write the JSON schema, as ``workflow/schemas/config.schema.json`` has it."""
+    values = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema"
+    } | Config.model_json_schema()
+    # In an overlay, null leaves a net out.
+    nets = values["properties"]["nets"]["patternProperties"]
+    for pattern, net in nets.items():
+        nets[pattern] = {"anyOf": [net, {"type": "null"}]}
+    return json.dumps(values, indent=2) + "\n"
+
+
+def documentation() -> str:
+    """Write a table of all keys in Markdown, as ``docs/configuration.md`` has it."""
+    lines = [
+        "# Configuration",
+        "",
+        "Made from `workflow/convergent/config` by `python -m convergent.config`; defaults are the "
+        "paper's ImageNet run. Unknown keys and bad values are refused before anything runs.",
+        "",
+        "| key | type | default | meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    return "\n".join([*lines, *_rows(Config, "")]) + "\n"
+
+
+def _rows(section: type[Section], prefix: str, about: str = "") -> list[str]:
+    """List the keys of a section, with what they are about before their meaning."""
+    rows = []
+    properties = section.model_json_schema()["properties"]
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if name == "model":
+            several = len(ARCHITECTURES) > 1
+            for architecture in ARCHITECTURES.values():
+                about = f"{architecture.name}: " if several else ""
+                rows += _rows(architecture.options, "model.", about)
+            continue
+        if isinstance(inner, type) and issubclass(inner, Section):
+            rows += _rows(inner, f"{prefix}{name}.")
+            continue
+        default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
+        meaning = about + " ".join(field.description.split())
+        rows.append(f"| `{prefix}{name}` | {_kind(properties[name])} | {default} | {meaning} |")
+        if name == "nets":
+            rows += _rows(Net, "nets.<name>.")
+    return rows
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    """Put a type of the JSON schema in words."""
+    if "anyOf" in schema:
+        return " or ".join(_kind(choice) for choice in schema["anyOf"])
+    if "enum" in schema:
+        return " or ".join(schema["enum"])
+    if isinstance(schema.get("additionalProperties"), dict):
+        return f"by layer ({_kind(schema['additionalProperties'])})"
+    if schema["type"] == "array":
+        entries = schema.get("items") or schema["prefixItems"][0]
+        least, most = schema.get("minItems"), schema.get("maxItems")
+        return f"list of {f'{least} ' if least and least == most else ''}{_kind(entries)}"
+    return schema.get("const") or schema["type"]
