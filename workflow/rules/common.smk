@@ -16,6 +16,7 @@ from convergent.config import (
 )
 from convergent.running.devices import slow_products
 from convergent.running.fingerprint import FingerprintError, fingerprint
+from convergent.running.origin import commit, select
 from convergent.nets.recipe import RECIPE
 from convergent.config.resources import Work
 
@@ -31,6 +32,18 @@ except ConfigError as error:
 
 if slow_products():
     logger.warning(slow_products())
+
+# What jobs record and check of the run's origin (see scripts/_job.py). No param, as a change of it
+# decides no result by itself.
+config["origin"] = {
+    "settings": RUN.origin,
+    "job": {
+        "folder": RUN.folder,
+        "configuration": RUN.model_dump(mode="json", exclude={"accept_changes"}),
+        "code": commit(),
+        "accept_changes": RUN.accept_changes,
+    },
+}
 
 WORK = Work(RUN)
 RESULTS = RUN.folder
@@ -66,6 +79,23 @@ def code(script):
         return fingerprint(Path(workflow.basedir) / "workflow/scripts" / script)
     except FingerprintError as error:
         raise WorkflowError(str(error)) from None
+
+
+def origin(*keys):
+    """Param: all that decides the stores of a job, which they keep as their origin.
+
+    Beside what decides the activations of the job's nets, `keys` of the run's origin, such as
+    statistics.seed.
+    """
+    keys = ["layers", "data", "model", "training", "activations", *keys]
+
+    def settings(wildcards):
+        pair = wildcards.get("pair")
+        nets = pair.split("-") if pair else [wildcards.get("net")]
+        names = nets if nets != [None] else RUN.nets
+        return select(RUN.origin, [*(f"nets.{name}" for name in names), *keys])
+
+    return settings
 
 
 def asks(stage):

@@ -19,6 +19,7 @@ rule mutual_information_within:
     params:
         layers=RUN.layers,
         device=RUN.device,
+        origin=origin("statistics"),
         code=code("mutual_information.py"),
     message:
         "Mutual information within {wildcards.net}"
