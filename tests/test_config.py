@@ -272,61 +272,6 @@ def test_numbers_of_clusters(digits, k, expected):
     assert list(config.load(values).clusters.values()) == expected
 
 
-STORES = {
-    "activations/net1.zarr": ["net1"],
-    "statistics/net2.zarr": ["net2"],
-    "units/net4.zarr": ["net4"],
-    "nets/net3/mutual_information.zarr": ["net3"],
-    "pairs/net1-net2/correlation.zarr": ["net1", "net2"],
-    "pairs/net3-net4/hac.zarr": ["net3", "net4"],
-}
-
-
-@pytest.mark.parametrize(
-    "results", ["results", "pairs", "nets/pairs", "a/../results", "{tmp}/nets"]
-)
-@pytest.mark.parametrize(
-    "name", ["digits", "nets", "pairs", "activations", "statistics", "units", "net1", "net1-net2"]
-)
-def test_what_made_a_store_is_known_whatever_the_run_is_called(
-    digits, tmp_path, monkeypatch, name, results
-):
-    monkeypatch.chdir(tmp_path)
-    run = config.load(digits | {"run": name, "results": results.format(tmp=tmp_path / "scratch")})
-    for store, nets in STORES.items():
-        for path in (Path(run.folder, store), Path(run.folder, store).absolute()):
-            assert list(run.made_by(path)["nets"]) == nets
-    assert "penalty" in run.made_by(Path(run.folder, "pairs/net3-net4/hac.zarr"))
-    assert "penalty" not in run.made_by(Path(run.folder, "statistics/net1.zarr"))
-    assert run.made_by("elsewhere/statistics/net1.zarr") is None
-
-
-def test_what_made_a_store_is_known_through_links(digits, tmp_path, monkeypatch):
-    """Results that are a link, and a folder of stores that is one."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "scratch/nets/statistics").mkdir(parents=True)
-    (tmp_path / "large").mkdir()
-    (tmp_path / "results").symlink_to("scratch")
-    (tmp_path / "scratch/nets/activations").symlink_to(tmp_path / "large")
-    run = config.load(digits | {"run": "nets"})
-    for path in (
-        "results/nets/statistics/net1.zarr", tmp_path / "scratch/nets/statistics/net1.zarr",
-        "results/nets/activations/net1.zarr", tmp_path / "results/nets/activations/net1.zarr",
-    ):  # fmt: skip
-        assert list(run.made_by(path)["nets"]) == ["net1"]
-
-
-@pytest.mark.parametrize(
-    "store",
-    ["statistics/net9.zarr", "pairs/net1-net9/hac.zarr", "snapshots/net1/5/statistics.zarr",
-     "net1.zarr", "pairs/net1-net2"],
-)  # fmt: skip
-def test_a_store_that_no_check_could_be_made_of_is_an_error(digits, store):
-    run = config.load(digits)
-    with pytest.raises(ValueError, match=f"{store}: the run digits has no such store"):
-        run.made_by(Path(run.folder, store))
-
-
 @pytest.mark.parametrize("layers", [["conv2", "conv1"], ["fc6", "conv1", "conv2"]])
 def test_layers_come_in_the_order_of_the_net(digits, layers):
     values = merged(digits, {"mapping": {"sgd": {"layers": layers[:2]}}})
@@ -401,8 +346,6 @@ def test_any_configuration_is_accepted_or_its_key_named(digits, seed):
             run = config.load(values)
             for name in asked:
                 getattr(run, name)
-            stores = [f"pairs/{run.pair}/hac.zarr", f"units/{next(iter(run.nets))}.zarr"]
-            assert all(run.made_by(Path(run.folder, store)) for store in stores)
             assert config.load(run.model_dump(mode="json")) == run
             accepted += 1
             config.check_data(run)

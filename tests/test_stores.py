@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import errno
+import json
 import os
 import pickle
 import re
@@ -20,7 +21,8 @@ import pytest
 import torch
 import zarr
 
-from convergent.running import stores
+from convergent.running import files, stores
+from convergent.running.files import file_lock
 from convergent.running.stores import (
     FORMAT,
     CheckedArray,
@@ -31,10 +33,9 @@ from convergent.running.stores import (
     SupersededError,
     UnknownNameError,
     WritingError,
-    alone,
-    as_json,
     new_store,
     open_store,
+    record_origin,
     save,
     writing,
 )
@@ -608,27 +609,57 @@ def test_a_read_decodes_in_the_thread_that_asks(tmp_path):
     assert float(done.stdout) < 1.3
 
 
-def test_a_store_made_by_another_configuration_is_refused(tmp_path):
-    made_by = {"data": {"size": 32, "mean": (0.5, 1)}, "net": "net1", "model": {}}
+ORIGIN = {"data": {"size": 32, "mean": (0.5, 1)}, "nets": {"net1": 1}, "model": {}}
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """Path of a store that has an origin."""
     with new_store(tmp_path / "x.zarr") as group:
-        group.attrs["made_by"] = as_json(made_by)
-    open_store(tmp_path / "x.zarr", made_by)
-    open_store(tmp_path / "x.zarr")
-    other = {"data": {"size": 227.0, "mean": [0.5, 1.0], "root": "d"}, "net": "net1"}
+        save(group, "a", np.arange(3), ("row",))
+    record_origin(tmp_path / "x.zarr", ORIGIN)
+    return tmp_path / "x.zarr"
+
+
+def test_a_store_says_what_made_it(recorded):
+    store = open_store(recorded)
+    assert store.attrs["origin"] == json.loads(json.dumps(ORIGIN))
+    assert store["a"][...].tolist() == [0, 1, 2]
+    record_origin(recorded, {"data": {"size": 3}})
+    assert open_store(recorded).attrs["origin"] == {"data": {"size": 3}}
+    assert not list(recorded.glob(".*"))
+
+
+def test_a_store_is_of_a_run_whose_origin_contains_its_own(recorded):
+    open_store(recorded, ORIGIN)
+    nets = {"net1": 1, "net2": 2}
+    open_store(recorded, ORIGIN | {"nets": nets, "units": {"pictures": {}}})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": {"size": 227.0, "mean": [0.5, 1.0]}}, "(data.size: 32 there, 227.0 here);"),
+        ({"data": {"size": 32}}, "(data.mean: [0.5, 1] there, absent here);"),
+        ({"nets": {"net1": 5}}, "(nets.net1: 1 there, 5 here);"),
+        ({"nets": {"net2": 1}}, "(nets.net1: 1 there, absent here);"),
+        ({"model": {"kernel": 3}, "nets": {}}, "(model: {} there, absent here; nets.net1: 1 there"),
+    ],
+)
+def test_a_store_made_by_another_configuration_is_refused(recorded, change, message):
     with pytest.raises(StoreError) as error:
-        open_store(tmp_path / "x.zarr", other)
-    differences = "data.root: absent there, d here; data.size: 32 there, 227.0 here; model: {}"
-    assert differences in str(error.value)
-    assert "mean" not in str(error.value)
+        open_store(recorded, ORIGIN | change)
+    assert f"x.zarr: made by another configuration {message}" in str(error.value)
     assert "give this run another name (run), or make it again: the same" in str(error.value)
     assert "delete" not in str(error.value)
 
 
-def test_a_store_that_does_not_say_what_made_it_is_refused_when_asked(tmp_path):
-    with new_store(tmp_path / "x.zarr"):
-        pass
-    with pytest.raises(StoreError, match=r"x\.zarr: made by another .*size: absent there, 3 here"):
-        open_store(tmp_path / "x.zarr", {"size": 3})
+def test_a_store_without_an_origin_is_refused_by_a_run(tmp_path):
+    with new_store(tmp_path / "x.zarr") as group:
+        group.attrs["made_by"] = ORIGIN  # as earlier versions wrote it
+    open_store(tmp_path / "x.zarr")
+    with pytest.raises(StoreError, match=r"x\.zarr: its origin is not recorded .*make it again"):
+        open_store(tmp_path / "x.zarr", ORIGIN)
 
 
 @pytest.mark.parametrize("full", ["before", "between", "at last"])
@@ -760,8 +791,9 @@ def test_what_cannot_be_read_is_not_taken_for_what_cannot_be_written(tmp_path):
 def test_of_those_that_wait_for_a_lock_only_the_last_goes_on(tmp_path):
     """As jobs of Snakemakes that were killed one after the other."""
     code = (
-        "import sys, time; from pathlib import Path; from convergent.running.stores import alone\n"
-        "with alone('lock', last=True):\n"
+        "import sys, time; from pathlib import Path\n"
+        "from convergent.running.files import file_lock\n"
+        "with file_lock('lock', newest_wins=True):\n"
         "    print(sys.argv[1], file=open('ran', 'a'), flush=True)\n"
         "    while not Path('go').exists(): time.sleep(0.02)"
     )
@@ -813,15 +845,15 @@ def ran_of_two(lock, ahead, monkeypatch):
 
     def come(name):
         def trace(frame, event, _):
-            if frame.f_code.co_name not in ("alone", "come"):
+            if frame.f_code.co_name not in ("file_lock", "come"):
                 return None
-            if event == "line" and frame.f_code.co_name == "alone" and name not in at_lock:
+            if event == "line" and frame.f_code.co_name == "file_lock" and name not in at_lock:
                 stop(name)
             return trace
 
         sys.settrace(trace)
         try:
-            with alone(lock, last=True):
+            with file_lock(lock, newest_wins=True):
                 ran.append(name)
         except SupersededError:
             pass
@@ -834,7 +866,7 @@ def ran_of_two(lock, ahead, monkeypatch):
         at_lock.add(name)
         stop(name)
 
-    monkeypatch.setattr(stores.fcntl, "lockf", lockf)
+    monkeypatch.setattr(files.fcntl, "lockf", lockf)
     threads = {name: threading.Thread(target=come, args=name, name=name) for name in "ab"}
 
     def step(name):
@@ -869,19 +901,19 @@ def test_of_two_that_come_at_once_exactly_one_goes_on(tmp_path, monkeypatch, ahe
 
 def test_of_many_that_come_at_once_exactly_one_goes_on(tmp_path):
     code = (
-        "import os, time; from convergent.running import stores\n"
+        "import os, time; from convergent.running import files\n"
         "for round in range(20):\n"
         "    asked, asks = os.pipe()\n"
-        "    stores.logger.warning = lambda *_: os.write(asks, b'w')\n"
-        "    with stores.alone('lock'):\n"
+        "    files.logger.warning = lambda *_: os.write(asks, b'w')\n"
+        "    with files.file_lock('lock'):\n"
         "        start = time.time() + 0.05\n"
         "        for number in range(8):\n"
         "            if not os.fork():\n"
         "                time.sleep(max(0, start - time.time()))\n"
         "                try:\n"
-        "                    with stores.alone('lock', last=True):\n"
+        "                    with files.file_lock('lock', newest_wins=True):\n"
         "                        print(round, file=open('ran', 'a'), flush=True)\n"
-        "                except stores.SupersededError: pass\n"
+        "                except files.SupersededError: pass\n"
         "                finally: os._exit(0)\n"
         "        waiting = b''\n"
         "        while len(waiting) < 8: waiting += os.read(asked, 8)\n"
@@ -897,10 +929,10 @@ def test_where_there_are_no_locks_nobody_waits(tmp_path, monkeypatch, caplog):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(stores.fcntl, "lockf", refuse)
-    with alone(tmp_path / "lock", last=True):
-        assert "no locks here" in caplog.text
-        with alone(tmp_path / "lock"):
+    monkeypatch.setattr(files.fcntl, "lockf", refuse)
+    with file_lock(tmp_path / "lock", newest_wins=True):
+        assert "has no locks" in caplog.text
+        with file_lock(tmp_path / "lock"):
             pass
 
 

@@ -28,9 +28,8 @@ rule record:
         model=RUN.model.model_dump(),
         activations=RUN.activations.model_dump(exclude={"store", "keep"}),
         seed=RUN.statistics.seed,
-        # What the store says of itself, so that it is made again when that changes.
-        made_by=lambda wildcards, output: RUN.made_by(output.store),
         device=RUN.device,
+        origin=origin("statistics.seed"),
         code=code("record.py"),
     message:
         "Recording {wildcards.net}: {params.layers}"
@@ -59,6 +58,7 @@ rule statistics:
         layers=RUN.layers,
         options=RUN.statistics.model_dump(),
         device=RUN.device,
+        origin=origin("statistics"),
         code=code("statistics.py"),
     message:
         "Statistics within {wildcards.net}"
@@ -87,6 +87,7 @@ rule correlation:
         layers=RUN.layers,
         blocks=RUN.statistics.blocks,
         device=RUN.device,
+        origin=origin("statistics.seed", "statistics.blocks"),
         code=code("correlation.py"),
     message:
         "Correlations between {wildcards.pair}"

@@ -18,6 +18,7 @@ from convergent.config import (
 )
 from convergent.running.devices import slow_products
 from convergent.running.fingerprint import FingerprintError, fingerprint
+from convergent.running.origin import commit, select
 from convergent.nets.recipe import RECIPE
 from convergent.nets.shapes import read_shapes
 from convergent.config.resources import Estimates
@@ -39,6 +40,18 @@ except ConfigError as error:
 
 if slow_products():
     logger.warning(slow_products())
+
+# What jobs record and check of the run's origin (see scripts/_job.py). No param, as a change of it
+# decides no result by itself.
+config["origin"] = {
+    "settings": RUN.origin,
+    "job": {
+        "folder": RUN.folder,
+        "configuration": RUN.model_dump(mode="json", exclude={"accept_changes"}),
+        "code": commit(),
+        "accept_changes": RUN.accept_changes,
+    },
+}
 
 RESULTS = RUN.folder
 # Of activations.smk, or the last two of observation.smk.
@@ -91,6 +104,22 @@ def estimates():
         found = [shapes for shapes in found if shapes]
         ESTIMATES.setdefault(len(found), Estimates(RUN, found))
     return ESTIMATES[max(ESTIMATES)]
+
+
+def origin(*keys):
+    """Param: all that decides the stores of a job, which they keep as their origin.
+
+    Beside what decides the activations of the job's nets, `keys` of the run's origin, such as
+    statistics.seed.
+    """
+    keys = ["layers", "data", "model", "training", "activations", *keys]
+
+    def settings(wildcards):
+        net = wildcards.get("net")
+        names = PAIRS.get(wildcards.get("pair"), [net] if net else RUN.nets)
+        return select(RUN.origin, [*(f"nets.{name}" for name in names), *keys])
+
+    return settings
 
 
 def resources_for(stage):

@@ -20,6 +20,7 @@ rule fit_maps:
     params:
         layers=RUN.layers,
         decays=RUN.mapping.decays,
+        origin=origin("statistics", "mapping.decays"),
         code=code("fit_maps.py"),
     message:
         "Sparse maps of {wildcards.pair}"
@@ -50,6 +51,7 @@ rule fit_maps_sgd:
         iterations=RUN.mapping.sgd.iterations,
         decays=RUN.sgd_decays,
         seed=RUN.statistics.seed,
+        origin=origin("statistics", "mapping.sgd"),
         code=code("fit_maps_sgd.py"),
     message:
         "Sparse maps of {wildcards.pair} by the paper's SGD: {params.layers}"
@@ -98,6 +100,7 @@ rule hac:
     params:
         layers=RUN.layers,
         penalty=RUN.mapping.penalty,
+        origin=origin("statistics", "mapping.decays", "mapping.penalty"),
         code=code("hac.py"),
     message:
         "Clusters of the sparse maps of {wildcards.pair}"

@@ -62,6 +62,7 @@ rule joint_densities:
         activations=RUN.activations.model_dump(exclude={"keep"}),
         seed=RUN.statistics.seed,
         device=RUN.device,
+        origin=origin("statistics"),
         code=code("joint_densities.py"),
     message:
         "Joint distributions of well and badly matched units of {wildcards.pair}"

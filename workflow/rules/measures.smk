@@ -39,6 +39,7 @@ for measure in measures_of_units():
         params:
             measure=measure.name,
             layers=RUN.layers,
+            origin=origin("statistics"),
             device=RUN.device,
             code=code("measure.py", modules=[f"measures.{measure.name}"]),
         message:
@@ -68,6 +69,7 @@ for measure in measures_of_units():
         params:
             measure=measure.name,
             layers=RUN.layers,
+            origin=origin("statistics"),
             device=RUN.device,
             code=code("measure.py", modules=[f"measures.{measure.name}"]),
         message:

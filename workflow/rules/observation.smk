@@ -26,9 +26,8 @@ rule observe:
         model=RUN.model.model_dump(),
         activations=RUN.activations.model_dump(exclude={"store", "keep"}),
         statistics=RUN.statistics.model_dump(),
-        # What the stores say of themselves, so that they are made again when that changes.
-        made_by=[RUN.made_by(STATISTICS.format(net=net)) for net in RUN.nets],
         device=RUN.device,
+        origin=origin("statistics"),
         code=code("observe.py"),
     message:
         "Observing {params.nets}: {params.layers}"

@@ -26,6 +26,7 @@ rule units:
         images=RUN.activations.images,
         seed=RUN.statistics.seed,
         device=RUN.device,
+        origin=origin("statistics", "units.pictures"),
         code=code("units.py"),
     message:
         "What the units of {wildcards.net} see"

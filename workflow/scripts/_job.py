@@ -1,4 +1,4 @@
-"""What every script job does: find the library, know its run, log, and say what went wrong."""
+"""The frame of every script job: it finds the library, logs, and records and checks origins."""
 
 import json
 import logging
@@ -11,18 +11,18 @@ from pathlib import Path
 
 # The library beside this workflow, whatever environment the job runs in.
 sys.path.insert(0, str(Path(__file__).parents[1]))
-# What libraries keep in the home folder lies with Snakemake's own files: code, fonts, defaults.
+# Compiled code, fonts and defaults, which libraries keep in the home folder, go to Snakemake's.
 CACHE = Path(".snakemake", "cache").absolute()
 for variable in ("NUMBA_CACHE_DIR", "MPLCONFIGDIR", "DASK_CONFIG"):
     os.environ.setdefault(variable, str(CACHE / variable))
 
 
 def keep_compiled_modules():
-    """Let this process and those that it starts keep what they compile, wherever they may.
+    """Let this process and those that it starts keep the modules that they compile.
 
-    Or each job compiles all that it imports where `PYTHONDONTWRITEBYTECODE` is set, which doubles
-    its time. Installers compile packages; where none did, and nobody can beside the packages,
-    what is compiled lies with Snakemake's own files, too.
+    If `PYTHONDONTWRITEBYTECODE` is set, each job would compile all that it imports, which doubles
+    its time. Most installers compile packages. If none did, and this user cannot write beside the
+    packages, compiled modules go to Snakemake's folder, too.
     """
     package = find_spec("numpy").origin
     may = not sys.dont_write_bytecode and os.access(Path(package).parent, os.W_OK)
@@ -36,16 +36,19 @@ keep_compiled_modules()
 
 
 def run(main, snakemake):
-    """Call ``main(snakemake)`` with everything it says in the rule's log."""
+    """Call ``main(snakemake)``, with all its messages in the log of the rule.
+
+    The origin of the stores that it reads is checked before, that of its outputs recorded.
+    """
     from convergent import ConvergentError
     from convergent.running.devices import cores, peak_memory
-    from convergent.running.stores import alone
+    from convergent.running.files import file_lock
 
-    # Where Snakemake was promised more cores than there are.
+    # Snakemake may have been promised more cores than there are.
     snakemake.threads = min(snakemake.threads, cores())
     path = Path(snakemake.log[0])
-    # A Snakemake that was killed leaves its jobs running: the next waits for those, and wins.
-    lock = alone(path.with_name(f".{path.name}.lock"), last=True)
+    # A killed Snakemake leaves its jobs running; the same job of the next run waits for them.
+    lock = file_lock(path.with_name(f".{path.name}.lock"), newest_wins=True)
     with lock, open(path, "w", buffering=1, encoding="utf-8") as log:
         sys.stderr = log
         form = "%(asctime)s %(message)s"
@@ -53,8 +56,9 @@ def run(main, snakemake):
         logging.captureWarnings(True)
         warnings.simplefilter("default", DeprecationWarning)
         try:
-            know(snakemake)
+            check_origin(snakemake)
             main(snakemake)
+            record_origin(snakemake)
             logging.info("done; at most %s of memory", f"{peak_memory() // 1024} kB")
         except ConvergentError as error:
             log.write(f"error: {error}\n")
@@ -65,14 +69,14 @@ def run(main, snakemake):
 
 
 def device_of(snakemake):
-    """Where the job computes: on no GPU unless it asked Snakemake for one."""
+    """Return the device to compute on, which is a GPU only if the job asked Snakemake for one."""
     from convergent.running.devices import choose_device
 
     return choose_device(snakemake.params.device if snakemake.resources.gpu else "cpu")
 
 
 def scheduler_of(snakemake):
-    """Where the job's Dask tasks run, as long as the context lasts."""
+    """Return a context that gives the scheduler of the job's Dask tasks."""
     from convergent.running.scheduling import scheduler_for
 
     resources, options = snakemake.resources, json.loads(snakemake.resources.dask)
@@ -86,20 +90,44 @@ def scheduler_of(snakemake):
     )
 
 
-def know(snakemake):
-    """Keep what makes the run, and let stores tell whether they are of it."""
-    from convergent import config
-    from convergent.running import provenance, stores
+def check_origin(snakemake):
+    """Compare the job with its run, append it to the run's history, and check what it reads.
 
-    configured = config.load(snakemake.config)
-    stores.origin = configured.made_by
+    The workflow tells what made the run by an entry of `config` (see ``rules/common.smk``): unlike
+    a param, it decides no result by itself, and a change of it runs nothing again.
+    """
+    from convergent.running import origin
+
+    of_run = snakemake.config["origin"]
     device = snakemake.params.get("device")
     if device != "cpu" and not snakemake.resources.get("gpu"):
-        device = None  # may be another kind of machine than that of the jobs that ask for a GPU
-    kept = provenance.keep(
-        configured,
+        device = None  # The job may run on another kind of machine than jobs that ask for a GPU.
+    job = origin.record_job(
+        rule=snakemake.rule,
+        wildcards=dict(snakemake.wildcards.items()),
+        origin=snakemake.params.get("origin"),
         device=device,
         listing=snakemake.input.get("listing"),
-        lists=snakemake.rule == "images",
+        lists_images=snakemake.output.get("listing") is not None,
+        **of_run["job"],
     )
-    logging.info("code %s, %s", kept["code"], provenance.versions())
+    logging.info("code %s, %s", job["code"], job["packages"])
+    if stores_among(snakemake.output) and not job["origin"]:
+        raise TypeError(f"rule {snakemake.rule}: writes a store, so it must have the param origin")
+    for store in stores_among(snakemake.input):
+        from convergent.running.stores import open_store
+
+        open_store(store, origin=of_run["settings"])
+
+
+def record_origin(snakemake):
+    """Write into the stores that the job made what decided them."""
+    for store in stores_among(snakemake.output):
+        from convergent.running.stores import record_origin
+
+        record_origin(store, snakemake.params.origin)
+
+
+def stores_among(paths):
+    """Return the paths that are Zarr stores."""
+    return [path for path in paths if path.endswith(".zarr")]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import zarr
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from convergent import ConvergentError
 from convergent.activations.samples import Places
 from convergent.nets.marks import Marks, batches, save_marks
-from convergent.running.stores import DiskFullError, as_json, create, new_store, open_store, save
+from convergent.running.stores import DiskFullError, create, new_store, open_store, save
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,6 @@ def record(
     dtype: str = "float16",
     device: str = "cpu",
     batch_size: int = 128,
-    made_by: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the post-ReLU activations of all `layers` in one pass over the images.
 
@@ -104,9 +103,6 @@ def record(
         For torch, such as ``cpu`` or ``cuda``.
     batch_size : int
         For images given as one array.
-    made_by : mapping, optional
-        What JSON can hold about the origin of the store, such as its configuration; kept as
-        its attribute ``made_by``, for :func:`open_store` to compare.
 
     Raises
     ------
@@ -156,8 +152,6 @@ def record(
             ThreadPoolExecutor(threads) as pool,
             outputs(net, layers, dtype=dtype, device=device, unit_axis=unit_axis) as run,
         ):
-            if made_by is not None:
-                group.attrs["made_by"] = as_json(made_by)
             for batch in batches(images, batch_size):
                 start, count = count, count + len(batch.images)
                 if count > len(index):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -49,7 +48,7 @@ class Config(Section):
     """Folder of all runs' results, on any file system; relative to where Snakemake runs."""
     accept_changes: bool = False
     """Whether a run may go on with other package versions, another kind of device or other images
-    than it began with; its provenance.json then lists both. Give it once, on the command line."""
+    than it began with; its provenance.jsonl then says so. Give it once, on the command line."""
     data: Data
     """The images."""
     model: Model = ARCHITECTURES[DEFAULT].options()
@@ -98,43 +97,16 @@ class Config(Section):
         """Where the results go."""
         return str(Path(self.results).expanduser() / self.run)
 
-    def made_by(self, store: str | Path) -> dict[str, Any] | None:
-        """All of the configuration that decides what a store of the run holds.
+    @property
+    def origin(self) -> dict[str, Any]:
+        """All settings that decide what any store of the run holds.
 
-        Parameters
-        ----------
-        store : path
-            In the folder of the run: ``<stage>/<net>.zarr``, ``nets/<net>/<stage>.zarr`` or
-            ``pairs/<a>-<b>/<stage>.zarr``.
-
-        Returns
-        -------
-        dict or None
-            What the store keeps as its attribute ``made_by``; None outside the folder of the run.
-
-        Raises
-        ------
-        ValueError
-            If the run has no such store, which nothing could be told of.
+        The origin of a store is a part of it: the seeds of its nets and the keys that its rule
+        names.
         """
-        parts = self._within(store)
-        if parts is None:
-            return None
-        match parts:
-            case ("nets" | "pairs", owner, name):
-                stage, nets = Path(name).stem, owner.split("-")
-            case (stage, name):
-                nets = [Path(name).stem]
-            case _:
-                stage, nets = "", []
-        if not nets or not set(nets) <= set(self.nets):
-            raise ValueError(
-                f"{store}: the run {self.run} has no such store; its stores are "
-                "<stage>/<net>.zarr, nets/<net>/<stage>.zarr and pairs/<a>-<b>/<stage>.zarr"
-            )
-        blocks = {"activations": {"seed"}, "correlation": {"seed", "blocks"}}
-        made_by = {
-            "nets": {net: self.nets[net].seed for net in nets},
+        sgd = self.mapping.sgd.model_dump(mode="json") | {"decays": self.sgd_decays}
+        return {
+            "nets": {name: net.seed for name, net in self.nets.items()},
             "layers": self.layers,
             "data": self.data.model_dump(mode="json"),
             "model": self.model.model_dump(mode="json"),
@@ -142,27 +114,14 @@ class Config(Section):
             "activations": self.activations.model_dump(
                 mode="json", include={"dtype", "images", "positions"}
             ),
-            "statistics": self.statistics.model_dump(mode="json", include=blocks.get(stage)),
+            "statistics": self.statistics.model_dump(mode="json"),
+            "mapping": {
+                "decays": self.mapping.decays,
+                "penalty": self.mapping.penalty,
+                "sgd": sgd,
+            },
+            "units": {"pictures": self.pictures},
         }
-        if stage in ("mapping", "hac"):
-            made_by["decays"] = self.mapping.decays
-        if stage == "hac":
-            made_by["penalty"] = self.mapping.penalty
-        if stage == "mapping_sgd":
-            made_by["decays"] = self.sgd_decays
-            made_by["sgd"] = self.mapping.sgd.model_dump(mode="json")
-        if stage == "units":
-            made_by["pictures"] = self.pictures
-        return made_by
-
-    def _within(self, path: str | Path) -> tuple[str, ...] | None:
-        """Parts of a path below the folder of the run, however both are written."""
-        # As written first: something in the folder may be a link to elsewhere.
-        for whole in (os.path.abspath, os.path.realpath):
-            inner, folder = Path(whole(path)), Path(whole(self.folder))
-            if inner.is_relative_to(folder):
-                return inner.relative_to(folder).parts
-        return None
 
     @property
     def sgd_decays(self) -> list[float]:

@@ -1,22 +1,15 @@
-"""Files that are either whole or absent, and Zarr stores that say when they are complete."""
+"""Zarr stores that say when they are complete and what made them."""
 
 from __future__ import annotations
 
 import difflib
-import errno
-import fcntl
-import hashlib
 import itertools
 import json
-import logging
 import math
 import os
 import re
-import shutil
 import stat
-import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -30,16 +23,45 @@ from zarr.abc.codec import CodecPipeline
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from convergent import ConvergentError
+from convergent.running.files import (
+    REFUSED,
+    DiskFullError,
+    ReadingError,
+    SupersededError,
+    WritingError,
+    digest,
+    error_number,
+    exists,
+    set_aside,
+    writing,
+)
 
-# zarrs decodes in Rust. It works in the thread that asks (its own pool has one), so that a job
+# The names of `files` are here too, for modules that write results beside stores.
+__all__ = [
+    "CheckedArray",
+    "DiskFullError",
+    "ReadingError",
+    "Store",
+    "StoreError",
+    "SupersededError",
+    "UnknownNameError",
+    "WritingError",
+    "create",
+    "digest",
+    "new_store",
+    "open_store",
+    "record_origin",
+    "save",
+    "writing",
+]
+
+# zarrs decodes in Rust, in the thread that calls it (its own pool has one thread), so that a job
 # uses as many threads as it has callers.
 os.environ.setdefault("RAYON_NUM_THREADS", "1")
 if find_spec("zarrs"):
     zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
 
-logger = logging.getLogger(__name__)
-
-# What a store holds and means, as its attribute `format`; raised with every change of either.
+# The attribute `format`: raised whenever the contents of stores or their meaning change.
 # Stores without the attribute are of format 1.
 FORMAT = 2
 
@@ -54,46 +76,22 @@ CHUNK_BYTES = 2 * 2**20
 SHARD_BYTES = 16 * 2**20
 
 
-# The system's refusals: a full disk or quota, no permission, a read-only disk.
-FULL = (errno.ENOSPC, errno.EDQUOT)
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
-
-# What must have made the store at a path, where that is known: the jobs of the workflow set it.
-origin: Callable[[str | Path], Mapping[str, Any] | None] = lambda path: None  # noqa: E731
-
-
 class StoreError(ConvergentError, ValueError):
     """A store that is missing, incomplete, damaged or foreign; the message names its path."""
 
 
 class UnknownNameError(StoreError, KeyError):
-    """A name that a store never held; the message says what it holds."""
+    """A name that a store never held; the message lists the names that it holds."""
 
     __str__ = Exception.__str__  # KeyError's own shows quotes and escapes
 
 
-class ReadingError(ConvergentError, OSError):
-    """What the system did not let read, whatever is stored; the message names path and cause."""
-
-
-class WritingError(ConvergentError, OSError):
-    """A result that could not be written; the message names its path and the cause."""
-
-
-class DiskFullError(WritingError):
-    """A result that its disk could not hold."""
-
-
-class SupersededError(ConvergentError, RuntimeError):
-    """A process whose work another has begun anew."""
-
-
 @dataclass(frozen=True)
 class _CheckedPipeline:
-    """What decodes a finished array, of which nothing missing or damaged is read as a number.
+    """A decoder of finished arrays that never takes missing or damaged data for numbers.
 
     All ways to read an array of Zarr end here, with a list of the shards that they touch. Zarr
-    takes a shard that is not there for one of fill values alone, which is never written.
+    does not write a shard that holds nothing but fill values, and so takes a lost shard for one.
     """
 
     pipeline: CodecPipeline
@@ -101,7 +99,7 @@ class _CheckedPipeline:
     array: str  # its path in the store
     rows: int
     height: int  # rows of a shard
-    empty: frozenset[str]  # keys of shards that hold the fill value alone
+    empty: frozenset[str]  # keys of shards that hold nothing but the fill value
 
     async def read(self, batch: Iterable[tuple], out: Any, drop_axes: tuple[int, ...] = ()) -> Any:
         """Decode parts of shards into `out`, as `CodecPipeline.read` does."""
@@ -118,7 +116,7 @@ class _CheckedPipeline:
         except MemoryError:
             raise
         except Exception:
-            # Is it what is stored, or what was asked for? Each shard is read whole, by itself.
+            # The data may be damaged, or the request wrong: read each shard whole, by itself.
             for shard, spec, *_ in batch:
                 await self._try(shard, spec)
             raise
@@ -134,14 +132,14 @@ class _CheckedPipeline:
             raise self._fault(shard.path, error) from error
 
     async def write(self, *_: Any, **__: Any) -> None:
-        """Refuse: a finished store stays as it is."""
+        """Refuse to write: a finished store stays as it is."""
         raise StoreError(f"{_shown(self.root)}/{self.array}: finished, nothing more is written")
 
     def _key(self, path: str) -> str:
         return path.removeprefix(f"{self.array}/")
 
     def _fault(self, path: str, error: Exception | None = None) -> ConvergentError:
-        """What is wrong with a shard, at a path within the store."""
+        """Return an error that says what is wrong with a shard, given its path in the store."""
         key = self._key(path)
         number = next((int(part) for part in key.split("/") if part.isdigit()), 0)
         start = number * self.height
@@ -157,10 +155,10 @@ class _CheckedPipeline:
 
 
 class CheckedArray(zarr.Array):
-    """An array of a finished store: however it is indexed, what is missing or damaged is an error.
+    """An array of a finished store that raises an error wherever its data are missing or damaged.
 
-    Its attribute ``empty`` names the shards that hold the fill value alone and are not written,
-    so that any other that is not there was lost.
+    Its attribute ``empty`` names the shards that hold nothing but the fill value and so have no
+    file. Any other shard without a file was lost.
     """
 
     def __init__(self, array: zarr.AsyncArray) -> None:
@@ -198,25 +196,25 @@ class Store(zarr.Group):
     def members(
         self, max_depth: int | None = 0, **options: Any
     ) -> tuple[tuple[str, CheckedArray | Store], ...]:
-        """Names and arrays or groups below this one, sorted; all that were once written."""
+        """Return names and arrays or groups below this one, sorted; a lost one is an error."""
         with _reading(self._folder, self._root):
             found = dict(super().members(max_depth, **options))
         for path in self._written():
             name = path if max_depth is None else "/".join(path.split("/")[: max_depth + 1])
             if name not in found:
-                self[path]  # which says what is wrong with it
+                self[path]  # raises an error that says what is wrong
         return tuple((name, _checked(found[name])) for name in sorted(found, key=_natural))
 
     def keys(self) -> Iterator[str]:
-        """Names below this group."""
+        """Iterate over the names below this group."""
         return (name for name, _ in self.members())
 
     def groups(self) -> Iterator[tuple[str, Store]]:
-        """Names and groups below this one."""
+        """Iterate over names and groups below this one."""
         return ((name, node) for name, node in self.members() if isinstance(node, Store))
 
     def arrays(self) -> Iterator[tuple[str, CheckedArray]]:
-        """Names and arrays below this one."""
+        """Iterate over names and arrays below this one."""
         return ((name, node) for name, node in self.members() if isinstance(node, CheckedArray))
 
     @property
@@ -228,14 +226,14 @@ class Store(zarr.Group):
         return self._root / self.path
 
     def _written(self) -> list[str]:
-        """Paths of all arrays below this group when the store was finished."""
+        """Return the paths of all arrays that the finished store had below this group."""
         root = self if not self.path else zarr.open_group(self._root, mode="r")
         prefix = f"{self.path}/" if self.path else ""
         paths = root.attrs.get("arrays", ())
         return [path.removeprefix(prefix) for path in paths if path.startswith(prefix)]
 
     def _absent(self, path: str) -> StoreError:
-        """Why there is nothing at a path: it was lost, or it never was."""
+        """Return an error that says why nothing is at a path: it was lost, or was never there."""
         written = [name.split("/") for name in self._written()]
         parts = path.strip("/").split("/")
         if any(name[: len(parts)] == parts for name in written):
@@ -252,98 +250,16 @@ class Store(zarr.Group):
         )
 
 
-def digest(*parts: object) -> str:
-    """Short hash of values by their `repr`, for the name of a file that depends on them."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-@contextmanager
-def alone(path: str | Path, *, last: bool = False) -> Iterator[None]:
-    """Hold the lock at `path`, a file for nothing else, while the block runs.
-
-    Waits for another process that holds it; one that was killed holds it no more. Where the file
-    system has no locks, nothing is waited for.
-
-    Parameters
-    ----------
-    path : path
-    last : bool
-        Whether of several that wait only the one that came last may go on.
-
-    Raises
-    ------
-    SupersededError
-        If another came since and only the last may go on.
-    """
-    ticket = uuid.uuid4().hex.encode()
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        if last:
-            # One write of one length: of several at once the last stands whole.
-            os.pwrite(lock, ticket, 0)
-        try:
-            try:
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                logger.warning("%s: waiting for the process that holds it", path)
-                fcntl.lockf(lock, fcntl.LOCK_EX)
-        except OSError as error:
-            logger.warning("%s: no locks here (%s)", path, error)
-        if last and os.pread(lock, len(ticket), 0) != ticket:
-            raise SupersededError(f"{path}: another process came since; this one is not wanted")
-        yield
-    finally:
-        os.close(lock)
-
-
-@contextmanager
-def writing(path: str | Path) -> Iterator[Path]:
-    """Yield a scratch path beside `path` that takes its name when the block succeeds.
-
-    Works for files and directories. When the block fails, what stood at `path` stays as it
-    was and the scratch path is removed; one that a killed run left behind is overwritten. A
-    directory that stands at `path` is set aside until the new one has its name: if the process
-    is killed in between, the next to write or open it brings it back.
-
-    Raises
-    ------
-    DiskFullError
-        If the disk fills.
-    WritingError
-        If there is no permission to write, or the disk is read-only.
-    """
-    path = Path(path)
-    scratch = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove(scratch)
-        _settle(path, scratch)
-        try:
-            yield scratch
-            _replace(scratch, path)
-        finally:
-            _remove(scratch)
-            _settle(path, scratch)
-    except Exception as error:
-        refusal = _refusal(path, error)
-        if refusal is None:
-            raise
-        raise refusal from error
-
-
 @contextmanager
 def new_store(path: str | Path) -> Iterator[zarr.Group]:
     """Yield an empty Zarr v3 group that becomes the store at `path` when the block succeeds.
 
-    Its attribute ``format`` is :data:`FORMAT`, ``arrays`` names all that it holds, and
-    ``complete`` is its last write. Errors are those of :func:`writing`.
+    The attribute ``format`` is :data:`FORMAT`, ``arrays`` names all arrays of the store, and
+    ``complete`` is written last. The errors are those of :func:`writing`.
     """
     with writing(path) as scratch:
         group = zarr.open_group(scratch, mode="w-", zarr_format=3)
         group.attrs["format"] = FORMAT
-        made_by = origin(path)
-        if made_by is not None:
-            group.attrs["made_by"] = as_json(made_by)
         yield group
         nodes = group.members(max_depth=None)
         arrays = {name: node for name, node in nodes if isinstance(node, zarr.Array)}
@@ -355,31 +271,32 @@ def new_store(path: str | Path) -> Iterator[zarr.Group]:
         group.attrs["complete"] = True
 
 
-def open_store(path: str | Path, made_by: Mapping[str, Any] | None = None) -> Store:
+def open_store(path: str | Path, origin: Mapping[str, Any] | None = None) -> Store:
     """Open a finished store for reading.
 
-    Its arrays raise :class:`StoreError` for what is missing or damaged when that is read.
+    Its arrays raise :class:`StoreError` when missing or damaged data are read.
 
     Parameters
     ----------
     path : path
-    made_by : mapping, optional
-        What must have made the store: its attribute ``made_by``, compared as JSON. Left out,
-        what `origin` knows.
+    origin : mapping, optional
+        All that decides the results of the run that reads the store. The store's own origin (see
+        :func:`record_origin`) must be a part of it; left out, the two are not compared.
 
     Raises
     ------
     StoreError
-        If there is no store at `path`, it lacks the mark of a finished one, is of another
-        format than :data:`FORMAT`, or was made by something else; names what differs.
+        If there is no store at `path`, it lacks the mark of a finished one, has another format
+        than :data:`FORMAT`, or was made by another configuration; the message names each key that
+        differs.
     ReadingError
         If the system does not let it be read.
     """
-    # Whole paths, as a task may read it in a process that runs in another folder.
+    # An absolute path, as a task may read the store in a process that runs in another folder.
     root = Path(path).absolute()
-    if not _exists(root):
+    if not exists(root):
         with suppress(OSError):
-            os.replace(_aside(root), root)
+            os.replace(set_aside(root), root)
     with _reading(root, root):
         try:
             group = Store(zarr.open_group(root, mode="r")._async_group)
@@ -388,25 +305,46 @@ def open_store(path: str | Path, made_by: Mapping[str, Any] | None = None) -> St
     if group.attrs.get("complete") is not True:
         raise StoreError(f"{path}: incomplete, it has no mark of a finished store; {_again(root)}")
     _check_format(path, group.attrs.get("format", 1))
-    made_by = origin(path) if made_by is None else made_by
-    if made_by is not None:
-        there, here = (_flat(m) for m in (group.attrs.get("made_by", {}), as_json(made_by)))
-        differ = [
-            f"{key}: {there.get(key, 'absent')} there, {here.get(key, 'absent')} here"
-            for key in sorted(there | here)
-            if key not in there or key not in here or there[key] != here[key]
-        ]
-        if differ:
-            raise StoreError(
-                f"{path}: made by another configuration ({'; '.join(differ)}); go back to that "
-                f"one, give this run another name (run), or {_again(root)}"
-            )
+    if origin is not None:
+        _check_origin(path, group.attrs.get("origin"), origin)
     return group
 
 
-def as_json(value: Any) -> Any:
-    """The value as it comes back from JSON: tuples as lists, keys as strings."""
-    return json.loads(json.dumps(value))
+def record_origin(path: str | Path, origin: Mapping[str, Any]) -> None:
+    """Write into a finished store what decided its contents, as its attribute ``origin``.
+
+    Parameters
+    ----------
+    path : path
+    origin : mapping
+        Nested settings that JSON can hold, such as those of the nets and of the images.
+    """
+    file = Path(path, "zarr.json")
+    metadata = json.loads(file.read_text(encoding="utf-8"))
+    metadata["attributes"]["origin"] = origin
+    with writing(file) as scratch:
+        scratch.write_text(json.dumps(metadata, indent=2), encoding="utf-8")
+
+
+def _check_origin(path: str | Path, recorded: Any, expected: Mapping[str, Any]) -> None:
+    """Raise an error unless the origin of a store is a part of the expected one."""
+    if not recorded:
+        raise StoreError(
+            f"{path}: its origin is not recorded (an earlier version, or no job of the workflow, "
+            f"made it); {_again(Path(path).absolute())}"
+        )
+    # As JSON gives values back: tuples as lists, keys as strings.
+    there, here = _flat(recorded), _flat(json.loads(json.dumps(expected)))
+    differ = [
+        f"{key}: {value} there, {here.get(key, 'absent')} here"
+        for key, value in sorted(there.items())
+        if key not in here or value != here[key]
+    ]
+    if differ:
+        raise StoreError(
+            f"{path}: made by another configuration ({'; '.join(differ)}); go back to that one, "
+            f"give this run another name (run), or {_again(Path(path).absolute())}"
+        )
 
 
 def create(
@@ -420,8 +358,8 @@ def create(
     """Create a sharded, compressed, checksummed array.
 
     Chunks and shards split the leading axes first, so that the last stays whole where it can;
-    `chunk_rows` bounds the chunk along the first. In arrays of floats what was never written is
-    NaN, not zero.
+    `chunk_rows` bounds the chunk along the first. In arrays of floats, values that were never
+    written are NaN, not zero.
     """
     dtype = np.dtype(dtype)
     chunk = _split(
@@ -451,7 +389,7 @@ def save(
 
 
 def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested mappings by their dotted keys."""
+    """Return the leaves of nested mappings by their dotted keys."""
     leaves = {}
     for key, value in nested.items():
         if isinstance(value, Mapping) and value:
@@ -462,16 +400,16 @@ def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _split(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
-    """Largest block of at most `size` elements that splits leading axes first."""
-    block = []
+    """Return the shape of the largest part of at most `size` elements, split along leading axes."""
+    part = []
     for axis, length in enumerate(shape):
         rest = math.prod(shape[axis + 1 :])
-        block.append(max(1, min(length, size // rest)))
-    return tuple(block)
+        part.append(max(1, min(length, size // rest)))
+    return tuple(part)
 
 
 def _check_format(path: str | Path, number: Any) -> None:
-    """That a store is of the format that this version reads."""
+    """Raise an error unless a store has the format that this version reads."""
     if number == FORMAT:
         return
     of = f"{path}: of format {number}, where this version of convergent reads {FORMAT}"
@@ -487,7 +425,7 @@ def _check_format(path: str | Path, number: Any) -> None:
 
 
 def _again(root: Path) -> str:
-    """How a store is made again; Snakemake takes a damaged one for finished until it is told."""
+    """Say how to make a store again; Snakemake takes a damaged one for finished until forced."""
     return (
         f"make it again: the same snakemake command with --forcerun {_shown(root)}, or in Python "
         "the call that wrote it"
@@ -495,25 +433,26 @@ def _again(root: Path) -> str:
 
 
 def _shown(path: str | Path) -> Path:
-    """A path as the workflow has it: from the working folder, where it lies there."""
+    """Return a path relative to the working folder if it lies there, as rules write it."""
     with suppress(OSError, ValueError):
         return Path(path).relative_to(Path.cwd())
     return Path(path)
 
 
 def _checked(node: zarr.Array | zarr.Group) -> CheckedArray | Store:
+    """Return an array or a group of Zarr as the class that checks what it reads."""
     if isinstance(node, zarr.Array):
         return CheckedArray(node._async_array)
     return Store(node._async_group)
 
 
 def _sides(array: zarr.Array) -> tuple[int, ...]:
-    """Lengths of what is one file of an array."""
+    """Return the side lengths of the part of an array that is one file."""
     return array.shards or array.chunks
 
 
 def _without_file(array: zarr.Array) -> list[str]:
-    """Keys of the shards that have no file."""
+    """Return the keys of the shards that have no file."""
     folder = array.store_path.store.root / array.path
     grid = (range(math.ceil(n / s)) for n, s in zip(array.shape, _sides(array), strict=True))
     keys = map(array.metadata.encode_chunk_key, itertools.product(*grid))
@@ -521,14 +460,14 @@ def _without_file(array: zarr.Array) -> list[str]:
 
 
 def _natural(path: str) -> Sequence[Any]:
-    """Sorts conv2 before conv10."""
+    """Return a sorting key that puts conv2 before conv10."""
     return [
         (part.isdigit(), int(part) if part.isdigit() else part) for part in re.split(r"(\d+)", path)
     ]
 
 
 def _is_file(path: str | Path) -> bool:
-    """Whether a file is there; unlike `Path.is_file`, an error if that cannot be told."""
+    """Return whether a file is there; unlike `Path.is_file`, raise an error if in doubt."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -537,7 +476,7 @@ def _is_file(path: str | Path) -> bool:
 
 @contextmanager
 def _reading(path: Path, root: Path) -> Iterator[None]:
-    """Say which metadata could not be read, and whether the store at `root` is damaged."""
+    """Raise an error that names unreadable metadata and says whether the store is damaged."""
     try:
         yield
     except (ConvergentError, MemoryError):
@@ -549,92 +488,16 @@ def _reading(path: Path, root: Path) -> Iterator[None]:
         raise StoreError(f"{what}: its metadata are damaged ({error}); {_again(root)}") from error
 
 
-def _number(error: BaseException) -> int | None:
-    """The system's number of an error, which zarrs has in its words alone."""
-    words = re.search(r"\(os error (\d+)\)", str(error))
-    return int(words[1]) if words else getattr(error, "errno", None)
-
-
 def _is_passing(error: Exception) -> bool:
-    """Whether the system failed, not what is stored: codecs raise errors without a number."""
-    return _number(error) is not None or bool(re.search(r"\bthread\b|futures", str(error)))
+    """Return whether the system failed, not the data: errors of codecs have no number."""
+    return error_number(error) is not None or bool(re.search(r"\bthread\b|futures", str(error)))
 
 
 def _not_read(message: str, error: Exception) -> ReadingError:
+    """Return an error for data that the system did not let us read, with advice."""
     advice = (
         "give yourself the right to read it"
-        if _number(error) in REFUSED
+        if error_number(error) in REFUSED
         else "try again, and check the disk or the network if it stays"
     )
     return ReadingError(f"{message}; {advice}")
-
-
-def _refusal(path: Path, error: Exception) -> WritingError | None:
-    """What kept the system from writing `path`, if that is what an error tells."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ReadingError):
-            return None
-        number = _number(cause)
-        file = getattr(cause, "filename", None)
-        if number in FULL:
-            free = shutil.disk_usage(path.parent).free
-            return DiskFullError(
-                f"{path}: its disk is full, {free / 1e6:.0f} MB are free; free some space, or keep "
-                "the results on another disk"
-            )
-        if number in REFUSED and (file is None or Path(file).is_relative_to(path.parent)):
-            return WritingError(
-                f"{path}: cannot be written ({cause}); give yourself the right to write there, or "
-                "keep the results in another folder"
-            )
-        cause = cause.__cause__ or cause.__context__
-    return None
-
-
-def _aside(path: Path) -> Path:
-    """Where a directory waits until its successor has its name."""
-    return path.with_name(f".{path.stem}.old{path.suffix}")
-
-
-def _replace(scratch: Path, path: Path) -> None:
-    """Give a file or directory its final name; what had it is set aside if it must be."""
-    while True:
-        if scratch.is_dir() and _exists(path):
-            os.replace(path, _aside(path))
-        try:
-            return os.replace(scratch, path)
-        except OSError as error:
-            # Somebody who opened the store meanwhile brought back what was set aside.
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-
-
-def _settle(path: Path, scratch: Path) -> None:
-    """Bring back what was set aside, or remove it where its successor stands."""
-    aside = _aside(path)
-    if not _exists(aside):
-        return
-    if not _exists(path):
-        os.replace(aside, path)
-    else:
-        # Under a name that is never brought back, as a kill may leave half of it.
-        os.replace(aside, scratch)
-        _remove(scratch)
-
-
-def _exists(path: Path) -> bool:
-    return os.path.lexists(path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        # After an error threads of zarrs may write on for a moment.
-        for _ in range(100):
-            shutil.rmtree(path, ignore_errors=True)
-            if not path.exists():
-                return
-            time.sleep(0.02)
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
