@@ -259,15 +259,6 @@ def test_an_error_of_the_writing_thread_reaches_the_caller(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_store_keeps_what_made_it(tmp_path, small_net, images):
-    made_by = {"model": {"channels": (4, 6)}, "seed": 3}
-    recording.record(small_net, images, ["fc7"], tmp_path / "a.zarr", made_by=made_by)
-    store = recording.open_store(tmp_path / "a.zarr", made_by)
-    assert store.attrs["made_by"] == {"model": {"channels": [4, 6]}, "seed": 3}
-    with pytest.raises(stores.StoreError, match="seed: 3 there, 4 here"):
-        recording.open_store(tmp_path / "a.zarr", made_by | {"seed": 4})
-
-
 def test_a_loader_knows_how_many_images_it_has(tmp_path, small_net, images):
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images), 20)
     recording.record(small_net, loader, ["fc7"], tmp_path / "a.zarr")

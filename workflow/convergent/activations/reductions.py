@@ -243,7 +243,7 @@ def _rows(x: NDArray) -> NDArray:
 
 
 def _narrow(moments: Moments) -> Moments:
-    """Moments with co-moments in float32, unless units are too small or too large for it."""
+    """Store co-moments in float32, unless units are too small or too large for it."""
     size = moments.count * np.concatenate([moments.var_x, moments.var_y])
     size = size[size > 0]
     if size.size and not RANGE[0] < size.min() <= size.max() < RANGE[1]:
