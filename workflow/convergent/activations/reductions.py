@@ -46,7 +46,8 @@ def _unchanged(part: Any) -> Any:
 class Reduction:
     """A quantity of a layer of one or several nets, as an engine computes it.
 
-    A piece is a run of images within one block. Parts are merged in the order of the images.
+    A piece is a run of images, within one block if the reduction is by block. Parts are merged in
+    the order of the images.
 
     Attributes
     ----------
