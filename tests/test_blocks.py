@@ -154,7 +154,7 @@ def test_nets_of_unequal_width_are_cut_alike(rng, tmp_path, monkeypatch):
     np.testing.assert_allclose(loss[0], expected, rtol=0.02, atol=1e-5)
     other = [tmp_path / "sb", tmp_path / "c"]
     statistics.write_statistics(tmp_path / "a", tmp_path / "s9", ["fc6"], blocks=9)
-    with pytest.raises(StoreError, match=r"other halves .*same statistics\.blocks"):
+    with pytest.raises(StoreError, match=r"halves at different rows .*same statistics\.blocks"):
         sparse_maps.write_mapping(tmp_path / "m", ["fc6"], [0], tmp_path / "s9", *other)
 
 

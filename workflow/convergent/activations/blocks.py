@@ -1,9 +1,9 @@
-"""Blocks of images: one set for a run, kept beside every sum over images.
+"""Blocks of images: one set for a run, with moments of each beside every sum over images.
 
 The images of a run are recorded in a random order, so that a run of consecutive rows is a random
-part of them. They are cut into blocks whose edges follow from the number of images and of blocks
-alone, the same for every layer, net and pair. Kept moments of blocks give split halves,
-held-out scores and jackknife intervals without a second pass over the activations.
+part of them. The edges of blocks follow from the numbers of images and of blocks, and are the same
+for every layer, net and pair. Stored moments of blocks give split halves, held-out scores and
+jackknife intervals without a second pass over the activations.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from convergent.activations.moments import Moments
 from convergent.running.stores import StoreError, save
 
-# Most bytes that the kept blocks of a layer take, as float32.
+# Most bytes of the stored blocks of a layer, as float32.
 BLOCKS_BYTES = 256 * 2**20
 # Arrays of the moments of blocks, and their axes after the block.
 FIELDS = {
@@ -34,7 +34,7 @@ FIELDS = {
 
 
 class Cut(NamedTuple):
-    """Where the images of a run are cut into blocks.
+    """Rows at which the images of a run are cut into blocks.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Cut(NamedTuple):
     def of(cls, images: int, blocks: int) -> Cut:
         """Cut images into blocks of equal size, to one image.
 
-        Of an odd number of blocks the first half has one more.
+        If the number of blocks is odd, the first half has one more.
 
         Raises
         ------
@@ -82,7 +82,10 @@ class Cut(NamedTuple):
             neighbours *= 2
 
     def across(self, start: int, stop: int) -> tuple[int, list[int]]:
-        """First block that rows `start` to `stop` reach into, and their ends and cuts at edges."""
+        """Find the first block of rows `start` to `stop`, and the rows at which they are cut.
+
+        The first of these rows is `start` and the last is `stop`.
+        """
         inner = self.edges[(self.edges > start) & (self.edges < stop)].tolist()
         return int(np.searchsorted(self.edges, start, side="right")) - 1, [start, *inner, stop]
 
@@ -113,7 +116,7 @@ class Blocks(NamedTuple):
         return first, last
 
     def leave_one_out(self) -> Iterator[Moments]:
-        """Merge all blocks but one, for each block in turn: what a delete-one jackknife needs."""
+        """Merge all blocks but one, for each block in turn, as a delete-one jackknife needs."""
         after: list[Moments | None] = [None]
         for moments in self.moments[:0:-1]:
             after.append(moments if after[-1] is None else moments.merge(after[-1]))
@@ -129,7 +132,7 @@ class Blocks(NamedTuple):
         Raises
         ------
         ValueError
-            If an edge is none of the blocks'.
+            If one of `edges` is not an edge of these blocks.
         """
         if not np.isin(edges, self.cut.edges).all():
             raise ValueError(f"blocks cut at {self.cut.edges} cannot be merged to {edges}")
@@ -146,7 +149,7 @@ def aligned(several: Sequence[Blocks]) -> list[Blocks]:
     Raises
     ------
     ValueError
-        If they are of unlike numbers of images, or cut into halves at unlike rows.
+        If numbers of images differ, or the rows at which they are cut into halves.
     """
     if len({(b.cut.edges[-1], b.cut.half) for b in several}) > 1:
         cuts = ", ".join(f"{b.cut.edges[-1]} images halved at {b.cut.half}" for b in several)
@@ -158,9 +161,9 @@ def aligned(several: Sequence[Blocks]) -> list[Blocks]:
 def save_blocks(group: zarr.Group, blocks: Blocks) -> None:
     """Write moments of blocks under ``blocks``, one array a field, block axis first.
 
-    Correlations stand for co-moments: in float32 they lose 6e-8 at most, whatever the scale of
-    the units. Means and variances are float64. `edges` are the rows at which images are cut; the
-    attribute `half` is where the last half of the blocks begins.
+    Correlations are stored in place of co-moments: in float32 they lose at most 6e-8, whatever
+    the scale of the units. Means and variances are float64. `edges` are the rows at which images
+    are cut; the attribute `half` is the row at which the last half of the blocks begins.
     """
     target = group.create_group("blocks")
     target.attrs["half"] = blocks.cut.half
@@ -186,14 +189,14 @@ def load_blocks(group: zarr.Group) -> Blocks:
 def half_correlations(group: zarr.Group) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Correlate a layer's units over the first and over the last half of the images.
 
-    Halves of several groups of a run are of the same images, however wide each is.
+    All groups of a run have the same images in each half, however wide the layers are.
     """
     first, last = load_blocks(group).halves()
     return first.correlation(), last.correlation()
 
 
 def check_halves(groups: Sequence[zarr.Group]) -> None:
-    """Raise an error unless the halves of several groups are of the same images.
+    """Raise an error unless several groups have the same images in each half.
 
     Raises
     ------
@@ -204,7 +207,7 @@ def check_halves(groups: Sequence[zarr.Group]) -> None:
     if len(cuts) > 1:
         stores = ", ".join(str(g.store_path) for g in groups)
         raise StoreError(
-            f"{stores}: images are cut into other halves ("
+            f"{stores}: images are cut into halves at different rows ("
             + ", ".join(f"{images} at {half}" for images, half in sorted(cuts))
             + "); make them from the same images with the same statistics.blocks"
         )

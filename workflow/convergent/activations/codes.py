@@ -21,7 +21,7 @@ BINNINGS = ("paper", "reference")
 
 
 def discretize(x: NDArray, binning: str = "paper") -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Bin numbers of activations.
+    """Turn activations into the numbers of their bins.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def discretize(x: NDArray, binning: str = "paper") -> tuple[NDArray[np.uint8], N
 
 
 def _quantiles(ordered: NDArray) -> NDArray[np.float64]:
-    """The SHARES of sorted values, between neighbours by linear interpolation."""
+    """Compute the quantiles SHARES of sorted values, by linear interpolation."""
     place = SHARES * (len(ordered) - 1)
     below = place.astype(np.intp)
     low, high = (ordered[i].astype(np.float64) for i in (below, below + (place > below)))

@@ -59,7 +59,7 @@ def observe(
     ----------
     nets : mapping of name to nn.Module
     batches : iterable of torch.Tensor of shape (image, channel, y, x)
-        What the nets take, as :func:`convergent.activations.recording.record` takes it.
+        Input of the nets, in any form that :func:`convergent.activations.recording.record` takes.
     layers : sequence of str
     statistics : mapping of name to path
         ``statistics/<net>.zarr`` of each net.
@@ -68,13 +68,13 @@ def observe(
     image_index : ndarray of shape (image,)
         The images' places in their data set.
     dtype, positions
-        What a store would keep, see :func:`convergent.activations.recording.record`.
+        As of a store, see :func:`convergent.activations.recording.record`.
     samples, binning, blocks, seed
         See :func:`convergent.activations.statistics.write_statistics`.
     device : str
-        Where nets run and products are made.
+        For torch: where nets run and products are computed.
     threads : int
-        Reductions at once, beside the forward pass of the next batch.
+        Number of reductions that run at once, beside the forward pass of the next batch.
 
     Raises
     ------
@@ -160,9 +160,9 @@ def observed_values(
     dtype: str = "float16",
     device: str = "cpu",
 ) -> dict[str, NDArray[np.float32]]:
-    """Compute what :func:`convergent.measures.joint_densities.stored_values` reads.
+    """Compute what :func:`convergent.measures.joint_densities.stored_values` reads from a store.
 
-    From the net itself, of the first images of `batches`, as many as `image_index` names.
+    The net itself is run on the first images of `batches`, as many as `image_index` names.
     """
     index = np.asarray(image_index)
     values: dict[str, list[NDArray]] = {layer: [] for layer in units}
@@ -249,6 +249,6 @@ def _add(
 ) -> None:
     """Add pieces in their order. When a block begins, the one before is shrunk."""
     for block, start, piece in pieces:
-        if block not in parts and block - 1 in parts:
+        if reduction.by_block and block not in parts and block - 1 in parts:
             parts[block - 1] = reduction.shrink(parts[block - 1])
         reduction.add(parts, block, start, piece)

@@ -90,10 +90,10 @@ def _leaf(
         data = [array[start:stop] for array in arrays]
         parts: list[dict[int, Any]] = [{} for _ in reductions]
         try:
-            for block, (i, j) in enumerate(itertools.pairwise(cuts), first):
-                piece = [values[i - start : j - start] for values in data]
-                for reduction, each in zip(reductions, parts, strict=True):
-                    reduction.add(each, block, i, piece)
+            for reduction, each in zip(reductions, parts, strict=True):
+                rows = cuts if reduction.by_block else [start, stop]
+                for block, (i, j) in enumerate(itertools.pairwise(rows), first):
+                    reduction.add(each, block, i, [v[i - start : j - start] for v in data])
         except FloatingPointError as error:
             stores = " or ".join(str(array.store_path) for array in arrays)
             raise StoreError(f"{stores}: images {start} to {stop}: {error}") from error

@@ -59,7 +59,7 @@ class Moments(NamedTuple):
     @classmethod
     @np.errstate(invalid="ignore", over="ignore")  # infinities are found and dealt with below
     def of(cls, x: NDArray, y: NDArray | None = None, *, device: str = "cpu") -> Moments:
-        """Moments of a block of samples.
+        """Compute the moments of a block of samples.
 
         Parameters
         ----------
@@ -126,9 +126,9 @@ class Moments(NamedTuple):
         var_y: NDArray,
         correlation: NDArray,
     ) -> Moments:
-        """Moments with these correlations: the reverse of :meth:`correlation`.
+        """Make moments from correlations: the reverse of :meth:`correlation`.
 
-        For stores: float32 holds correlations of units of any scale, but not their co-moments.
+        Stores need it, as float32 holds correlations of units of any scale, but not co-moments.
         """
         comoment = np.outer(np.sqrt(var_x), np.sqrt(var_y))
         comoment *= correlation
@@ -137,7 +137,7 @@ class Moments(NamedTuple):
 
     @np.errstate(over="ignore", invalid="ignore")
     def merge(self, other: Moments) -> Moments:
-        """Moments of the union of two disjoint blocks of samples (Chan et al. 1979).
+        """Merge the moments of two disjoint blocks of samples (Chan et al. 1979).
 
         Raises
         ------
@@ -154,13 +154,17 @@ class Moments(NamedTuple):
         # Nothing is subtracted, so that variances keep all digits of those of the parts.
         var_x = rest * self.var_x + share * other.var_x + share * rest * delta_x**2
         var_y = rest * self.var_y + share * other.var_y + share * rest * delta_y**2
-        _check_held(var_x, (self.var_x > 0) | (other.var_x > 0) | (delta_x != 0), count, "x")
-        _check_held(var_y, (self.var_y > 0) | (other.var_y > 0) | (delta_y != 0), count, "y")
+        _check_representable(
+            var_x, (self.var_x > 0) | (other.var_x > 0) | (delta_x != 0), count, "x"
+        )
+        _check_representable(
+            var_y, (self.var_y > 0) | (other.var_y > 0) | (delta_y != 0), count, "y"
+        )
         mean_x, mean_y = self.mean_x + share * delta_x, self.mean_y + share * delta_y
         return Moments(count, mean_x, mean_y, var_x, var_y, comoment)
 
     def part(self, rows: slice, columns: slice) -> Moments:
-        """Moments of some units with some others."""
+        """Select the moments of some units with some others."""
         return Moments(
             self.count,
             self.mean_x[rows],
@@ -177,17 +181,16 @@ class Moments(NamedTuple):
         )
 
     def correlation(self) -> NDArray[np.float64]:
-        """Pearson correlation of every pair of units, shape (unit_a, unit_b).
+        """Compute the Pearson correlation of every pair of units, shape (unit_a, unit_b).
 
         Dead units (zero variance) correlate 0 with everything, themselves included. Within a
         net, live units correlate exactly 1 with themselves.
 
         Notes
         -----
-        A unit is known to meet itself on the diagonal by equal means, equal variances, and a
-        co-moment that is `count` times the variance to float32's spacing (1.2e-7). So it is
-        whether the moments were merged, pickled, or stored with float32 co-moments. Other values
-        are not rounded, only clipped.
+        A unit meets itself on the diagonal if means and variances are equal and the co-moment is
+        `count` times the variance, to float32's spacing (1.2e-7). This holds whether the moments
+        were merged, pickled, or stored with float32 co-moments. Other values are only clipped.
         """
         scale_x, scale_y = _inverse_std(self.var_x), _inverse_std(self.var_y)
         correlation = np.outer(scale_x, scale_y)
@@ -204,7 +207,7 @@ class Moments(NamedTuple):
 
 
 def correlation(x: NDArray, y: NDArray) -> NDArray[np.float64]:
-    """Correlation of every unit of `x` with every unit of `y` (section 2 of the paper).
+    """Correlate every unit of `x` with every unit of `y` (section 2 of the paper).
 
     Parameters
     ----------
@@ -225,20 +228,20 @@ def _samples(x: NDArray, name: str) -> NDArray:
         raise ValueError(f"{name} must be (sample, unit) and not empty, got shape {x.shape}")
     if x.dtype.kind not in "fiub":
         raise ValueError(f"{name} must hold real numbers, got {x.dtype}")
-    held = x.dtype.kind == "f" and x.itemsize <= 8
-    # In the byte order of this machine, which compiled loops take alone.
-    return x.astype(x.dtype.newbyteorder("=") if held else np.float64, copy=False)
+    native = x.dtype.kind == "f" and x.itemsize <= 8
+    # In the byte order of this machine, the only one that compiled loops can read.
+    return x.astype(x.dtype.newbyteorder("=") if native else np.float64, copy=False)
 
 
 def widen(x: NDArray) -> NDArray[np.float32]:
-    """float16 values as float32, at many times the speed of NumPy's conversion."""
+    """Convert float16 values to float32, at many times the speed of NumPy's conversion."""
     result = np.empty(x.shape, np.float32)
     _widen(np.ascontiguousarray(x).view(np.uint16).reshape(-1), result.reshape(-1))
     return result
 
 
 def _pilot_shift(x: NDArray) -> NDArray[np.float64]:
-    """Mean of each unit whose pilot mean exceeds three pilot standard deviations, else 0."""
+    """Return the mean of each unit whose pilot mean exceeds three standard deviations, else 0."""
     pilot = x[:PILOT]
     pilot = (widen(pilot) if x.dtype == np.float16 else pilot).astype(np.float64)
     mean = pilot.mean(axis=0)
@@ -252,7 +255,7 @@ def _pilot_shift(x: NDArray) -> NDArray[np.float64]:
 def _add_up(
     x: NDArray, y: NDArray, shift_x: NDArray[np.float64], shift_y: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Sums and sums of squares of the shifted x and y, shape (2, unit) each, and of products."""
+    """Add up the shifted x and y and their squares, shape (2, unit) each, and their products."""
     comoment = np.zeros((x.shape[1], y.shape[1]))
     product = np.empty(comoment.shape, np.float32)
     rows = min(len(x), max(TILE, *comoment.shape))
@@ -277,7 +280,7 @@ def _add_up_on(
     shift_x: NDArray[np.float64],
     shift_y: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """As :func:`_add_up`, by torch on `device`."""
+    """Do the work of :func:`_add_up` by torch on `device`."""
     import torch
 
     sides = [(x, shift_x)] if y is x else [(x, shift_x), (y, shift_y)]
@@ -301,7 +304,7 @@ def _add_up_on(
 
 
 def _tile(x: NDArray, shift: NDArray[np.float64], buffer: NDArray[np.float32]) -> NDArray:
-    """`x` less its shift as float32, in the front of `buffer`."""
+    """Write `x` less its shift as float32 into the front of `buffer`."""
     tile = buffer[: len(x)]
     if x.dtype == np.float64:
         np.subtract(x, shift, out=tile, casting="same_kind")
@@ -317,7 +320,7 @@ def _tile(x: NDArray, shift: NDArray[np.float64], buffer: NDArray[np.float32]) -
 
 @numba.njit(nogil=True, cache=True)
 def _widen(bits, values):
-    """The float16 of these bits as float32; NumPy's own conversion takes forty times as long."""
+    """Convert the bits of float16 to float32; NumPy's conversion takes forty times as long."""
     for i in range(bits.size):
         half = np.uint32(bits[i])
         # Exponent and mantissa move to their places in float32, the bias by multiplication.
@@ -330,7 +333,7 @@ def _widen(bits, values):
 
 @numba.njit(nogil=True, cache=True)
 def _all_equal(x, units, values):
-    """Whether each of these columns holds nothing but its value."""
+    """Tell whether every one of these columns is constant at its value."""
     for start in range(0, x.shape[0], RUN):
         differs = False
         for i in range(start, min(start + RUN, x.shape[0])):
@@ -359,7 +362,7 @@ def _add_sums(tile, total):
 
 
 def _in_range(x: NDArray, shift: NDArray[np.float64], sums: NDArray[np.float64]) -> bool:
-    """Whether the shifted `x` is finite and float32 held the squares of all units that vary."""
+    """Tell whether shifted `x` is finite and float32 held the squares of all varying units."""
     if not np.isfinite(sums).all():
         return False
     if x.dtype == np.float16:  # none are so large, and no two so near each other
@@ -367,14 +370,14 @@ def _in_range(x: NDArray, shift: NDArray[np.float64], sums: NDArray[np.float64])
     if (sums[1] > MOST).any():
         return False
     small = np.flatnonzero(sums[1] < LEAST * len(x))
-    # Nearly always none, or dead units, which are not to cost a second look at all samples. float32
-    # loses no value itself, only its square, so that it shows in the sum or in the pilot.
-    looked_at = x if x.dtype == np.float64 else x[:PILOT]
-    return not sums[0, small].any() and _all_equal(looked_at, small, shift[small])
+    # There are nearly always none but dead units, for which not all samples are read again. float32
+    # loses no value, only its square, so that such a unit shows in the sum or in the pilot.
+    checked = x if x.dtype == np.float64 else x[:PILOT]
+    return not sums[0, small].any() and _all_equal(checked, small, shift[small])
 
 
 def _near_one(x: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.intc]]:
-    """Deviations of each unit from a shift, over a power of two; the shifts and the exponents."""
+    """Scale the deviations of units from shifts; return them, the shifts and the exponents of 2."""
     if not np.isfinite(x).all():
         raise FloatingPointError("activations contain NaN or infinity")
     size = np.frexp(np.abs(x).max(axis=0))[1]
@@ -388,14 +391,16 @@ def _near_one(x: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float64], NDA
 def _scaled_back(
     mean: NDArray[np.float64], var: NDArray[np.float64], exponent: NDArray, count: int, side: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and variance times the power of two that :func:`_near_one` divided by."""
+    """Multiply mean and variance by the power of two that :func:`_near_one` divided by."""
     scaled = np.ldexp(var, 2 * exponent)
-    _check_held(scaled, var > 0, count, side)
+    _check_representable(scaled, var > 0, count, side)
     return np.ldexp(mean, exponent), scaled
 
 
-def _check_held(var: NDArray[np.float64], varies: NDArray[np.bool], count: int, side: str) -> None:
-    """Raise if float64 does not hold the variance of a unit that varies, with all digits."""
+def _check_representable(
+    var: NDArray[np.float64], varies: NDArray[np.bool], count: int, side: str
+) -> None:
+    """Raise an error unless float64 holds the variances of units that vary, with all digits."""
     lost = varies & ~((var >= FLOAT64.tiny) & (count * var <= FLOAT64.max))
     if lost.any():
         unit = int(lost.argmax())

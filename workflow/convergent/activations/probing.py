@@ -1,7 +1,7 @@
-"""What a layer's output is: an image a row, units along a known axis, the same at every run.
+"""Probes of layers' outputs: an image a row, units along a known axis, the same at every run.
 
-A net is run on a few images before it is recorded. Outputs that are not of this form would be
-recorded as if they were, and every number after them would be wrong.
+A net is run on a few images before it is recorded. Without this, outputs of another form would be
+recorded as if they were of this one, and every number computed from them would be wrong.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 # Images that are run, and those of them on which units are followed.
 IMAGES, FOLLOWED = 16, 3
-# Most that an output may differ, as a share of its unit's largest: what rounding does in a deep net
-# of float32, and as many units in the last place of coarser types.
+# Largest difference of an output, as a share of its unit's largest value: that of rounding in a
+# deep net of float32, and a number of units in the last place for coarser types.
 DIFFERENCE = 2e-4
 ULPS = 16
-# The least that a unit's largest counts, as a share of the median unit's: what is left of larger
-# terms that cancel has their rounding.
+# Smallest value that counts as a unit's largest, as a share of the median unit's: where large terms
+# cancel, the rest has the rounding errors of these terms.
 LEAST = 0.01
 
 # Functions that make units, along the axis after the images or along the last.
@@ -53,7 +53,7 @@ class ProbingError(ConvergentError, ValueError):
 
 
 class Output(NamedTuple):
-    """What is known of a layer's output.
+    """Form of a layer's output.
 
     Attributes
     ----------
@@ -82,9 +82,9 @@ def probe(
     modules : mapping of layer to nn.Module
         Parts of the net whose outputs are wanted.
     batch : torch.Tensor of shape (image, ...)
-        What the net takes; of many images the first few are used.
+        Input of the net; only the first few images are used.
     stated : mapping of layer to int, optional
-        Unit axes where the net cannot tell.
+        Unit axes, where they cannot be inferred from the net.
 
     Returns
     -------
@@ -94,18 +94,18 @@ def probe(
     Raises
     ------
     ProbingError
-        If the first axis of an output does not count images, its units cannot be told, it is not
-        computed, it follows from random numbers, or it is not the same for an image in another
-        batch; or if the net takes no integers.
+        If the first axis of an output does not count images, the axis of its units cannot be
+        inferred, it is never computed, it depends on random numbers, or it differs for an image
+        in another batch; or if the net takes no integers.
     """
     batch = batch[:IMAGES]
-    # Other company for every image, in another order and another number, two at least.
+    # The second batch has each image among others, in another order; it has two images at least.
     if len(batch) == 1:
         batch = torch.cat([batch, batch.flip(-1)])
     order = [1, 0, 1] if len(batch) == 2 else list(range(len(batch) - 1, 0, -1))
     try:
-        with _UnitAxes() as known:
-            few = _run(net, modules, batch[:FOLLOWED], known)
+        with _UnitAxes() as axes:
+            few = _run(net, modules, batch[:FOLLOWED], axes)
         first, second = _run(net, modules, batch), _run(net, modules, batch[order])
     except RuntimeError as error:
         if batch.is_floating_point():
@@ -114,58 +114,58 @@ def probe(
             f"the net cannot take images of {batch.dtype} as they are ({error}); convert them, "
             "such as by .float()"
         ) from error
-    found = {}
+    outputs = {}
     for layer in modules:
         if layer not in first:
             raise ProbingError(f"layer {layer}: never runs when the net is given images")
         output, other = first[layer].output, second[layer].output
         _check_rows(layer, output, other, len(batch), len(order))
-        if first[layer].drawn or second[layer].drawn:
+        if first[layer].random or second[layer].random:
             raise _changing(layer, "random numbers are drawn on the way to it")
         axis = _axis(layer, output.shape, few[layer].axis, (stated or {}).get(layer))
         _check_same(layer, output[order].movedim(axis, -1), other.movedim(axis, -1))
-        found[layer] = Output(axis, first[layer].calls)
-    return found
+        outputs[layer] = Output(axis, first[layer].calls)
+    return outputs
 
 
-class _Seen(NamedTuple):
-    """The last output of a module, and what was seen until then."""
+class _Call(NamedTuple):
+    """The last output of a module, with its unit axis and the number of calls up to then."""
 
     output: Any
     axis: int | None
     calls: int
-    drawn: bool
+    random: bool  # whether random numbers were drawn up to then
 
 
 def _run(
     net: nn.Module,
     modules: Mapping[str, nn.Module],
     batch: torch.Tensor,
-    known: _UnitAxes | None = None,
-) -> dict[str, _Seen]:
-    """Run a batch, and keep what was seen of each layer."""
+    axes: _UnitAxes | None = None,
+) -> dict[str, _Call]:
+    """Run a batch, and return the last call of each layer."""
     from convergent.nets.models import run_once
 
-    seen: dict[str, _Seen] = {}
+    last: dict[str, _Call] = {}
     before = _random_states(batch)
 
-    def keep(layer: str):
+    def remember(layer: str):
         def hook(module, args, output) -> None:
-            calls = seen[layer].calls + 1 if layer in seen else 1
+            calls = last[layer].calls + 1 if layer in last else 1
             axis = None
             if isinstance(output, torch.Tensor):
-                axis = known.axis(output) if known else None
+                axis = axes.axis(output) if axes else None
                 output = output.clone()  # as what follows may work in place
-            seen[layer] = _Seen(output, axis, calls, _random_states(batch) != before)
+            last[layer] = _Call(output, axis, calls, _random_states(batch) != before)
 
         return hook
 
-    run_once(net, batch, [m.register_forward_hook(keep(layer)) for layer, m in modules.items()])
-    return seen
+    run_once(net, batch, [m.register_forward_hook(remember(layer)) for layer, m in modules.items()])
+    return last
 
 
 def _random_states(batch: torch.Tensor) -> tuple:
-    """States of the generators that a net may draw from."""
+    """Read the states of the generators that a net may draw from."""
     _, numbers, place, *_ = np.random.get_state()  # noqa: NPY002 (what others draw from)
     states = (torch.get_rng_state().numpy().tobytes(), numbers.tobytes(), place, random.getstate())
     if batch.is_cuda:
@@ -201,7 +201,7 @@ def _check_rows(layer: str, output: Any, other: Any, images: int, others: int) -
 
 
 def _check_same(layer: str, output: torch.Tensor, other: torch.Tensor) -> None:
-    """Raise an error if images gave other values (image, ..., unit) in another batch."""
+    """Raise an error if images have other values (image, ..., unit) in another batch."""
     if not output.is_floating_point():
         return
     positions = tuple(range(output.ndim - 1))
@@ -209,7 +209,7 @@ def _check_same(layer: str, output: torch.Tensor, other: torch.Tensor) -> None:
     allowed = max(DIFFERENCE, ULPS * torch.finfo(output.dtype).eps)
     scale = torch.maximum(largest, LEAST * largest.median())
     worst = ((output - other).abs().amax(dim=positions).float() / scale).nan_to_num(0)
-    # What is not finite is told when it is recorded.
+    # Values that are not finite raise an error when they are recorded.
     if worst.max() > allowed:
         raise _changing(
             layer,
@@ -227,7 +227,7 @@ def _changing(layer: str, how: str) -> ProbingError:
 
 
 def _axis(layer: str, shape: tuple[int, ...], known: int | None, stated: int | None) -> int:
-    """The axis of a layer's units, counted from the front."""
+    """Return the axis of a layer's units, counted from the front."""
     if stated is not None:
         if not -len(shape) < stated < len(shape) or stated == 0:
             raise ProbingError(
@@ -239,21 +239,21 @@ def _axis(layer: str, shape: tuple[int, ...], known: int | None, stated: int | N
         return 1
     if known is None or known == 0:
         raise ProbingError(
-            f"layer {layer}: which axis of its output {tuple(shape)} are units cannot be told from "
-            f"the net; say so by unit_axis={{{layer!r}: axis}}"
+            f"layer {layer}: which axis of its output {tuple(shape)} are units cannot be inferred "
+            f"from the net; state it by unit_axis={{{layer!r}: axis}}"
         )
     return known
 
 
 class _UnitAxes(TorchFunctionMode):
-    """Follows the axis of units through every function that a net calls."""
+    """Mode in which the axis of units is followed through every function that a net calls."""
 
     def __init__(self):
         super().__init__()
         self.axes = WeakTensorKeyDictionary()
 
     def axis(self, tensor: torch.Tensor) -> int | None:
-        """Axis of the units of a tensor, if it is known."""
+        """Return the axis of the units of a tensor, if it is known."""
         return self.axes.get(tensor)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -292,9 +292,9 @@ class _UnitAxes(TorchFunctionMode):
 
 
 def _moved(func, args, kwargs, before, index: int) -> int | None:
-    """Axis along which units lie after a function that only moves values.
+    """Find the axis of units after a function that only moves values.
 
-    The function is given the units' own numbers instead of activations.
+    The function is called with the numbers of units in place of activations.
     """
 
     def numbers(value: Any) -> Any:
@@ -311,13 +311,13 @@ def _moved(func, args, kwargs, before, index: int) -> int | None:
     try:
         moved = _tensors([func(*numbers(args), **kwargs)])[index]
     except RuntimeError:
-        return None  # works in place, or on floats alone
+        return None  # works in place, or only on floats
     varying = [k for k in range(moved.ndim) if (moved != moved.narrow(k, 0, 1)).any()]
     return varying[0] if len(varying) == 1 else None
 
 
 def _tensors(values: Any) -> list[torch.Tensor]:
-    """Tensors among arguments, and in lists of them."""
+    """List the tensors among arguments, and in lists of them."""
     found = []
     for value in values:
         if isinstance(value, torch.Tensor):

@@ -1,8 +1,8 @@
-"""Activation stores: what every unit does on the same images (section 2 of the paper).
+"""Activation stores: the activations of all units on the same images (section 2 of the paper).
 
 A store is a Zarr v3 group with one array per layer, (image, y, x, unit) for convolutional
-layers, (image, position, unit) for tokens and times, and (image, unit) for fully connected ones,
-taken after the ReLU.
+layers, (image, position, unit) for tokens and times, and (image, unit) for fully connected ones.
+Activations are those after the ReLU.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ logger = logging.getLogger(__name__)
 
 # Share of a unit's variance that rounding may be: no correlation is then off by a thousandth.
 LOST = 2.0**-11
-# Share of a layer's units that may be lost with no more than a warning: those that hardly ever do
-# anything are, in many nets.
+# Share of a layer's units that may be lost with only a warning: many nets have a few units that
+# are hardly ever active.
 FEW = 0.01
-# Positions along each axis of a map on which rounding is looked at, at least.
+# Least number of positions along each axis of a map at which rounding is checked.
 ROUNDED = 4
 
 
@@ -68,37 +68,39 @@ def record(
     """Write the post-ReLU activations of all `layers` in one pass over the images.
 
     Shards are written while the net runs on. At most two batches and two shards per layer are
-    held, however many images there are. The net is run in evaluation mode and given back as it
-    was found.
+    in memory, however many images there are. The net is run in evaluation mode and left in the
+    mode and on the device that it had.
 
     Parameters
     ----------
     net : torch.nn.Module
         Of any floating-point type.
     images : array of shape (image, ...), or iterable of batches
-        What the net takes. Floats and 8-bit pixels are converted to the net's own type, other
-        integers (such as tokens) are given as they are. A batch may be a pair whose first entry
-        is the images, or a dictionary with an entry of :data:`convergent.nets.marks.ENTRIES`.
+        Input of the net. Floats and 8-bit pixels are converted to the net's own type, other
+        integers (such as tokens) are passed on as they are. A batch may be a pair whose first
+        entry is the images, or a dictionary with an entry of
+        :data:`convergent.nets.marks.ENTRIES`.
     layers : sequence of str
         Names as given by :func:`convergent.nets.models.layers`.
     store : path
-        Where the Zarr group goes; replaces what is there, when complete.
+        Path of the Zarr group. Once complete it replaces any store there.
     image_index : ndarray of shape (image,), optional
-        The images' places in their data set, kept as ``image_index``. They count from 0 when
-        it is left out, as it may be for an array or a `torch.utils.data.DataLoader`.
+        The images' places in their data set, stored as ``image_index``. They count from 0 by
+        default, which works for an array or a `torch.utils.data.DataLoader`.
     identity : ndarray of shape (image,), optional
-        A number for each image, by which stores of several nets are known to hold the same images
-        in the same order. Left out, it is made from what the net is given: state it where
-        nets are given the same images in different forms.
+        A number for each image. It shows whether stores of several nets hold the same images in
+        the same order. By default it is computed from the input of the net; pass it if nets get
+        the same images in different forms.
     unit_axis : mapping of layer to int, optional
         Axis of the units, where it cannot be told from the net.
     positions : int, optional
-        Keep so many random positions of each image in convolutional layers, drawn with `seed` as
-        :func:`random_positions` does; all if left out. Arrays are then (image, position, unit),
-        their flat places in (y, x) lie under ``positions``.
+        Number of random positions of each image that are stored of convolutional layers, chosen
+        by :func:`convergent.activations.samples.random_positions` with `seed`; all by default.
+        Arrays are then (image, position, unit), and flat places in (y, x) are stored under
+        ``positions``.
     dtype : {"float16", "float32"}
-        Of the stored activations. Layers with units for which float16 has too few digits, by the
-        first batch, are kept in float32.
+        Type of the stored activations. A layer is stored in float32 if the first batch shows that
+        float16 has too few digits for some of its units.
     device : str
         For torch, such as ``cpu`` or ``cuda``.
     batch_size : int
@@ -107,7 +109,7 @@ def record(
     Raises
     ------
     KeyError
-        If the net has not one of the layers.
+        If the net lacks one of the layers.
     ValueError
         If there are no images, or `image_index` or `identity` do not fit them.
     ProbingError
@@ -123,11 +125,11 @@ def record(
     import torch
 
     if image_index is None:
-        images_known = getattr(images, "dataset", images)
-        whole = hasattr(images_known, "shape") or images_known is not images
-        if not whole or not hasattr(images_known, "__len__"):
+        data_set = getattr(images, "dataset", images)
+        has_length = hasattr(data_set, "shape") or data_set is not images
+        if not has_length or not hasattr(data_set, "__len__"):
             raise ValueError(f"{store}: batches need image_index, which says how many images")
-        image_index = np.arange(len(images_known))
+        image_index = np.arange(len(data_set))
     index = np.asarray(image_index)
     if index.ndim != 1 or len(index) == 0 or index.dtype.kind not in "iu":
         raise ValueError(
@@ -144,7 +146,7 @@ def record(
     writers: dict[str, _Writer] = {}
     marks: list[Marks] = []
     count = 0
-    # One more than cores, so that none waits when the net's threads meet.
+    # One more than cores, so that no core idles while the net's threads wait for each other.
     threads = torch.get_num_threads() + 1
     try:
         with (
@@ -175,10 +177,10 @@ def record(
                 writer.flush()
             for writer in writers.values():
                 writer.wait()
-            known = Marks.joined(marks)
-            if identity is not None:
-                known = Marks(index, identity.astype(np.uint64))
-            save_marks(group, known)
+            if identity is None:
+                save_marks(group, Marks.joined(marks))
+            else:
+                save_marks(group, Marks(index, identity.astype(np.uint64)))
     except DiskFullError as error:
         left = sum(w.array.nbytes * (1 - w.written / len(index)) for w in writers.values())
         raise DiskFullError(
@@ -198,10 +200,11 @@ def outputs(
 ) -> Iterator[Callable[[torch.Tensor], dict[str, torch.Tensor]]]:
     """Yield a function from a batch of images to the activations of `layers`.
 
-    They are on `device`, of `dtype`, and have the unit as their last axis; they hold until the
-    next call but one. Parameters and errors are those of :func:`record`; the net is held in
-    evaluation mode on `device` until the block ends. A few of the first images are run beforehand,
-    to see what the layers put out (:mod:`convergent.activations.probing`).
+    Activations are on `device`, of `dtype`, with the unit as their last axis. Their memory is
+    used again by the next call but one. Parameters and errors are those of :func:`record`; the
+    net stays in evaluation mode on `device` until the context ends. A few of the first images
+    are run beforehand, to probe the outputs of the layers
+    (:mod:`convergent.activations.probing`).
     """
     import torch
 
@@ -219,9 +222,9 @@ def outputs(
     exact()
     modules = {layer: activation(net, layer) for layer in layers}
     types = [p.dtype for p in net.parameters() if p.is_floating_point()]
-    # Two of each layer, used in turn: to get fresh memory costs many times the copy.
+    # Two of each layer, used in turn: fresh memory costs many times as much as the copy.
     slots: list[dict[str, torch.Tensor]] = [{}, {}]
-    known: dict[str, Output] = {}
+    probed: dict[str, Output] = {}
     shapes: dict[str, torch.Size] = {}
     rounding: dict[str, _Rounding] = {}
     most = 0
@@ -233,30 +236,30 @@ def outputs(
             batch = batch.to(device, dtype=(types or [torch.float32])[0], non_blocking=True)
         else:
             batch = batch.to(device, non_blocking=True)
-        if not known:
-            known.update(probe(net, modules, batch, unit_axis))
-        # The size of a batch decides how sums are rounded: the last, which may be smaller, is
-        # filled up, else units that are the same on all images would seem to vary.
+        if not probed:
+            probed.update(probe(net, modules, batch, unit_axis))
+        # The size of a batch decides how sums are rounded. The last batch may be smaller and is
+        # filled up, or units that are constant on all images would seem to vary.
         images, most = len(batch), max(most, len(batch))
         if images < most:
             batch = torch.cat([batch, batch[-1:].expand(most - images, *batch.shape[1:])])
         calls = dict.fromkeys(layers, 0)
 
-        def keep(layer: str):
+        def copy_output(layer: str):
             def hook(module, args, output: torch.Tensor) -> None:
                 calls[layer] += 1
-                # Of a module that runs more than once the last counts.
-                if calls[layer] < known[layer].calls:
+                # If a module runs more than once, its last output counts.
+                if calls[layer] < probed[layer].calls:
                     return
-                values = output.movedim(known[layer].axis, -1)
+                values = output.movedim(probed[layer].axis, -1)
                 shape = shapes.setdefault(layer, values.shape[1:])
                 if len(values) != len(batch) or values.shape[1:] != shape:
                     raise RecordingError(
                         f"layer {layer}: {len(batch)} images give {tuple(values.shape)}, where "
-                        f"those before gave {tuple(shape)} each; give all images in one size"
+                        f"those before gave {tuple(shape)} each; pass all images in one size"
                     )
                 if layer not in rounding:
-                    rounding[layer] = _Rounding.chosen(values[:images], dtype, layer)
+                    rounding[layer] = _Rounding.choose(values[:images], dtype, layer)
                 slot = slots[0].get(layer)
                 if slot is None or len(slot) < len(values):
                     slot = torch.empty(
@@ -269,17 +272,17 @@ def outputs(
 
             return hook
 
-        run_once(net, batch, [m.register_forward_hook(keep(n)) for n, m in modules.items()])
+        run_once(net, batch, [m.register_forward_hook(copy_output(n)) for n, m in modules.items()])
         return {layer: slots[0][layer][:images] for layer in layers}
 
     with evaluating(net, device, channels_last=True):
         yield run
-        for layer, seen in rounding.items():
-            seen.check(layer)
+        for layer, each in rounding.items():
+            each.check(layer)
 
 
 class _Writer:
-    """Gathers a layer's activations and writes them shard by shard in another thread.
+    """Writer of a layer's activations, shard by shard, in another thread.
 
     One shard fills while the one before is written.
     """
@@ -314,7 +317,7 @@ class _Writer:
         self.written, self.filled = rows.stop, 0
 
     def wait(self) -> None:
-        """Until nothing is being written; raises what failed."""
+        """Wait until nothing is being written, and raise the error of what failed."""
         if self.writing is not None:
             self.writing.result()
 
@@ -347,7 +350,7 @@ def _warn_if_small(store: str | Path, size: int) -> None:
 
 
 class _Rounding:
-    """What rounding to the type that is kept leaves of each unit's variance, on some positions."""
+    """Errors of rounding to the stored type beside each unit's variance, at some positions."""
 
     def __init__(self, kind: torch.dtype):
         self.kind = kind
@@ -355,8 +358,8 @@ class _Rounding:
         self.moments: list[torch.Tensor] = []
 
     @classmethod
-    def chosen(cls, values: torch.Tensor, dtype: str, layer: str) -> _Rounding:
-        """Take float32 in place of float16 where the first batch (image, ..., unit) asks for it."""
+    def choose(cls, values: torch.Tensor, dtype: str, layer: str) -> _Rounding:
+        """Choose float32 in place of float16 if the first batch (image, ..., unit) needs it."""
         import torch
 
         rounding = cls(getattr(torch, dtype))
@@ -364,30 +367,30 @@ class _Rounding:
             return rounding
         half = values.to(torch.float16)
         if not torch.isfinite(half).all():
-            return rounding  # which is told when it is kept
+            return rounding  # an error is raised when it is stored
         rounding.add(values, half)
         lost = rounding.lost()
         if lost.sum() <= FEW * len(lost):
             return cls(torch.float16)
         logger.warning(
-            "layer %s: kept as float32, as float16 has too few digits for %d of its %d units",
+            "layer %s: stored as float32, as float16 has too few digits for %d of its %d units",
             *(layer, lost.sum(), len(lost)),
         )
         return cls(torch.float32)
 
-    def add(self, values: torch.Tensor, kept: torch.Tensor) -> None:
-        """Add a batch (image, ..., unit), as it is and as it is kept."""
+    def add(self, values: torch.Tensor, rounded: torch.Tensor) -> None:
+        """Add a batch (image, ..., unit), as it is and rounded."""
         import torch
 
         if self.kind != torch.float16:
             return
-        # Few positions of each image tell as much as all, and cost little.
+        # A few positions of each image suffice, and cost little.
         steps = [slice(None, None, max(1, side // ROUNDED)) for side in values.shape[1:-1]]
-        values, kept = (
-            v[(slice(None), *steps)].reshape(-1, v.shape[-1]).double() for v in (values, kept)
+        values, rounded = (
+            v[(slice(None), *steps)].reshape(-1, v.shape[-1]).double() for v in (values, rounded)
         )
         count, mean = len(values), values.mean(dim=0)
-        parts = [mean, (values - mean).square().sum(dim=0), (values - kept).square().sum(dim=0)]
+        parts = [mean, (values - mean).square().sum(dim=0), (values - rounded).square().sum(dim=0)]
         if self.count:
             delta = mean - self.moments[0]
             total = self.count + count
@@ -399,12 +402,12 @@ class _Rounding:
         self.count, self.moments = self.count + count, parts
 
     def lost(self) -> torch.Tensor:
-        """Units that vary and whose rounding is more than :data:`LOST` of their variance."""
+        """Mark units that vary, and whose rounding exceeds :data:`LOST` of their variance."""
         _, squares, errors = self.moments
         return (squares > 0) & ~(errors <= LOST * squares)
 
     def check(self, layer: str) -> None:
-        """Raise an error if more than :data:`FEW` of the units are lost, and warn of fewer."""
+        """Raise an error if more than :data:`FEW` of the units are lost; warn if fewer are."""
         if not self.moments:
             return
         lost = self.lost()
@@ -418,9 +421,9 @@ class _Rounding:
             logger.warning("%s if they matter", message)
 
 
-def _check(kept: torch.Tensor, output: torch.Tensor, layer: str) -> None:
-    """Raise an error unless all that is kept of an output is finite."""
-    if all(math.isfinite(value) for value in kept.aminmax()):  # NaN is both
+def _check(values: torch.Tensor, output: torch.Tensor, layer: str) -> None:
+    """Raise an error unless all values are finite, the output of a layer in the stored type."""
+    if all(math.isfinite(value) for value in values.aminmax()):  # NaN is both
         return
     smallest, largest = (value.item() for value in output.aminmax())
     if not (math.isfinite(smallest) and math.isfinite(largest)):
@@ -428,7 +431,7 @@ def _check(kept: torch.Tensor, output: torch.Tensor, layer: str) -> None:
             f"layer {layer}: activations are NaN or infinite; train the net again, with a lower "
             "training.learning_rate"
         )
-    dtype = str(kept.dtype).split(".")[1]
+    dtype = str(values.dtype).split(".")[1]
     worst = f"up to {largest:g}" if largest > -smallest else f"down to {smallest:g}"
     remedy = "set activations.dtype: float32" if dtype == "float16" else "scale the net's output"
     raise RecordingError(f"layer {layer}: activations {worst} do not fit into {dtype}; {remedy}")

@@ -46,7 +46,8 @@ def _unchanged(part: Any) -> Any:
 class Reduction:
     """A quantity of a layer of one or several nets, as an engine computes it.
 
-    A piece is a run of images within one block. Parts are merged in the order of the images.
+    A piece is a run of images, within one block if the reduction is by block. Parts are merged in
+    the order of the images.
 
     Attributes
     ----------
@@ -243,7 +244,7 @@ def _rows(x: NDArray) -> NDArray:
 
 
 def _narrow(moments: Moments) -> Moments:
-    """Moments with co-moments in float32, unless units are too small or too large for it."""
+    """Store co-moments in float32, unless units are too small or too large for it."""
     size = moments.count * np.concatenate([moments.var_x, moments.var_y])
     size = size[size > 0]
     if size.size and not RANGE[0] < size.min() <= size.max() < RANGE[1]:

@@ -39,7 +39,7 @@ class Strongest(NamedTuple):
 
     @classmethod
     def of(cls, block: NDArray, start: int = 0, number: int = IMAGES) -> Strongest:
-        """Strongest images of a block.
+        """Find the strongest images of a block.
 
         Parameters
         ----------
@@ -64,14 +64,14 @@ class Strongest(NamedTuple):
         )
         first = 0
         while first < len(block):
-            # The more images were seen the fewer enter: about as many each time.
+            # The more images have come, the fewer enter; runs that double admit about as many each.
             last = first + max(FIRST, first)
             best = _entered(best, block, peaks, first, last, start)
             first = last
         return best
 
     def merge(self, other: Strongest) -> Strongest:
-        """Strongest images of two disjoint blocks."""
+        """Find the strongest images of two disjoint blocks together."""
         value, image, position = (
             np.concatenate(parts, axis=1) for parts in zip(self, other, strict=True)
         )
@@ -132,14 +132,14 @@ class Top(NamedTuple):
 def _entered(
     best: Strongest, block: NDArray, peaks: NDArray, first: int, last: int, start: int
 ) -> Strongest:
-    """`best` and what surpasses it in rows `first` to `last` of a block that begins at `start`."""
+    """Enter what surpasses `best` in rows `first` to `last` of a block that begins at `start`."""
     row, unit, value = _entrants(peaks[first:last], best.value[:, -1])
     if not np.isfinite(value).all():
         raise FloatingPointError("activations contain NaN or infinity")
     row += first
     number = best.value.shape[1]
     hit, begin, count = np.unique(unit, return_index=True, return_counts=True)
-    # What stands comes first, so that of equals the earlier image does.
+    # Those already in `best` come first, so that the earlier of two equal images does.
     line = np.repeat(np.arange(len(hit)), count)
     slot = number + np.arange(len(unit)) - np.repeat(begin, count)
     candidates = np.full((len(hit), number + count.max(initial=0)), -np.inf, np.float32)
@@ -150,17 +150,17 @@ def _entered(
     entered = begin[line] + order[line, rank] - number
     place = block[row[entered], :, unit[entered]].argmax(axis=1)
     for part, new in ((best.image, start + row[entered]), (best.position, place)):
-        kept = np.take_along_axis(part[hit], np.minimum(order, number - 1), axis=1)
-        kept[line, rank] = new
-        part[hit] = kept
+        updated = np.take_along_axis(part[hit], np.minimum(order, number - 1), axis=1)
+        updated[line, rank] = new
+        part[hit] = updated
     return best
 
 
 def _peaks(block: NDArray) -> NDArray:
-    """Largest value of each image and unit of (image, ..., unit).
+    """Compute the largest value of each image and unit of (image, ..., unit).
 
-    Of float16 that are not negative as their bits, which are in the order of the values; else as
-    float32.
+    Values of float16 that are not negative are returned as their bits, which are in the order of
+    the values; all others as float32.
     """
     if block.dtype == np.float16:
         peaks = _over_positions(block.view(np.uint16))
@@ -171,7 +171,7 @@ def _peaks(block: NDArray) -> NDArray:
 
 
 def _over_positions(block: NDArray) -> NDArray:
-    """Maximum over one axis at a time: rows that lie together in memory go fastest."""
+    """Take maxima over one axis at a time: rows that lie together in memory go fastest."""
     while block.ndim > 2:
         block = block.max(axis=1)
     return block
@@ -180,7 +180,7 @@ def _over_positions(block: NDArray) -> NDArray:
 def _entrants(
     peaks: NDArray, floor: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Row, unit and value of the peaks (image, unit) above each unit's floor, by unit and row."""
+    """List row, unit and value of peaks (image, unit) above their unit's floor, by unit and row."""
     if peaks.dtype == np.uint16:
         above = peaks > np.maximum(floor, 0).astype(np.float16).view(np.uint16)
         above[:, floor < 0] = True
