@@ -10,8 +10,7 @@ def main(snakemake):
     view = (options["inputs"], options["size"], options["size"])
     found = shapes.layer_shapes(lambda: models.build(**options), view, sides)
     config.check_shapes(config.load(snakemake.config), found.layers)
-    for path in snakemake.output.layers:
-        shapes.write_shapes(path, found, options)
+    shapes.write_shapes(snakemake.output.layers, found, options)
 
 
 if __name__ == "__main__":
