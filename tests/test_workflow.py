@@ -264,10 +264,10 @@ STATISTICS |= UNITS_SEEN
          {"figS10": 1}),
         # Nets are trained anew for another recipe, not for every edit of what trains them.
         ("convergent/nets/modules.py", "float = 1e-4", "float = 2e-4",
-         {"layers": 1, "record": 2} | STATISTICS | DOWNSTREAM),
+         {"record": 2} | STATISTICS | DOWNSTREAM),
         ("convergent/nets/training.py", "step % 50 == 0", "step % 60 == 0", {}),
         ("convergent/nets/recipe.py", 'RECIPE = "', 'RECIPE = "2-',
-         {"train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
+         {"layers": 2, "train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
         ("convergent/figures/one_to_one.py", "mean_by_layer(matches, layers)",
          "mean_by_layer(matches, [*layers])", {"fig4": 1}),
         ("convergent/figures/tables.py", "dict(zip(seeds,", "dict(zip([*seeds],", {"accuracy": 1}),
@@ -295,7 +295,7 @@ def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
     [
         ("training={workers: 3}", {}),
         ("model={dropout: 0.4}",
-         {"layers": 1, "train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
+         {"layers": 2, "train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
         ("accept_changes=true", {}),
         ("data={seed: 1}",
          {"images": 1, "train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),

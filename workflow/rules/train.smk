@@ -37,15 +37,14 @@ rule images:
         "../scripts/images.py"
 
 
-# One job for all nets, which imports torch once.
 rule layers:
     output:
-        layers=expand(SHAPES_FILE, net=RUN.nets),
-        costs=expand(f"{RESULTS}/nets/{{net}}/costs.json", net=RUN.nets),
+        layers=SHAPES_FILE,
+        costs=f"{RESULTS}/nets/{{net}}/costs.json",
     log:
-        f"{LOGS}/layers.log",
+        f"{LOGS}/layers/{{net}}.log",
     benchmark:
-        f"{TIMES}/layers.tsv"
+        f"{TIMES}/layers/{{net}}.tsv"
     localrule: True
     conda:
         "../../envs/nets.yaml"
@@ -55,9 +54,10 @@ rule layers:
         runtime=10,
     params:
         net=RUN.net_options,
-        code=code("layers.py"),
+        # As training has it, which would be listed again with every edit.
+        code=RECIPE,
     message:
-        "Shapes of the nets' layers"
+        "Shapes of the layers of {wildcards.net}"
     script:
         "../scripts/layers.py"
 
@@ -65,8 +65,9 @@ rule layers:
 rule train:
     input:
         **IMAGES,
-        # They decide what the jobs ask for, and nothing about the weights.
-        layers=ancient(SHAPES_FILE),
+        # Checked against the configuration before anything is trained. (Not ancient(): where rule
+        # layers runs again, Snakemake then overlooks changed params of all that follows.)
+        layers=SHAPES_FILE,
     output:
         weights=f"{RESULTS}/nets/{{net}}/weights.pt",
         history=f"{RESULTS}/nets/{{net}}/history.csv",

@@ -9,9 +9,9 @@ def main(snakemake):
     options = dict(snakemake.params.net)
     view = (options["inputs"], options["size"], options["size"])
     found = shapes.layer_shapes(lambda: models.build(**options), view, sides)
-    config.check_shapes(config.load(snakemake.config), found.layers)
-    for path in snakemake.output.layers:
-        shapes.write_shapes(path, found, options)
+    run_configuration = config.load(snakemake.config["origin"]["job"]["configuration"])
+    config.check_shapes(run_configuration, found.layers)
+    shapes.write_shapes(snakemake.output.layers, found, options)
 
 
 if __name__ == "__main__":
