@@ -19,7 +19,7 @@ JOBS = {
 }  # fmt: skip
 # These draw whole matrices.
 JOBS |= {"draw_fig5", "draw_fig6", "draw_fig7", "draw_figS5"}
-JOBS |= {"similarity"} if measures(gives="layers") else set()
+JOBS |= {"compare_layers"} if measures(gives="layers") else set()
 WITHOUT_STORE = JOBS - {"record", "statistics", "correlation"} | {"observe"}
 IMAGE_FOLDER = {"data": {"name": "imagefolder", "root": "images"}}
 OVERLAYS = [{}, {"activations": {"store": False}}, IMAGE_FOLDER]

@@ -231,7 +231,7 @@ DRAWN_MAPS = {"hac": 1, "draw_fig5": 1, "draw_fig6": 1, "draw_fig7": 1} | ATLAS
 MAPPING = {"fit_maps": 1, "mapping": 1, "table1": 1, "draw_sparse_loss": 1} | DRAWN_MAPS
 STATISTICS |= {"fit_maps_sgd": 1} | MAPPING
 UNITS_SEEN = {"units": 2, "draw_fig6": 1, "draw_fig7": 1, "draw_figS8": 1, "figS11": 1, "figS12": 1}
-STATISTICS |= {"similarity": 1} if measures(gives="layers") else {}
+STATISTICS |= {"compare_layers": 1} if measures(gives="layers") else {}
 UNITS_SEEN |= MATCHED_FEATURES | SHARED_CLUSTERS | ATLAS
 STATISTICS |= UNITS_SEEN
 

@@ -85,7 +85,7 @@ SIMILARITY = f"{RESULTS}/pairs/{{pair}}/similarity.csv" if OF_LAYERS else []
 
 if OF_LAYERS:
 
-    rule similarity:
+    rule compare_layers:
         input:
             a=of_pair(STATISTICS, 0),
             b=of_pair(STATISTICS, 1),
@@ -93,9 +93,9 @@ if OF_LAYERS:
         output:
             table=SIMILARITY,
         log:
-            f"{LOGS}/similarity/{{pair}}.log",
+            f"{LOGS}/compare_layers/{{pair}}.log",
         benchmark:
-            f"{TIMES}/similarity/{{pair}}.tsv"
+            f"{TIMES}/compare_layers/{{pair}}.tsv"
         conda:
             "../../envs/analysis.yaml"
         threads: 1
