@@ -67,6 +67,15 @@ FIGURES = {
         "the second, by semi-matching and matching on mutual information, as figures 3 and S3 show "
         "it for correlation (section 3.2).",
     ),
+    "similarity": Figure(
+        section=ONE_TO_ONE,
+        draw="similarity:draw_similarity",
+        inputs={"table": SIMILARITY},
+        params={"layers": RUN.layers},
+        caption="Similarity of the layers of {pair} as wholes, by each measure that gives one "
+        "number for two layers, with 95% intervals from the jackknife over blocks of images. "
+        "Values without a chance level beside them do not say how much of it is learned.",
+    ),
     "fig5": Figure(
         section=FEW_TO_ONE,
         draw="sparse_maps:draw_fig5",
