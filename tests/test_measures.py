@@ -285,7 +285,7 @@ def test_new_measures_have_their_stores_and_rows_without_another_edit(tmp_path):
     (folder / "toy.py").write_text(TOY, encoding="utf-8")
     (folder / "toy_layers.py").write_text(TOY_OF_LAYERS, encoding="utf-8")
     counts = planned(tmp_path)
-    assert (counts["toy"], counts["toy_within"], counts["similarity"]) == (1, 2, 1)
+    assert (counts["toy"], counts["toy_within"], counts["compare_layers"]) == (1, 2, 1)
     pair = "results/tiny/pairs/net1-net2"
     names = ["toy.zarr", "measure_agreement.csv", "similarity.csv"]
     snakemake(tmp_path, *(f"{pair}/{name}" for name in names), "results/tiny/nets/net1/toy.zarr")

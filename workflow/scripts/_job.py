@@ -117,7 +117,7 @@ def check_origin(snakemake):
     for store in stores_among(snakemake.input):
         from convergent.running.stores import open_store
 
-        open_store(store, origin=of_run["settings"])
+        open_store(store, origin={**of_run["settings"], **name_of(store, snakemake)})
 
 
 def record_origin(snakemake):
@@ -125,7 +125,13 @@ def record_origin(snakemake):
     for store in stores_among(snakemake.output):
         from convergent.running.stores import record_origin
 
-        record_origin(store, snakemake.params.origin)
+        record_origin(store, {**snakemake.params.origin, **name_of(store, snakemake)})
+
+
+def name_of(store, snakemake):
+    """Return the part of a store's origin that tells it from the others of its run: its name."""
+    folder = snakemake.config["origin"]["job"]["folder"]
+    return {"store": Path(os.path.relpath(store, folder)).as_posix()}
 
 
 def stores_among(paths):
