@@ -138,14 +138,14 @@ def test_the_first_is_what_others_are_compared_with():
 
 def test_an_unknown_invariance_is_an_error():
     values = dict.fromkeys(Measure.__dataclass_fields__)
-    with pytest.raises(ValueError, match="measure m: rotations is no invariance; there are isot"):
+    with pytest.raises(ValueError, match="measure m: unknown invariance rotations; choose"):
         Measure(**values | {"name": "m", "invariances": frozenset({"rotations"})})
 
 
 def test_a_distance_of_units_is_an_error():
     values = dict.fromkeys(Measure.__dataclass_fields__)
     values |= {"name": "m", "invariances": frozenset(), "gives": "units"}
-    with pytest.raises(ValueError, match="measure m: units are matched by the largest values"):
+    with pytest.raises(ValueError, match="measure m: units are matched by their largest values"):
         Measure(**values | {"higher_is_more_alike": False})
 
 

@@ -122,9 +122,9 @@ def test_float32_is_kept(tmp_path, nets, images):
     ("options", "error", "message"),
     [
         ({"image_index": np.arange(60)}, ValueError, "more images than image_index names"),
-        ({"image_index": np.arange(90)}, ValueError, "70 images where image_index names 90"),
+        ({"image_index": np.arange(90)}, ValueError, "70 images, but image_index names 90"),
         ({"blocks": 80}, StoreError, "70 images cannot make 80 blocks"),
-        ({"samples": 20}, StoreError, "layer conv1: 20 samples are fewer than the 21 bins"),
+        ({"samples": 20}, StoreError, "layer conv1: 20 samples are too few for the 21 bins"),
     ],
 )
 def test_images_that_do_not_fit_leave_nothing(tmp_path, nets, images, options, error, message):
