@@ -123,7 +123,7 @@ def record_job(
     for record in records:
         if "rule" in record:
             past.add(record)
-    job = {
+    job: dict[str, Any] = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "rule": rule,
         "wildcards": dict(wildcards),
