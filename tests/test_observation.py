@@ -162,12 +162,13 @@ def test_memory_does_not_grow_with_the_images(tmp_path, monkeypatch, nets, image
     import tracemalloc
 
     peaks = []
-    for number in (140, 280):
+    for number in (70, 490):
         tracemalloc.start()
         observe(tmp_path, nets, images.repeat(number // 70, 1, 1, 1), image_index=np.arange(number))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0]
+    # How far the next batch has come while one is reduced differs from run to run.
+    assert peaks[1] < 2 * peaks[0]
 
 
 @pytest.mark.parametrize("positions", [None, 7])
