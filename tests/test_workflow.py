@@ -183,6 +183,19 @@ def test_other_images_rerun_all_and_the_same_nothing(project):
     assert planned(project) == {}
 
 
+def test_jobs_ask_for_memory_though_the_files_of_shapes_were_lost(project):
+    files = list((project / RUN).glob("nets/*/layers.csv"))
+    assert len(files) == 2
+    for file in files:
+        file.rename(file.with_suffix(".lost"))
+    try:
+        output = snakemake(project, f"{RUN}/pairs/net1-net2/correlation.zarr", "-n", "-f")
+    finally:
+        for file in files:
+            file.with_suffix(".lost").rename(file)
+    assert re.search(r"resources: .*mem_mb=\d+", output), output
+
+
 def test_figures_of_any_pair_are_targets(project):
     """net3 joins by an overlay, as a preset would bring it."""
     (project / "more.yaml").write_text("nets: {net3: {seed: 3}, net1: null}", encoding="utf-8")

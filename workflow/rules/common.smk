@@ -16,6 +16,7 @@ from convergent.config import (
     image_sources,
     load,
 )
+from convergent.config.overlays import settle
 from convergent.running.devices import slow_products
 from convergent.running.fingerprint import FingerprintError, fingerprint
 from convergent.running.origin import commit, select
@@ -23,10 +24,8 @@ from convergent.nets.recipe import RECIPE
 from convergent.nets.shapes import read_shapes
 from convergent.config.resources import Estimates
 
-# Snakemake puts the keys of overlays first. Nets, and so pairs, must keep the order of config.yaml.
-base = load_configfile(Path(workflow.basedir) / "config.yaml").get("nets")
-if isinstance(base, dict) and isinstance(config.get("nets"), dict):
-    config["nets"] = {**base, **config["nets"]}
+base = load_configfile(Path(workflow.basedir) / "config.yaml")
+config.update(settle(config, base, workflow.config_settings.overwrite_config))
 try:
     RUN = load(config)
     check_data(RUN)
@@ -93,6 +92,27 @@ def code(script, *calls, modules=()):
 
 # Estimates, by the number of nets whose shapes are known.
 ESTIMATES = {}
+# Shapes of a net whose file of shapes was lost.
+MEASURED = []
+
+
+def shapes_of(net):
+    """Read the shapes of a net's layers. The rule layers makes them before the net is trained; if
+    they were lost later, nothing makes the file again, so they are measured here."""
+    file = Path(SHAPES_FILE.format(net=net))
+    shapes = read_shapes(file, RUN.net_options)
+    if shapes or not file.with_name("weights.pt").exists():
+        return shapes
+    if not MEASURED:
+        # All nets have the same layers.
+        try:
+            from convergent.units.receptive_fields import net_shapes
+        except (
+            ImportError
+        ):  # Jobs have environments of their own, and torch is there only.
+            return None
+        MEASURED.append(net_shapes(RUN.net_options))
+    return MEASURED[0]
 
 
 def estimates():
@@ -101,10 +121,7 @@ def estimates():
     Snakemake calls this again once the inputs of a job exist.
     """
     if len(RUN.nets) not in ESTIMATES:
-        found = [
-            read_shapes(SHAPES_FILE.format(net=n), RUN.net_options) for n in RUN.nets
-        ]
-        found = [shapes for shapes in found if shapes]
+        found = [shapes for shapes in map(shapes_of, RUN.nets) if shapes]
         ESTIMATES.setdefault(len(found), Estimates(RUN, found))
     return ESTIMATES[max(ESTIMATES)]
 

@@ -3,15 +3,14 @@ from _job import run
 
 def main(snakemake):
     from convergent import config
-    from convergent.nets import models, shapes
-    from convergent.units.receptive_fields import sides
+    from convergent.nets.shapes import write_shapes
+    from convergent.units.receptive_fields import net_shapes
 
     options = dict(snakemake.params.net)
-    view = (options["inputs"], options["size"], options["size"])
-    found = shapes.layer_shapes(lambda: models.build(**options), view, sides)
+    found = net_shapes(options)
     run_configuration = config.load(snakemake.config["origin"]["job"]["configuration"])
     config.check_shapes(run_configuration, found.layers)
-    shapes.write_shapes(snakemake.output.layers, found, options)
+    write_shapes(snakemake.output.layers, found, options)
 
 
 if __name__ == "__main__":

@@ -85,6 +85,16 @@ class Measure:
                 f"measure {self.name}: unknown invariance {', '.join(unknown)}; choose from "
                 f"{', '.join(sorted(INVARIANCES))}"
             )
+        if (self.gives, self.needs) == ("layers", "codes") or self.needs == "samples":
+            raise ValueError(
+                f"measure {self.name}: the workflow computes {self.gives} from moments"
+                f"{' or codes' if self.gives == 'units' else ''}, not from {self.needs}"
+            )
+        if self.gives == "units" and not self.symmetric:
+            raise ValueError(
+                f"measure {self.name}: a matrix of units must be symmetric, as matching reads its "
+                "transpose for the other direction"
+            )
         if self.gives == "units" and not self.higher_is_more_alike:
             raise ValueError(
                 f"measure {self.name}: units are matched by their largest values; return a "
@@ -105,8 +115,13 @@ def measure(name: str) -> Measure:
     ------
     ModuleNotFoundError
         If there is no such module.
+    ValueError
+        If the module declares a measure of another name.
     """
-    return import_module(f"convergent.measures.{name}").MEASURE
+    found = import_module(f"convergent.measures.{name}").MEASURE
+    if found.name != name:
+        raise ValueError(f"measures/{name}.py: its measure must be called {name}, not {found.name}")
+    return found
 
 
 def measures(*, gives: str | None = None, needs: str | None = None) -> list[Measure]:
@@ -134,6 +149,7 @@ def _names(folders: tuple[str, ...]) -> list[str]:
     for module in pkgutil.iter_modules(folders):
         spec = module.module_finder.find_spec(module.name)  # type: ignore[call-arg]
         source = spec.loader.get_source(module.name)  # type: ignore[union-attr]
-        if any(line.startswith("MEASURE = ") for line in source.splitlines()):
+        # With or without a type.
+        if any(line.startswith(("MEASURE =", "MEASURE:")) for line in source.splitlines()):
             found.append(module.name)
     return found

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from convergent import ConvergentError
+from convergent.nets import models
 from convergent.nets.models import activation, run_once
 from convergent.nets.modules import LocalResponseNorm
+from convergent.nets.shapes import Shapes, layer_shapes
 
 # Modules whose kernel size, stride, padding (and dilation) say which pixels reach an output.
 SPATIAL = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
@@ -125,6 +127,18 @@ def sides(net: nn.Module, layers: Sequence[str], example: torch.Tensor) -> dict[
         except FieldError:
             found[layer] = None
     return found
+
+
+def net_shapes(options: Mapping[str, Any]) -> Shapes:
+    """Measure the shapes and costs of the net that :func:`convergent.nets.models.build` makes.
+
+    Parameters
+    ----------
+    options : mapping
+        Arguments of ``build``, among them `size` and `inputs`.
+    """
+    view = (options["inputs"], options["size"], options["size"])
+    return layer_shapes(lambda: models.build(**options), view, sides)
 
 
 def _wider(field: ReceptiveField, module: nn.Module, path: str) -> ReceptiveField:
