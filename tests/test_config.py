@@ -89,7 +89,7 @@ def test_imagenet_preset_is_the_paper_s_run(digits):
         ({"data": {"size": 17}}, "data.validation_transform.resize: 16 pixels leave no view"),
         ({"model": {"name": "lenet"}}, "model.name: .*alexnet.*, got 'lenet'"),
         ({"model": {"depth": 3}}, "model.depth: no such key; the keys here are name, channels"),
-        ({"activations": {"images": 10}}, "statistics.blocks: 20 blocks need at least as many images"),
+        ({"activations": {"images": 10}}, "statistics.blocks: 20 blocks need at least as many"),
         ({"statistics": 3}, "statistics: "),
     ],
 )  # fmt: skip
