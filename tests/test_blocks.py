@@ -85,7 +85,7 @@ def test_layers_are_compared_by_the_coarser_of_their_blocks(rng, monkeypatch):
             found.moments, itertools.pairwise(coarse.cut.edges), strict=True
         ):
             assert_close(moments, Moments.of(v[i:j], v[i:j]))
-    with pytest.raises(ValueError, match="other numbers of blocks"):
+    with pytest.raises(ValueError, match="different numbers of blocks"):
         aligned([fine, of_rows(x, x, Cut.of(60, 9))])
     with pytest.raises(ValueError, match="cannot be merged"):
         coarse.at(cut.edges)

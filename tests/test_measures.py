@@ -138,14 +138,14 @@ def test_the_first_is_what_others_are_compared_with():
 
 def test_an_unknown_invariance_is_an_error():
     values = dict.fromkeys(Measure.__dataclass_fields__)
-    with pytest.raises(ValueError, match="measure m: rotations is no invariance; there are isot"):
+    with pytest.raises(ValueError, match="measure m: unknown invariance rotations; choose"):
         Measure(**values | {"name": "m", "invariances": frozenset({"rotations"})})
 
 
 def test_a_distance_of_units_is_an_error():
     values = dict.fromkeys(Measure.__dataclass_fields__)
     values |= {"name": "m", "invariances": frozenset(), "gives": "units"}
-    with pytest.raises(ValueError, match="measure m: units are matched by the largest values"):
+    with pytest.raises(ValueError, match="measure m: units are matched by their largest values"):
         Measure(**values | {"higher_is_more_alike": False})
 
 
@@ -285,7 +285,7 @@ def test_new_measures_have_their_stores_and_rows_without_another_edit(tmp_path):
     (folder / "toy.py").write_text(TOY, encoding="utf-8")
     (folder / "toy_layers.py").write_text(TOY_OF_LAYERS, encoding="utf-8")
     counts = planned(tmp_path)
-    assert (counts["toy"], counts["toy_within"], counts["similarity"]) == (1, 2, 1)
+    assert (counts["toy"], counts["toy_within"], counts["compare_layers"]) == (1, 2, 1)
     pair = "results/tiny/pairs/net1-net2"
     names = ["toy.zarr", "measure_agreement.csv", "similarity.csv"]
     snakemake(tmp_path, *(f"{pair}/{name}" for name in names), "results/tiny/nets/net1/toy.zarr")

@@ -147,12 +147,12 @@ def test_bad_activations_and_codes_are_named(rng):
     x[7, 35] = np.inf
     with pytest.raises(FloatingPointError, match="unit 35"):
         mi.discretize(x)
-    with pytest.raises(ValueError, match="20 samples are fewer than the 21 bins"):
+    with pytest.raises(ValueError, match="20 samples are too few for 21 bins"):
         mi.discretize(x[:20])
-    with pytest.raises(ValueError, match="binning 'mine' is none of paper, reference"):
+    with pytest.raises(ValueError, match="binning must be paper or reference, got 'mine'"):
         mi.discretize(x, "mine")
     a = random_codes(rng, 50, 3)
-    with pytest.raises(ValueError, match="share their samples: 50 and 49"):
+    with pytest.raises(ValueError, match="the same samples, got 50 and 49"):
         mi.mutual_information(a, a[:49])
     with pytest.raises(ValueError, match="must be below 32, got 40"):
         mi.mutual_information(a, np.full((50, 2), 40, np.uint8))

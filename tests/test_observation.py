@@ -122,9 +122,9 @@ def test_float32_is_kept(tmp_path, nets, images):
     ("options", "error", "message"),
     [
         ({"image_index": np.arange(60)}, ValueError, "more images than image_index names"),
-        ({"image_index": np.arange(90)}, ValueError, "70 images where image_index names 90"),
+        ({"image_index": np.arange(90)}, ValueError, "70 images, but image_index names 90"),
         ({"blocks": 80}, StoreError, "70 images cannot make 80 blocks"),
-        ({"samples": 20}, StoreError, "layer conv1: 20 samples are fewer than the 21 bins"),
+        ({"samples": 20}, StoreError, "layer conv1: 20 samples are too few for the 21 bins"),
     ],
 )
 def test_images_that_do_not_fit_leave_nothing(tmp_path, nets, images, options, error, message):
@@ -162,12 +162,13 @@ def test_memory_does_not_grow_with_the_images(tmp_path, monkeypatch, nets, image
     import tracemalloc
 
     peaks = []
-    for number in (140, 280):
+    for number in (70, 490):
         tracemalloc.start()
         observe(tmp_path, nets, images.repeat(number // 70, 1, 1, 1), image_index=np.arange(number))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0]
+    # How far the next batch has come while one is reduced differs from run to run.
+    assert peaks[1] < 2 * peaks[0]
 
 
 @pytest.mark.parametrize("positions", [None, 7])

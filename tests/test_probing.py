@@ -45,7 +45,7 @@ def tokens_first(net, x):
 @pytest.mark.parametrize(
     ("forward", "message"),
     [
-        (rows_of_patches, r"layer relu: .* 16 rows an image"),
+        (rows_of_patches, r"layer relu: .* 16 rows for each image"),
         (tokens_first, r"layer relu: .* images along axis 1"),
     ],
 )
@@ -135,7 +135,9 @@ def test_what_cannot_be_told_is_asked_for(tmp_path):
     net = Net(lambda n, x: n.relu(torch.einsum("nij,jk->nik", x, n.w)), **relu())
     net.w = nn.Parameter(torch.randn(6, 9))
     x = torch.randn(10, 4, 6)
-    with pytest.raises(ProbingError, match=r"layer relu: which axis .*unit_axis=\{'relu': axis\}"):
+    with pytest.raises(
+        ProbingError, match=r"layer relu: the axis of units .*unit_axis=\{'relu': axis\}"
+    ):
         recording.record(net, x, ["relu"], tmp_path / "a.zarr")
     recording.record(net, x, ["relu"], tmp_path / "a.zarr", unit_axis={"relu": -1})
     assert open_store(tmp_path / "a.zarr")["relu"].shape == (10, 4, 9)
@@ -184,7 +186,7 @@ def test_a_net_that_answers_differently_is_refused(tmp_path, forward, images):
     if forward is mean_of_many and images < 5:
         pytest.skip("the same for few images")
     net = Net(forward, **relu(conv=nn.Conv2d(3, 8, 3)))
-    with pytest.raises(ProbingError, match=r"layer relu: .* no function of an image"):
+    with pytest.raises(ProbingError, match=r"layer relu: .* not depend on the image alone"):
         recording.record(net, torch.randn(images, 3, 12, 12), ["relu"], tmp_path / "a.zarr")
 
 
@@ -272,7 +274,7 @@ def test_wrong_arguments_are_named_before_the_net_runs(tmp_path):
         (x, {"dtype": "bfloat16"}, "float16 or float32"),
         (x, {"unit_axis": {"2": 1}}, "unit_axis names 2"),
         (x, {"identity": np.arange(8) / 2}, "identity must hold a whole number .* float64"),
-        (x, {"image_index": np.ones(8)}, "image_index must name .* whole numbers"),
+        (x, {"image_index": np.ones(8)}, "image_index must be a .* of whole numbers"),
         (torch.utils.data.DataLoader(Endless()), {}, "batches need image_index"),
     ):
         layers = options.pop("layers", ["1"])

@@ -177,7 +177,7 @@ def test_other_images_rerun_all_and_the_same_nothing(project):
     pixels[7, 3, 3] += 1
     np.savez(path, images=pixels, labels=labels)
     everything = {"images": 1, "train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM
-    assert planned(project) == everything
+    assert paper_only(planned(project)) == everything
     path.write_bytes(content)
     os.utime(path, ns=times)
     assert planned(project) == {}
@@ -188,7 +188,7 @@ def test_figures_of_any_pair_are_targets(project):
     (project / "more.yaml").write_text("nets: {net3: {seed: 3}, net1: null}", encoding="utf-8")
     target = f"{RUN}/figures/net2-net3/fig3.png"
     upstream = {"match": 1, "correlation": 1, "mutual_information": 1, "statistics": 1}
-    upstream |= {"record": 1, "train": 1}
+    upstream |= {"record": 1, "train": 1, "layers": 1}
     expected = {"draw_fig3": 1} | upstream
     assert planned(project, target, "--configfile", "more.yaml") == expected
     assert planned(project, "fig3", "--configfile", "more.yaml") == {"fig3": 1} | expected
@@ -213,6 +213,11 @@ def test_the_report_has_all_figures_and_tables_of_a_pair(project):
         assert f'id="{name}-csv"' in page
     assert "Clusters of conv1 that are most alike in both nets of net1-net2" in page
     assert "{{" not in page
+
+
+def paper_only(counts):
+    """Leave out figures beyond the paper's: another row of their table needs no change here."""
+    return {rule: n for rule, n in counts.items() if rule in DRAWN or not rule.startswith("draw_")}
 
 
 ATLAS = {"atlas": 1}
@@ -285,7 +290,7 @@ def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
     try:
-        assert planned(project) == expected
+        assert paper_only(planned(project)) == expected
     finally:
         path.write_text(text, encoding="utf-8")
 
@@ -324,7 +329,7 @@ def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
     ],
 )  # fmt: skip
 def test_exactly_what_uses_a_key_reruns(project, key, expected):
-    assert planned(project, "--config", key) == expected
+    assert paper_only(planned(project, "--config", key)) == expected
 
 
 @pytest.mark.parametrize(
@@ -395,7 +400,7 @@ def test_an_image_folder_is_checked_then_used(project, tmp_path):
     # Another image: the folder has changed.
     Image.fromarray(pixels).save(tmp_path / "train/dog/11.jpg")
     expected = {"net1": 1, "images": 1, "train": 1, "record": 1, "statistics": 1, "units": 1}
-    assert planned(project, *options) == expected
+    assert paper_only(planned(project, *options)) == expected
 
 
 @pytest.mark.slow
@@ -535,7 +540,7 @@ def test_no_damaged_store_is_averaged_in(project):
         output = snakemake(project, *targets, "-k", "-R", "hac", "cluster", "match", fails=True)
         for message in (
             "mapping.zarr/conv4/ab/weights: rows",
-            "statistics/net2.zarr: made by another configuration (nets.net1: 1 there, absent here",
+            "statistics/net2.zarr: made by another configuration (store: statistics/net1.zarr ",
             "correlation.zarr/conv2/correlation: rows 0 to 6 cannot be read",
         ):
             assert message in output

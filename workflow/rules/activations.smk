@@ -1,5 +1,5 @@
-# Record what every unit of a net does on the validation images, all layers in one pass; reduce the
-# records to statistics within each net and correlations between the nets of each pair.
+# Record the activations of all layers of a net on the validation images in one pass, and reduce
+# them to statistics within each net and correlations between the nets of each pair.
 
 
 rule record:
@@ -51,7 +51,7 @@ rule statistics:
     threads: threads_for("statistics")
     resources:
         **resources_for("statistics"),
-        # Decides nothing about the result, so no parameter.
+        # Not a param, since it does not affect the result.
         dask=RUN.dask.model_dump_json(),
         gpu=GPU if RUN.dask.here else 0,
     params:

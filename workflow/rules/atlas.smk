@@ -1,4 +1,4 @@
-# A page to explore the results with.
+# Atlas: a page on which to explore the results.
 
 
 rule atlas:
@@ -31,6 +31,6 @@ rule atlas:
         penalty=RUN.mapping.penalty,
         code=code("atlas.py"),
     message:
-        "The atlas of {params.run}"
+        "Atlas of {params.run}"
     script:
         "../scripts/atlas.py"

@@ -1,4 +1,4 @@
-# Many to many: spectral clusters of both nets' units (section S.3).
+# Many to many: spectral clusters of the units of both nets (section S.3).
 
 
 rule cluster:

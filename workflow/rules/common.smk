@@ -1,4 +1,4 @@
-# Shared by the other files: the checked configuration, paths, code fingerprints.
+# Configuration, paths and functions that all rule files share.
 import itertools
 import sys
 
@@ -23,14 +23,14 @@ from convergent.nets.recipe import RECIPE
 from convergent.nets.shapes import read_shapes
 from convergent.config.resources import Estimates
 
-# Snakemake puts what overlays name first; nets keep the order of config.yaml, and so do pairs.
+# Snakemake puts the keys of overlays first. Nets, and so pairs, must keep the order of config.yaml.
 base = load_configfile(Path(workflow.basedir) / "config.yaml").get("nets")
 if isinstance(base, dict) and isinstance(config.get("nets"), dict):
     config["nets"] = {**base, **config["nets"]}
 try:
     RUN = load(config)
     check_data(RUN)
-    # Rule layers writes them before anything is trained, and checks them, too.
+    # The rule layers writes and checks the shapes before any net is trained.
     SHAPES_FILE = f"{RUN.folder}/nets/{{net}}/layers.csv"
     for net in RUN.nets:
         if shapes := read_shapes(SHAPES_FILE.format(net=net), RUN.net_options):
@@ -41,8 +41,8 @@ except ConfigError as error:
 if slow_products():
     logger.warning(slow_products())
 
-# What jobs record and check of the run's origin (see scripts/_job.py). No param, as a change of it
-# decides no result by itself.
+# Origin of the run, which jobs record and check (see scripts/_job.py). It is not a param, since a
+# change to it does not affect any result by itself.
 config["origin"] = {
     "settings": RUN.origin,
     "job": {
@@ -54,15 +54,15 @@ config["origin"] = {
 }
 
 RESULTS = RUN.folder
-# Of activations.smk, or the last two of observation.smk.
+# Outputs of activations.smk. Without activation stores, observation.smk writes the last two.
 ACTIVATIONS = f"{RESULTS}/activations/{{net}}.zarr"
 STATISTICS = f"{RESULTS}/statistics/{{net}}.zarr"
 CORRELATION = f"{RESULTS}/pairs/{{pair}}/correlation.zarr"
 LOGS = f"{RESULTS}/logs"
 TIMES = f"{RESULTS}/benchmarks"
-# A GPU is asked for only where one may be used; profiles cap how many there are.
+# GPUs that a job requests if it can use one; profiles limit the total.
 GPU = 0 if RUN.device == "cpu" else 1
-# Every pair and its two nets.
+# The two nets of each pair.
 PAIRS = {f"{a}-{b}": (a, b) for a, b in itertools.combinations(RUN.nets, 2)}
 # Sections of the report.
 ONE_TO_ONE = "Section 3: one to one"
@@ -78,8 +78,11 @@ wildcard_constraints:
 
 
 def code(script, *calls, modules=()):
-    """Fingerprint a script, the functions of convergent.figures that it calls, and what they use:
-    of modules that are imported by a name that a param gives, those listed."""
+    """Fingerprint a script and all code that it reaches.
+
+    `calls` lists the functions of convergent.figures that it calls by name, and `modules` the
+    modules that it imports by name.
+    """
     path = Path(workflow.basedir) / "workflow/scripts" / script
     calls = [f"convergent.figures.{call}" for call in calls]
     try:
@@ -88,14 +91,14 @@ def code(script, *calls, modules=()):
         raise WorkflowError(str(error)) from None
 
 
-# Estimates by the number of nets whose shapes are known.
+# Estimates, by the number of nets whose shapes are known.
 ESTIMATES = {}
 
 
 def estimates():
-    """Estimate what jobs need, as far as it can be told before rule layers has run.
+    """Estimate what jobs need, as far as this is possible before the rule layers has run.
 
-    Snakemake asks again for a job's threads and resources when its input is there.
+    Snakemake calls this again once the inputs of a job exist.
     """
     if len(RUN.nets) not in ESTIMATES:
         found = [
@@ -107,10 +110,10 @@ def estimates():
 
 
 def origin(*keys):
-    """Param: all that decides the stores of a job, which they keep as their origin.
+    """Make a param: all settings that affect the stores of a job, which keep them as their origin.
 
-    Beside what decides the activations of the job's nets, `keys` of the run's origin, such as
-    statistics.seed.
+    These are the settings behind the activations of the job's nets, and `keys` of the run's
+    origin, such as statistics.seed.
     """
     keys = ["layers", "data", "model", "training", "activations", *keys]
 
@@ -123,12 +126,12 @@ def origin(*keys):
 
 
 def resources_for(stage):
-    """Memory and time of a stage's jobs; each attempt that a cluster's profile makes gets more."""
+    """Return functions for the memory and time of a stage's jobs, which grow with each attempt."""
 
     def resource(name):
         def value(wildcards, threads, attempt):
             known = estimates()
-            # Listing images depends on no net.
+            # Listing the images does not depend on the nets.
             if not known.widths and stage != "images":
                 return TBDString()
             return attempt * getattr(getattr(known, stage)(threads), name)
@@ -139,7 +142,7 @@ def resources_for(stage):
 
 
 def threads_for(stage):
-    """Threads of a stage's jobs: several where layers are large enough to gain by them."""
+    """Return a function for the threads of a stage's jobs: several if layers are large enough."""
     return lambda wildcards: estimates().threads(stage)
 
 
@@ -149,7 +152,7 @@ def nets_of_pair(wildcards):
 
 
 def of_pair(path, member):
-    """Make an input function: `path` for the first (0) or the second (1) net of a job's pair."""
+    """Make an input function: `path` of the first (0) or second (1) net of a job's pair."""
 
     def net_path(wildcards):
         return path.format(net=PAIRS[wildcards.pair][member])
@@ -158,7 +161,7 @@ def of_pair(path, member):
 
 
 def where_sgd(path):
-    """Make an input function: `path` for the pair whose maps SGD fits too, nothing for others."""
+    """Make an input function: `path` of the pair whose maps SGD fits, too; nothing for others."""
 
     def pair_path(wildcards):
         fitted = RUN.sgd_layers and wildcards.pair == RUN.pair

@@ -1,6 +1,6 @@
-# Figures, one row each. A figure of a pair is drawn by rule draw_<name> for any pair, and its bare
-# name is a target: the figure of the pair that the configuration chooses. Another figure is a row
-# here, its function in convergent.figures, and a test of that function.
+# Figures, one row each. The rule draw_<name> draws a figure of any pair; the rule <name> is a
+# target that stands for the figure of the configured pair. To add a figure, add a row here, its
+# function in convergent.figures, and a test of that function.
 from convergent.figures.catalogue import Figure
 
 MATCHING = rules.match.output.matching
@@ -9,7 +9,7 @@ CLUSTERS = rules.cluster.output
 UNITS = rules.units.output.store
 UNITS_OF_PAIR = {"a": of_pair(UNITS, 0), "b": of_pair(UNITS, 1)}
 STATISTICS_OF_PAIR = {"a": of_pair(STATISTICS, 0), "b": of_pair(STATISTICS, 1)}
-# Layers whose every unit has pictures; all where there is none.
+# Layers in which all units have pictures; if there are none, all layers.
 PICTURED = [layer for layer, units in RUN.pictures.items() if units is None]
 PICTURED = PICTURED or RUN.layers
 LAYER, SECOND_LAYER = RUN.figures.layer, RUN.second_layer
@@ -145,7 +145,7 @@ FIGURES = {
         inputs={"matching": MATCHING},
         params={
             "measure": "correlation",
-            # All but the layer of figure 3, unless there is no other.
+            # All layers except that of figure 3, unless it is the only one.
             "layers": [l for l in RUN.layers if l != LAYER] or RUN.layers,
         },
         caption="Figure S3. Matched correlations of {pair} as in figure 3, for the other layers. "
@@ -274,7 +274,7 @@ FIGURE_OF_RUN = f"{RESULTS}/figures/{{name}}.{{suffix}}"
 
 
 def figures(pair):
-    """All figures of a pair, as PNG and PDF."""
+    """List all figures of a pair, as PNG and PDF."""
     names = [name for name, row in FIGURES.items() if row.of_pair]
     return expand(FIGURE_OF_PAIR, pair=pair, name=names, suffix=["png", "pdf"])
 

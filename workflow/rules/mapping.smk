@@ -1,4 +1,5 @@
-# Sparse maps between the layers of a pair: fitted exactly, and as the paper did; their clusters.
+# Sparse maps between the layers of a pair, fitted exactly and by the paper's SGD, and clusters of
+# the units that they connect.
 
 
 rule fit_maps:

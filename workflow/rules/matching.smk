@@ -1,4 +1,4 @@
-# Align the units of a pair one to one, and sum up over pairs.
+# Match the units of a pair one to one, and compare the measures.
 
 
 rule match:
@@ -25,7 +25,7 @@ rule match:
         "../scripts/match.py"
 
 
-# What tells the activations of both nets: their stores, or the nets.
+# Sources of both nets' activations: their stores or, without stores, the nets.
 VALUES_OF_PAIR = (
     {"a": of_pair(ACTIVATIONS, 0), "b": of_pair(ACTIVATIONS, 1)}
     if RUN.activations.store

@@ -1,5 +1,5 @@
-# Measures of similarity that the registry lists, each in a store of its own: of all units, within
-# each net and between the nets of each pair. Correlations come with the moments.
+# Measures of similarity in the registry. Each measure of units has a store per net and per pair;
+# correlations are computed together with the moments instead.
 from convergent.measures.registry import measures, measures_of_units
 
 # Stores of a pair, by measure.

@@ -1,4 +1,4 @@
-# Without activation stores: run all nets side by side and reduce what their units do at once.
+# Without activation stores: run all nets side by side and reduce their activations at once.
 
 
 rule observe:

@@ -1,5 +1,5 @@
-# All figures and tables with captions in one file to send. Snakemake's own report would be twice
-# as large (11 MB for the default run), and would show the one script that draws all figures.
+# A single file with all figures, tables and captions. Snakemake's own report would be twice as
+# large (11 MB for the default run) and show the same script beside every figure.
 from convergent.figures.catalogue import CaptionError, describe
 
 REPORTED = {}
@@ -39,6 +39,6 @@ rule report:
         entries=list(REPORTED.values()),
         code=code("report.py"),
     message:
-        "The report of {params.run}"
+        "Report of {params.run}"
     script:
         "../scripts/report.py"

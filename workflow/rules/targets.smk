@@ -1,4 +1,4 @@
-# Targets by name: each net, each pair.
+# Targets named after each net and each pair.
 
 
 targets = [rule.name for rule in workflow.rules]

@@ -1,10 +1,10 @@
-# Tell the shapes of layers and list the images once, then train one net per seed.
+# Find the shapes of the layers, list the images once, and train one net per seed.
 
-# Image folders are read where they are; other data sets become one file of pixels.
+# Image folders are read in place; other data sets are stored in one file of pixels.
 IMAGES = {"listing": f"{RESULTS}/images.csv"}
 if not RUN.data.is_folder:
     IMAGES["pixels"] = f"{RESULTS}/images.npz"
-# What is no image in a folder of images.
+# List of files in image folders that are not images.
 LEFT_OUT = {"left_out": f"{RESULTS}/left_out.csv"} if RUN.data.is_folder else {}
 
 
@@ -28,7 +28,7 @@ rule images:
     params:
         name=RUN.data.name,
         root=RUN.data.root,
-        # What draws the validation images of data sets that have none of their own.
+        # Split into training and validation images, for data sets that come without one.
         split={} if RUN.data.is_folder else RUN.data.split,
         code=code("images.py"),
     message:
@@ -54,7 +54,7 @@ rule layers:
         runtime=10,
     params:
         net=RUN.net_options,
-        # As training has it, which would be listed again with every edit.
+        # As in training, which a fingerprint would list again after every edit.
         code=RECIPE,
     message:
         "Shapes of the layers of {wildcards.net}"
@@ -65,8 +65,8 @@ rule layers:
 rule train:
     input:
         **IMAGES,
-        # Checked against the configuration before anything is trained. (Not ancient(): where rule
-        # layers runs again, Snakemake then overlooks changed params of all that follows.)
+        # Shapes are checked before any net is trained. (With ancient(), Snakemake would overlook
+        # changed params of all later jobs whenever the rule layers runs again.)
         layers=SHAPES_FILE,
     output:
         weights=f"{RESULTS}/nets/{{net}}/weights.pt",
@@ -85,10 +85,10 @@ rule train:
         seed=lambda wildcards: RUN.nets[wildcards.net].seed,
         data=RUN.data.model_dump(),
         model=RUN.model.model_dump(),
-        # Workers decide nothing; the script has one for each thread but its own.
+        # Workers do not affect the weights; the script starts one for each thread except its own.
         training=RUN.training.model_dump(exclude={"workers"}),
         device=RUN.device,
-        # Not a fingerprint: nets are trained anew where their weights would change, and only there.
+        # Not a fingerprint, so that nets are trained again only if their weights would change.
         code=RECIPE,
         checkpoints=f"{RESULTS}/nets/{{net}}/checkpoints",
     message:

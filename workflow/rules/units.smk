@@ -1,4 +1,4 @@
-# What units see: the strongest images of every unit, their patches and deconvolutions.
+# The images that excite each unit most, with patches and deconvolutions.
 
 
 rule units:
@@ -29,6 +29,6 @@ rule units:
         origin=origin("statistics", "units.pictures"),
         code=code("units.py"),
     message:
-        "What the units of {wildcards.net} see"
+        "Strongest images, patches and deconvolutions of the units of {wildcards.net}"
     script:
         "../scripts/units.py"

@@ -1,4 +1,4 @@
-"""The frame of every script job: it finds the library, logs, and records and checks origins."""
+"""Functions that every script job runs: they find the library, write logs, and check origins."""
 
 import json
 import logging
@@ -9,20 +9,20 @@ import warnings
 from importlib.util import cache_from_source, find_spec
 from pathlib import Path
 
-# The library beside this workflow, whatever environment the job runs in.
+# Import the library that lies beside this workflow, whatever environment the job runs in.
 sys.path.insert(0, str(Path(__file__).parents[1]))
-# Compiled code, fonts and defaults, which libraries keep in the home folder, go to Snakemake's.
+# Keep compiled code, font lists and settings of libraries here instead of in the home folder.
 CACHE = Path(".snakemake", "cache").absolute()
 for variable in ("NUMBA_CACHE_DIR", "MPLCONFIGDIR", "DASK_CONFIG"):
     os.environ.setdefault(variable, str(CACHE / variable))
 
 
 def keep_compiled_modules():
-    """Let this process and those that it starts keep the modules that they compile.
+    """Let this process and its children keep the modules that they compile.
 
-    If `PYTHONDONTWRITEBYTECODE` is set, each job would compile all that it imports, which doubles
-    its time. Most installers compile packages. If none did, and this user cannot write beside the
-    packages, compiled modules go to Snakemake's folder, too.
+    With `PYTHONDONTWRITEBYTECODE` set, each job would compile everything that it imports, which
+    doubles its time. Most installers compile packages. If the installer did not, and this user may
+    not write beside the packages, compiled modules are kept in Snakemake's folder.
     """
     package = find_spec("numpy").origin
     may = not sys.dont_write_bytecode and os.access(Path(package).parent, os.W_OK)
@@ -36,15 +36,15 @@ keep_compiled_modules()
 
 
 def run(main, snakemake):
-    """Call ``main(snakemake)``, with all its messages in the log of the rule.
+    """Call ``main(snakemake)`` and write all its messages to the log of the job.
 
-    The origin of the stores that it reads is checked before, that of its outputs recorded.
+    The origin of the stores that it reads is checked first; that of its outputs is recorded last.
     """
     from convergent import ConvergentError
     from convergent.running.devices import cores, peak_memory
     from convergent.running.files import file_lock
 
-    # Snakemake may have been promised more cores than there are.
+    # Snakemake may have been given more cores than the machine has.
     snakemake.threads = min(snakemake.threads, cores())
     path = Path(snakemake.log[0])
     # A killed Snakemake leaves its jobs running; the same job of the next run waits for them.
@@ -69,14 +69,14 @@ def run(main, snakemake):
 
 
 def device_of(snakemake):
-    """Return the device to compute on, which is a GPU only if the job asked Snakemake for one."""
+    """Return the device to compute on: a GPU only if the job requested one from Snakemake."""
     from convergent.running.devices import choose_device
 
     return choose_device(snakemake.params.device if snakemake.resources.gpu else "cpu")
 
 
 def scheduler_of(snakemake):
-    """Return a context that gives the scheduler of the job's Dask tasks."""
+    """Return a context manager that yields the scheduler of the job's Dask tasks."""
     from convergent.running.scheduling import scheduler_for
 
     resources, options = snakemake.resources, json.loads(snakemake.resources.dask)
@@ -91,17 +91,17 @@ def scheduler_of(snakemake):
 
 
 def check_origin(snakemake):
-    """Compare the job with its run, append it to the run's history, and check what it reads.
+    """Compare the job with its run, append it to the run's history, and check its input stores.
 
-    The workflow tells what made the run by an entry of `config` (see ``rules/common.smk``): unlike
-    a param, it decides no result by itself, and a change of it runs nothing again.
+    The workflow passes the origin of the run as an entry of `config` (see ``rules/common.smk``).
+    Unlike a param, it does not affect any result by itself, and a change to it reruns no job.
     """
     from convergent.running import origin
 
     of_run = snakemake.config["origin"]
     device = snakemake.params.get("device")
     if device != "cpu" and not snakemake.resources.get("gpu"):
-        device = None  # The job may run on another kind of machine than jobs that ask for a GPU.
+        device = None  # The job may run on another kind of machine than jobs that request a GPU.
     job = origin.record_job(
         rule=snakemake.rule,
         wildcards=dict(snakemake.wildcards.items()),
@@ -113,21 +113,27 @@ def check_origin(snakemake):
     )
     logging.info("code %s, %s", job["code"], job["packages"])
     if stores_among(snakemake.output) and not job["origin"]:
-        raise TypeError(f"rule {snakemake.rule}: writes a store, so it must have the param origin")
+        raise TypeError(f"rule {snakemake.rule} writes a store and so needs the param origin")
     for store in stores_among(snakemake.input):
         from convergent.running.stores import open_store
 
-        open_store(store, origin=of_run["settings"])
+        open_store(store, origin={**of_run["settings"], **name_of(store, snakemake)})
 
 
 def record_origin(snakemake):
-    """Write into the stores that the job made what decided them."""
+    """Record in the stores that the job made the settings that affect them."""
     for store in stores_among(snakemake.output):
         from convergent.running.stores import record_origin
 
-        record_origin(store, snakemake.params.origin)
+        record_origin(store, {**snakemake.params.origin, **name_of(store, snakemake)})
+
+
+def name_of(store, snakemake):
+    """Return the part of a store's origin that tells it from the others of its run: its name."""
+    folder = snakemake.config["origin"]["job"]["folder"]
+    return {"store": Path(os.path.relpath(store, folder)).as_posix()}
 
 
 def stores_among(paths):
-    """Return the paths that are Zarr stores."""
+    """Return those paths that are Zarr stores."""
     return [path for path in paths if path.endswith(".zarr")]

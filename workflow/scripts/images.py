@@ -16,7 +16,7 @@ def main(snakemake):
         with writing(snakemake.output.pixels) as path:
             np.savez(path, pixels=pixels)
     else:
-        # What is left out is told on the terminal too, and again when the run ends.
+        # Files that are left out are listed on the terminal now, and again when the run ends.
         logging.getLogger("convergent.nets.datasets").addHandler(
             logging.StreamHandler(sys.__stderr__)
         )

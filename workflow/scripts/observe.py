@@ -15,7 +15,7 @@ def main(snakemake):
         dict(snakemake.input.items()),
         params.data,
         "all nets",
-        # Of all nets together as many at a time as recording takes of one.
+        # All nets together process as many images at a time as one net does in recording.
         max(1, options.pop("batch_size") // len(params.nets)),
         number=options.pop("images"),
         seed=params.statistics["seed"],

@@ -1,4 +1,4 @@
-"""What units do: recording, samples, moments in blocks of images, strongest images, statistics.
+"""Activations of units: recording, samples, moments by block, strongest images, statistics.
 
 May import from :mod:`convergent.nets` and the rooms below it.
 """

@@ -1,9 +1,9 @@
-"""Blocks of images: one set for a run, with moments of each beside every sum over images.
+"""Blocks of images, the same for a whole run, and the moments of each.
 
 The images of a run are recorded in a random order, so that a run of consecutive rows is a random
-part of them. The edges of blocks follow from the numbers of images and of blocks, and are the same
-for every layer, net and pair. Stored moments of blocks give split halves, held-out scores and
-jackknife intervals without a second pass over the activations.
+part of them. The edges of blocks depend only on the numbers of images and of blocks, so that they
+are the same for every layer, net and pair. Split halves, held-out scores and jackknife intervals
+come from the stored moments of blocks, without a second pass over the activations.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from convergent.activations.moments import Moments
 from convergent.running.stores import StoreError, save
 
-# Most bytes of the stored blocks of a layer, as float32.
+# Largest size of the stored blocks of a layer, as float32.
 BLOCKS_BYTES = 256 * 2**20
-# Arrays of the moments of blocks, and their axes after the block.
+# Arrays of the moments of blocks, and their axes after the block axis.
 FIELDS = {
     "count": (),
     "mean_x": ("unit_a",),
@@ -49,9 +49,9 @@ class Cut(NamedTuple):
 
     @classmethod
     def of(cls, images: int, blocks: int) -> Cut:
-        """Cut images into blocks of equal size, to one image.
+        """Cut images into blocks whose sizes differ by at most one image.
 
-        If the number of blocks is odd, the first half has one more.
+        If the number of blocks is odd, the first half has one block more.
 
         Raises
         ------
@@ -59,7 +59,7 @@ class Cut(NamedTuple):
             If there are fewer than two blocks, or fewer images than blocks.
         """
         if blocks < 2:
-            raise ValueError(f"{blocks} blocks of images have no halves; ask for at least 2")
+            raise ValueError(f"{blocks} blocks cannot be split into halves; at least 2 are needed")
         if images < blocks:
             raise ValueError(f"{images} images cannot make {blocks} blocks")
         edges = np.linspace(0, images, blocks + 1).astype(np.int64)
@@ -68,9 +68,9 @@ class Cut(NamedTuple):
     def coarsen(self, units_a: int, units_b: int) -> Cut:
         """Merge neighbouring blocks of a wide layer until their moments fit into 256 MiB.
 
-        The number of neighbours is a power of two, counted from the start of each half, and none
-        is merged across the middle: of two layers, the blocks of the wider one are
-        unions of those of the other, and halves are the same in all.
+        The number of neighbours is a power of two, counted from the start of each half, and no
+        blocks are merged across the middle. The blocks of a wider layer are therefore unions of
+        those of a narrower one, and the halves are the same in all layers.
         """
         middle = int(np.searchsorted(self.edges, self.half))
         last = len(self.edges) - 1
@@ -123,11 +123,12 @@ class Blocks(NamedTuple):
         before: Moments | None = None
         for moments in self.moments:
             rest = after.pop()
-            yield before.merge(rest) if before and rest else before or rest
+            # There are at least two blocks, so that one of the two is a Moments.
+            yield before.merge(rest) if before and rest else before or rest  # type: ignore[misc]
             before = moments if before is None else before.merge(moments)
 
     def at(self, edges: NDArray[np.int64]) -> Blocks:
-        """Merge neighbouring blocks so that those between `edges` are left.
+        """Merge neighbouring blocks into those between `edges`.
 
         Raises
         ------
@@ -144,26 +145,26 @@ class Blocks(NamedTuple):
 
 
 def aligned(several: Sequence[Blocks]) -> list[Blocks]:
-    """Merge blocks of several layers, nets or pairs to the coarsest that are the same in all.
+    """Merge the blocks of several layers, nets or pairs into the finest that all have in common.
 
     Raises
     ------
     ValueError
-        If numbers of images differ, or the rows at which they are cut into halves.
+        If the numbers of images differ, or the rows at which the images are cut into halves.
     """
     if len({(b.cut.edges[-1], b.cut.half) for b in several}) > 1:
         cuts = ", ".join(f"{b.cut.edges[-1]} images halved at {b.cut.half}" for b in several)
-        raise ValueError(f"blocks of other images, or other numbers of blocks: {cuts}")
+        raise ValueError(f"blocks of different images, or different numbers of blocks: {cuts}")
     edges = reduce(np.intersect1d, [blocks.cut.edges for blocks in several])
     return [blocks.at(edges) for blocks in several]
 
 
 def save_blocks(group: zarr.Group, blocks: Blocks) -> None:
-    """Write moments of blocks under ``blocks``, one array a field, block axis first.
+    """Write the moments of blocks under ``blocks``: one array for each field, block axis first.
 
     Correlations are stored in place of co-moments: in float32 they lose at most 6e-8, whatever
-    the scale of the units. Means and variances are float64. `edges` are the rows at which images
-    are cut; the attribute `half` is the row at which the last half of the blocks begins.
+    the scale of the units. Means and variances are float64. `edges` holds the rows at which the
+    images are cut; the attribute `half` is the row at which the last half of the blocks begins.
     """
     target = group.create_group("blocks")
     target.attrs["half"] = blocks.cut.half
@@ -196,12 +197,12 @@ def half_correlations(group: zarr.Group) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def check_halves(groups: Sequence[zarr.Group]) -> None:
-    """Raise an error unless several groups have the same images in each half.
+    """Check that several groups have the same images in each half.
 
     Raises
     ------
     StoreError
-        Names the stores.
+        If they do not; names the stores.
     """
     cuts = {(int(g["blocks/edges"][-1]), g["blocks"].attrs["half"]) for g in groups}
     if len(cuts) > 1:

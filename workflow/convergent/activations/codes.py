@@ -1,7 +1,7 @@
-"""Codes of activations: the number of the bin that each one falls into (section 3.2, footnote 8).
+"""Codes of activations: the numbers of the bins that they fall into (section 3.2, footnote 8).
 
-A code is what mutual information is counted from: bins hold 5% of a unit's samples each, and
-one more holds what lies around zero.
+Mutual information is counted from codes. Each bin holds 5% of a unit's samples; one more bin holds
+the values around zero.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from convergent.paper import BINS
 
-# Footnote 8: one bin for all that is not above this; the other 20 hold 5% of the mass each.
+# Footnote 8: one bin for all values up to this; the other 20 hold 5% of the mass each.
 ZERO = 1e-6
 SHARES = np.arange(1, BINS - 1) / (BINS - 1)
 # Units that are sorted together.
@@ -50,9 +50,9 @@ def discretize(x: NDArray, binning: str = "paper") -> tuple[NDArray[np.uint8], N
     if x.ndim != 2:
         raise ValueError(f"x must be (sample, unit), got shape {x.shape}")
     if len(x) < BINS:
-        raise ValueError(f"{len(x)} samples are fewer than the {BINS} bins")
+        raise ValueError(f"{len(x)} samples are too few for {BINS} bins")
     if binning not in BINNINGS:
-        raise ValueError(f"binning {binning!r} is none of {', '.join(BINNINGS)}")
+        raise ValueError(f"binning must be {' or '.join(BINNINGS)}, got {binning!r}")
     codes = np.empty(x.shape, np.uint8)
     edges = np.full((x.shape[1], BINS - 1), np.inf)
     for start in range(0, x.shape[1], BLOCK):

@@ -1,6 +1,6 @@
-"""The engine that runs reductions over the nets themselves, without activation stores between.
+"""The engine that runs reductions over the nets themselves, without activation stores.
 
-All nets of a run process each batch of images, and their activations are reduced at once.
+All nets of a run process each batch of images, and their activations are reduced immediately.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ def observe(
 ) -> None:
     """Write statistics of nets and correlations between them, in one pass over the images.
 
-    Numbers are those of :func:`convergent.activations.statistics.write_statistics` and
-    :func:`convergent.activations.statistics.write_correlation` on recorded activations, to
-    rounding. Memory does not grow with the images.
+    The numbers equal, to rounding, those that
+    :func:`convergent.activations.statistics.write_statistics` and
+    :func:`convergent.activations.statistics.write_correlation` compute from recorded activations.
+    Memory does not grow with the number of images.
 
     Parameters
     ----------
@@ -68,25 +69,26 @@ def observe(
     image_index : ndarray of shape (image,)
         The images' places in their data set.
     dtype, positions
-        As of a store, see :func:`convergent.activations.recording.record`.
+        See :func:`convergent.activations.recording.record`.
     samples, binning, blocks, seed
         See :func:`convergent.activations.statistics.write_statistics`.
     device : str
-        For torch: where nets run and products are computed.
+        Device of torch on which nets run and products are computed.
     threads : int
-        Number of reductions that run at once, beside the forward pass of the next batch.
+        Number of reductions that run at once, during the forward pass of the next batch.
 
     Raises
     ------
     RecordingError
         If an activation is NaN or infinite, or too large for `dtype`.
     StoreError
-        If there are fewer images than blocks, or samples than bins: found at the first batch.
+        If there are fewer images than blocks, or fewer samples than bins. Raised at the first
+        batch.
     ValueError
-        If `image_index` does not fit the images.
+        If `image_index` does not have one entry for each image.
     """
     names, index = list(nets), np.asarray(image_index)
-    targets = [(n,) for n in range(len(names))]
+    targets: list[tuple[int, ...]] = [(n,) for n in range(len(names))]
     targets += [(names.index(a), names.index(b)) for a, b in correlations]
     marks_of_batches: list[Marks] = []
     reduced: dict[str, _Layer] = {}
@@ -123,7 +125,7 @@ def observe(
         for batch in batches_of(batches):
             stop = start + len(batch.images)
             if stop > len(index):
-                raise ValueError(f"more images than image_index names ({len(index)})")
+                raise ValueError(f"there are more images than image_index names ({len(index)})")
             values = [run(batch.images) for run in runs]
             marks_of_batches.append(batch.marks(index[start:stop]))
             finish(running)
@@ -135,7 +137,7 @@ def observe(
                 running += map(pool.submit, reduced[layer].tasks(arrays, start))
             start = stop
         if start < len(index):
-            raise ValueError(f"{start} images where image_index names {len(index)}")
+            raise ValueError(f"there are {start} images, but image_index names {len(index)}")
         finish(running)
         finish([pool.submit(task) for each in reduced.values() for task in each.last_tasks()])
     marks = Marks.joined(marks_of_batches)
@@ -160,7 +162,7 @@ def observed_values(
     dtype: str = "float16",
     device: str = "cpu",
 ) -> dict[str, NDArray[np.float32]]:
-    """Compute what :func:`convergent.measures.joint_densities.stored_values` reads from a store.
+    """Compute the values that :func:`convergent.measures.joint_densities.stored_values` reads.
 
     The net itself is run on the first images of `batches`, as many as `image_index` names.
     """
@@ -182,25 +184,22 @@ def observed_values(
 
 
 class _Layer:
-    """A layer of all nets, as far as images have come.
+    """One layer of all nets, with the parts of its reductions so far.
 
-    Its tasks for one batch may run at once. Those of the next must wait for them.
+    Tasks for one batch may run at the same time; those of the next batch must wait for them.
     """
 
     def __init__(self, reductions: Sequence[Reduction], cut: Cut, places: Places):
         self.reductions, self.cut, self.places = reductions, cut, places
         self.parts: list[dict[int, Any]] = [{} for _ in reductions]
-        # Samples that a piece has at least, unless its block ends before.
+        # Least number of samples of a piece, unless its block ends earlier.
         self.samples = max(reduction.samples for reduction in reductions)
-        # Activations of each net that wait for more, with their block and first image.
+        # Activations of each net that wait to fill a piece, with their block and first image.
         self.waiting: list[list[NDArray]] = []
         self.block = self.start = 0
 
     def tasks(self, batch: Sequence[torch.Tensor], start: int) -> list[Callable[[], None]]:
-        """List the work that is due when a batch comes: (image, ..., unit) of each net.
-
-        The row of its first image is `start`.
-        """
+        """List the work for a new batch: (image, ..., unit) of each net, from row `start` on."""
         arrays = [self.places.select(values, start).cpu().numpy() for values in batch]
         first, cuts = self.cut.across(start, start + len(arrays[0]))
         pieces = []
@@ -213,12 +212,12 @@ class _Layer:
             if sum(math.prod(each[0].shape[:-1]) for each in self.waiting) >= self.samples:
                 pieces += self._piece()
         if self.waiting:
-            # The memory of a batch is used again by the next but one.
+            # The next batch but one reuses the memory of this one.
             self.waiting[-1] = [values.copy() for values in self.waiting[-1]]
         return self._reduce(pieces)
 
     def last_tasks(self) -> list[Callable[[], None]]:
-        """List the work that is due when no more images come."""
+        """List the work that is left after the last batch."""
         return self._reduce(self._piece())
 
     def save(self, group: zarr.Group, target: tuple[int, ...]) -> None:
@@ -227,11 +226,11 @@ class _Layer:
         save_results(group, target, self.reductions, results)
 
     def _piece(self) -> list[tuple[int, int, list[NDArray]]]:
-        """Join what waits to a piece with its block and first image, if there is any."""
+        """Join the waiting activations to one piece, with its block and first image."""
         waiting, self.waiting = self.waiting, []
         if not waiting:
             return []
-        # What need not be joined is not copied.
+        # A single array is not copied.
         piece = waiting[0]
         if len(waiting) > 1:
             piece = [np.concatenate(each) for each in zip(*waiting, strict=True)]
@@ -247,7 +246,7 @@ class _Layer:
 def _add(
     reduction: Reduction, parts: dict[int, Any], pieces: list[tuple[int, int, list[NDArray]]]
 ) -> None:
-    """Add pieces in their order. When a block begins, the one before is shrunk."""
+    """Add pieces in their order. When a block begins, shrink the one before."""
     for block, start, piece in pieces:
         if reduction.by_block and block not in parts and block - 1 in parts:
             parts[block - 1] = reduction.shrink(parts[block - 1])

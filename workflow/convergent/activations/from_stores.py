@@ -42,14 +42,14 @@ def reduce_stores(
     Returns
     -------
     list of list
-        The parts of each reduction: one a block, or a single one.
+        Parts of each reduction: one for each block, or a single one.
 
     Raises
     ------
     StoreError
         If an activation is NaN or infinite; names the stores and the images.
     """
-    # Workers save nothing, and do not get what saving needs.
+    # Workers save nothing, so they are not sent the functions that save.
     leaf = _leaf(arrays, [replace(reduction, save={}) for reduction in reductions])
     parts: dict[tuple[int, int], list] = defaultdict(list)
     images, step = arrays[0].shape[0], leaf_rows(arrays[0])

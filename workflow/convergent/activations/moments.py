@@ -49,7 +49,7 @@ class Moments(NamedTuple):
         Sum over samples of the product of the deviations from the means.
     """
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
     mean_x: NDArray[np.float64]
     mean_y: NDArray[np.float64]
     var_x: NDArray[np.float64]
@@ -69,7 +69,7 @@ class Moments(NamedTuple):
             Activations of the other net for the same samples. Left out, or `x` itself, the
             moments are those within a net, from a symmetric product at half the cost.
         device : str
-            For torch, such as ``cuda``; on ``cpu`` NumPy makes the products.
+            Device of torch, such as ``cuda``; on ``cpu`` NumPy computes the products.
 
         Raises
         ------
@@ -82,15 +82,15 @@ class Moments(NamedTuple):
         Notes
         -----
         Products are float32, tile by tile, and added up in float64. A unit whose mean in the
-        first samples exceeds three standard deviations is shifted by that mean first, else a
-        unit with mean/std = 100 would lose four digits. Units are not shifted without need: on
+        first samples exceeds three standard deviations is first shifted by that mean; otherwise
+        a unit with mean/std = 100 would lose four digits. Units are not shifted without need: on
         ReLU data that would turn exact zeros into one repeated rounded constant. If the squares
         of a unit leave float32's range, as of activations of 1e-30 or 1e30, every unit is
         multiplied by the power of two that brings its largest deviation near 1.
         """
         same = y is None or y is x
         x = _samples(x, "x")
-        y = x if same else _samples(y, "y")
+        y = x if same or y is None else _samples(y, "y")
         count = len(x)
         if count != len(y):
             raise ValueError(f"x and y must share their samples: x has {count}, y has {len(y)}")
@@ -106,7 +106,7 @@ class Moments(NamedTuple):
             sums_x, sums_y, comoment = add_up(x, y, np.zeros(x.shape[1]), np.zeros(y.shape[1]))
         mean_x, var_x = _mean_var(sums_x, count)
         mean_y, var_y = _mean_var(sums_y, count)
-        # Products in this order keep what is symmetric so to the last bit.
+        # In this order a symmetric matrix stays symmetric to the last bit.
         comoment -= np.outer(mean_x, mean_y) * count
         if same:
             var_x = var_y = np.maximum(comoment.diagonal() / count, 0)
@@ -151,7 +151,7 @@ class Moments(NamedTuple):
         comoment *= self.count * share
         comoment += self.comoment
         comoment += other.comoment
-        # Nothing is subtracted, so that variances keep all digits of those of the parts.
+        # Nothing is subtracted, so no digits of the parts' variances are lost.
         var_x = rest * self.var_x + share * other.var_x + share * rest * delta_x**2
         var_y = rest * self.var_y + share * other.var_y + share * rest * delta_y**2
         _check_representable(
@@ -245,8 +245,8 @@ def _pilot_shift(x: NDArray) -> NDArray[np.float64]:
     pilot = x[:PILOT]
     pilot = (widen(pilot) if x.dtype == np.float16 else pilot).astype(np.float64)
     mean = pilot.mean(axis=0)
-    # A value that float32 holds, so that subtracting it from float32 data is exact near it; of
-    # a constant unit its own value, so that nothing is left of it.
+    # A float32 number, so that subtracting it from float32 data near it is exact. The shift of a
+    # constant unit is its own value, so that zeros remain.
     rounded = mean if x.dtype == np.float64 else mean.astype(np.float32)
     shift = np.where(np.ptp(pilot, axis=0) == 0, pilot[0], rounded)
     return np.where(np.abs(mean) > 3 * pilot.std(axis=0), shift, 0.0)
@@ -280,7 +280,7 @@ def _add_up_on(
     shift_x: NDArray[np.float64],
     shift_y: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Do the work of :func:`_add_up` by torch on `device`."""
+    """Compute the sums of :func:`_add_up` with torch on `device`."""
     import torch
 
     sides = [(x, shift_x)] if y is x else [(x, shift_x), (y, shift_y)]
@@ -293,7 +293,7 @@ def _add_up_on(
         columns.append((column - shift if shift.any() else column).float())
     sums = [torch.zeros(2, c.shape[1], dtype=torch.float64, device=device) for c in columns]
     comoment = torch.zeros(x.shape[1], y.shape[1], dtype=torch.float64, device=device)
-    # Products of so many rows lose no more in float32 than a tile of the CPU's does.
+    # In float32 a product of this many rows loses no more than a tile does on the CPU.
     rows = max(TILE, *comoment.shape)
     for tiles in zip(*(c.split(rows) for c in columns), strict=True):
         comoment += tiles[0].T @ tiles[-1]
@@ -365,13 +365,13 @@ def _in_range(x: NDArray, shift: NDArray[np.float64], sums: NDArray[np.float64])
     """Tell whether shifted `x` is finite and float32 held the squares of all varying units."""
     if not np.isfinite(sums).all():
         return False
-    if x.dtype == np.float16:  # none are so large, and no two so near each other
+    if x.dtype == np.float16:  # its values are never that large, nor that close to each other
         return True
     if (sums[1] > MOST).any():
         return False
     small = np.flatnonzero(sums[1] < LEAST * len(x))
-    # There are nearly always none but dead units, for which not all samples are read again. float32
-    # loses no value, only its square, so that such a unit shows in the sum or in the pilot.
+    # These are nearly always dead units, for which not all samples are read again. float32 loses
+    # no value, only its square, so a unit that varies shows in the sum or in the pilot.
     checked = x if x.dtype == np.float64 else x[:PILOT]
     return not sums[0, small].any() and _all_equal(checked, small, shift[small])
 

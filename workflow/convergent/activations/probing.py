@@ -1,7 +1,7 @@
-"""Probes of layers' outputs: an image a row, units along a known axis, the same at every run.
+"""Probes of layers' outputs: one image in each row, units along a known axis, repeatable.
 
-A net is run on a few images before it is recorded. Without this, outputs of another form would be
-recorded as if they were of this one, and every number computed from them would be wrong.
+A net is run on a few images before it is recorded. Outputs of any other form would be recorded
+without an error, and every number computed from them would be wrong.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from convergent import ConvergentError
 if TYPE_CHECKING:
     from torch import nn
 
-# Images that are run, and those of them on which units are followed.
+# Number of images that are run, and of those on which the axis of units is followed.
 IMAGES, FOLLOWED = 16, 3
 # Largest difference of an output, as a share of its unit's largest value: that of rounding in a
 # deep net of float32, and a number of units in the last place for coarser types.
 DIFFERENCE = 2e-4
 ULPS = 16
-# Smallest value that counts as a unit's largest, as a share of the median unit's: where large terms
-# cancel, the rest has the rounding errors of these terms.
+# Lower bound of a unit's largest value, as a share of the median unit's: where large terms cancel,
+# their rounding errors remain.
 LEAST = 0.01
 
 # Functions that make units, along the axis after the images or along the last.
 SECOND = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 LAST = ("linear", "embedding", "multi_head_attention_forward", "native_multi_head_attention",
         "transformer_encoder_layer_fwd", "lstm", "gru", "rnn_tanh", "rnn_relu")  # fmt: skip
-# Functions that normalise, whose units are where they were, or else along the second axis.
+# Functions that normalise: units stay where they are; if that is unknown, they are second.
 NORMALISING = ("batch_norm", "instance_norm", "group_norm")
-# Functions that move values about and compute none.
+# Functions that only move values.
 MOVING = (
     "view", "reshape", "flatten", "unflatten", "permute", "transpose", "swapaxes", "swapdims",
     "movedim", "moveaxis", "squeeze", "unsqueeze", "contiguous", "clone", "expand", "getitem",
@@ -58,9 +58,9 @@ class Output(NamedTuple):
     Attributes
     ----------
     axis : int
-        Of its units, from 1 up.
+        Axis of the units, at least 1.
     calls : int
-        Number of times that its module runs for a batch; the last counts.
+        Number of times that the module runs for a batch; the last output counts.
     """
 
     axis: int
@@ -73,12 +73,12 @@ def probe(
     batch: torch.Tensor,
     stated: Mapping[str, int] | None = None,
 ) -> dict[str, Output]:
-    """Find out what layers put out, by running a few images in two batches.
+    """Find the form of layers' outputs by running a few images in two batches.
 
     Parameters
     ----------
     net : nn.Module
-        On the device of `batch`.
+        Net on the device of `batch`.
     modules : mapping of layer to nn.Module
         Parts of the net whose outputs are wanted.
     batch : torch.Tensor of shape (image, ...)
@@ -89,7 +89,7 @@ def probe(
     Returns
     -------
     dict of layer to Output
-        In order of `modules`.
+        Form of each output, in the order of `modules`.
 
     Raises
     ------
@@ -129,12 +129,12 @@ def probe(
 
 
 class _Call(NamedTuple):
-    """The last output of a module, with its unit axis and the number of calls up to then."""
+    """Last output of a module, with the axis of its units and the number of calls so far."""
 
     output: Any
     axis: int | None
     calls: int
-    random: bool  # whether random numbers were drawn up to then
+    random: bool  # whether random numbers were drawn before it
 
 
 def _run(
@@ -143,7 +143,7 @@ def _run(
     batch: torch.Tensor,
     axes: _UnitAxes | None = None,
 ) -> dict[str, _Call]:
-    """Run a batch, and return the last call of each layer."""
+    """Run a batch and return the last call of each layer."""
     from convergent.nets.models import run_once
 
     last: dict[str, _Call] = {}
@@ -166,8 +166,9 @@ def _run(
 
 def _random_states(batch: torch.Tensor) -> tuple:
     """Read the states of the generators that a net may draw from."""
-    _, numbers, place, *_ = np.random.get_state()  # noqa: NPY002 (what others draw from)
-    states = (torch.get_rng_state().numpy().tobytes(), numbers.tobytes(), place, random.getstate())
+    numpys = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 (nets may draw from it)
+    states: tuple = (torch.get_rng_state().numpy().tobytes(), random.getstate())
+    states += (numpys["key"].tobytes(), numpys["pos"])
     if batch.is_cuda:
         states += (torch.cuda.get_rng_state(batch.device).numpy().tobytes(),)
     return states
@@ -178,13 +179,13 @@ def _check_rows(layer: str, output: Any, other: Any, images: int, others: int) -
     if not isinstance(output, torch.Tensor) or not 2 <= output.ndim <= 5:
         what = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise ProbingError(
-            f"layer {layer}: its output is no tensor of (image, unit), with up to three axes of "
-            f"positions between, got {what}"
+            f"layer {layer}: its output must be a tensor of shape (image, unit), with up to three "
+            f"axes of positions between, got {what}"
         )
     a, b = tuple(output.shape), tuple(other.shape)
     if a == (images, *a[1:]) and b == (others, *a[1:]):
         return
-    message = f"layer {layer}: its first axis does not count images: {images} of them give {a}"
+    message = f"layer {layer}: the first axis does not count images: {images} images give {a}"
     where = [k for k, (i, j) in enumerate(zip(a, b, strict=False)) if (i, j) == (images, others)]
     if len(a) == len(b) and where:
         message += (
@@ -192,8 +193,8 @@ def _check_rows(layer: str, output: Any, other: Any, images: int, others: int) -
         )
     elif a[0] * others == b[0] * images:
         message += (
-            f", {a[0] / images:g} rows an image, as where positions are made rows by view(-1, "
-            "units); record a place where each image has one row, (image, position, unit)"
+            f", {a[0] / images:g} rows for each image, as when view(-1, units) turns positions "
+            "into rows; record a module whose output is (image, position, unit)"
         )
     else:
         message += f", and {others} give {b}"
@@ -214,15 +215,15 @@ def _check_same(layer: str, output: torch.Tensor, other: torch.Tensor) -> None:
         raise _changing(
             layer,
             f"unit {int(worst.argmax())} changes by {worst.max():.2g} of its largest value when "
-            "the same images run again among others",
+            "the same images run in another batch",
         )
 
 
 def _changing(layer: str, how: str) -> ProbingError:
     return ProbingError(
-        f"layer {layer}: the net is no function of an image: {how}. Dropout, sampling or "
-        "statistics of the batch are left on (such as F.dropout(training=True), or normalisation "
-        "without running statistics); turn them off"
+        f"layer {layer}: the output does not depend on the image alone: {how}. Turn off dropout, "
+        "sampling and statistics of the batch (such as F.dropout(training=True), or normalisation "
+        "without running statistics)"
     )
 
 
@@ -232,21 +233,21 @@ def _axis(layer: str, shape: tuple[int, ...], known: int | None, stated: int | N
         if not -len(shape) < stated < len(shape) or stated == 0:
             raise ProbingError(
                 f"layer {layer}: axis {stated} cannot hold the units of an output of shape "
-                f"{tuple(shape)}, whose axis 0 are images"
+                f"{tuple(shape)}, whose axis 0 counts images"
             )
         return stated % len(shape)
     if len(shape) == 2:
         return 1
     if known is None or known == 0:
         raise ProbingError(
-            f"layer {layer}: which axis of its output {tuple(shape)} are units cannot be inferred "
-            f"from the net; state it by unit_axis={{{layer!r}: axis}}"
+            f"layer {layer}: the axis of units in its output {tuple(shape)} cannot be inferred "
+            f"from the net; pass it as unit_axis={{{layer!r}: axis}}"
         )
     return known
 
 
 class _UnitAxes(TorchFunctionMode):
-    """Mode in which the axis of units is followed through every function that a net calls."""
+    """Mode that follows the axis of units through every function that a net calls."""
 
     def __init__(self):
         super().__init__()
@@ -272,7 +273,7 @@ class _UnitAxes(TorchFunctionMode):
             elif name in NORMALISING and not known:
                 axis = 1
             elif name in ("layer_norm", "rms_norm") and not known:
-                # Over several axes any of them may be the units.
+                # If several axes are normalised, any of them may hold the units.
                 normalised = kwargs.get("normalized_shape") or args[1]
                 axis = output.ndim - 1 if len(normalised) == 1 else None
             elif name in MOVING and known and (len(known) == len(tensors) or name in JOINING):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +37,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# Share of a unit's variance that rounding may be: no correlation is then off by a thousandth.
+# Largest mean square of rounding errors, as a share of a unit's variance: correlations are then
+# off by at most a thousandth.
 LOST = 2.0**-11
 # Share of a layer's units that may be lost with only a warning: many nets have a few units that
 # are hardly ever active.
@@ -74,7 +75,7 @@ def record(
     Parameters
     ----------
     net : torch.nn.Module
-        Of any floating-point type.
+        Net of any floating-point type.
     images : array of shape (image, ...), or iterable of batches
         Input of the net. Floats and 8-bit pixels are converted to the net's own type, other
         integers (such as tokens) are passed on as they are. A batch may be a pair whose first
@@ -92,7 +93,7 @@ def record(
         the same order. By default it is computed from the input of the net; pass it if nets get
         the same images in different forms.
     unit_axis : mapping of layer to int, optional
-        Axis of the units, where it cannot be told from the net.
+        Axis of the units, where it cannot be inferred from the net.
     positions : int, optional
         Number of random positions of each image that are stored of convolutional layers, chosen
         by :func:`convergent.activations.samples.random_positions` with `seed`; all by default.
@@ -104,17 +105,17 @@ def record(
     device : str
         For torch, such as ``cpu`` or ``cuda``.
     batch_size : int
-        For images given as one array.
+        Number of images of a batch, if images are given as one array.
 
     Raises
     ------
     KeyError
         If the net lacks one of the layers.
     ValueError
-        If there are no images, or `image_index` or `identity` do not fit them.
+        If there are no images, or `image_index` or `identity` do not match them.
     ProbingError
-        If a layer's output is not one row an image, its units cannot be told, or it changes
-        when an image is run again among others.
+        If a layer's output does not have one row for each image, the axis of its units cannot be
+        inferred, or it changes when an image is run in another batch.
     RecordingError
         If an activation is NaN or infinite, or too large for `dtype` (beyond 65504 in float16); if
         float16 has too few digits for units of a layer, which only later batches show; or if maps
@@ -127,13 +128,13 @@ def record(
     if image_index is None:
         data_set = getattr(images, "dataset", images)
         has_length = hasattr(data_set, "shape") or data_set is not images
-        if not has_length or not hasattr(data_set, "__len__"):
-            raise ValueError(f"{store}: batches need image_index, which says how many images")
+        if not has_length or not isinstance(data_set, Sized):
+            raise ValueError(f"{store}: batches need image_index, with an entry for each image")
         image_index = np.arange(len(data_set))
     index = np.asarray(image_index)
     if index.ndim != 1 or len(index) == 0 or index.dtype.kind not in "iu":
         raise ValueError(
-            f"{store}: image_index must name at least one image by whole numbers, got "
+            f"{store}: image_index must be a non-empty array of whole numbers, got "
             f"{index.dtype} of shape {index.shape}"
         )
     if identity is not None:
@@ -157,7 +158,9 @@ def record(
             for batch in batches(images, batch_size):
                 start, count = count, count + len(batch.images)
                 if count > len(index):
-                    raise ValueError(f"{store}: more images than image_index names ({len(index)})")
+                    raise ValueError(
+                        f"{store}: there are more images than image_index names ({len(index)})"
+                    )
                 blocks = run(batch.images)
                 marks.append(batch.marks(index[start:count]))
                 if not writers:
@@ -170,8 +173,8 @@ def record(
                     writers[layer].append(blocks.pop(layer), start)
             if count < len(index):
                 raise ValueError(
-                    f"{store}: {count} images where image_index names {len(index)}; name those "
-                    "that the batches hold, in their order"
+                    f"{store}: there are {count} images, but image_index names {len(index)}; give "
+                    "the places of the images in the batches, in their order"
                 )
             for writer in writers.values():
                 writer.flush()
@@ -184,8 +187,8 @@ def record(
     except DiskFullError as error:
         left = sum(w.array.nbytes * (1 - w.written / len(index)) for w in writers.values())
         raise DiskFullError(
-            f"{error}; about {left / 1e6:.0f} MB before compression were still to be written: "
-            "fewer images (activations.images), fewer positions or float16 take less"
+            f"{error}; about {left / 1e6:.0f} MB before compression were still to be written. "
+            "Fewer images (activations.images), fewer positions or float16 need less"
         ) from error
 
 
@@ -200,8 +203,8 @@ def outputs(
 ) -> Iterator[Callable[[torch.Tensor], dict[str, torch.Tensor]]]:
     """Yield a function from a batch of images to the activations of `layers`.
 
-    Activations are on `device`, of `dtype`, with the unit as their last axis. Their memory is
-    used again by the next call but one. Parameters and errors are those of :func:`record`; the
+    Activations are on `device`, of `dtype`, with the unit as their last axis. The next call but
+    one reuses their memory. Parameters and errors are those of :func:`record`; the
     net stays in evaluation mode on `device` until the context ends. A few of the first images
     are run beforehand, to probe the outputs of the layers
     (:mod:`convergent.activations.probing`).
@@ -222,7 +225,7 @@ def outputs(
     exact()
     modules = {layer: activation(net, layer) for layer in layers}
     types = [p.dtype for p in net.parameters() if p.is_floating_point()]
-    # Two of each layer, used in turn: fresh memory costs many times as much as the copy.
+    # Two for each layer, used in turn: fresh memory costs many times as much as the copy.
     slots: list[dict[str, torch.Tensor]] = [{}, {}]
     probed: dict[str, Output] = {}
     shapes: dict[str, torch.Size] = {}
@@ -255,8 +258,8 @@ def outputs(
                 shape = shapes.setdefault(layer, values.shape[1:])
                 if len(values) != len(batch) or values.shape[1:] != shape:
                     raise RecordingError(
-                        f"layer {layer}: {len(batch)} images give {tuple(values.shape)}, where "
-                        f"those before gave {tuple(shape)} each; pass all images in one size"
+                        f"layer {layer}: {len(batch)} images give {tuple(values.shape)}, but "
+                        f"earlier ones gave {tuple(shape)} each; pass all images in one size"
                     )
                 if layer not in rounding:
                     rounding[layer] = _Rounding.choose(values[:images], dtype, layer)
@@ -266,7 +269,7 @@ def outputs(
                         values.shape, dtype=rounding[layer].kind, device=values.device
                     )
                     slots[0][layer] = slot
-                # A copy at once, as what follows may work in place.
+                # Copied now, as later modules may work in place.
                 _check(slot[: len(values)].copy_(values), output, layer)
                 rounding[layer].add(values[:images], slot[:images])
 
@@ -284,7 +287,7 @@ def outputs(
 class _Writer:
     """Writer of a layer's activations, shard by shard, in another thread.
 
-    One shard fills while the one before is written.
+    One shard is filled while the previous one is written.
     """
 
     def __init__(self, array: zarr.Array, places: Places, pool: ThreadPoolExecutor, device: str):
@@ -292,7 +295,7 @@ class _Writer:
 
         self.array, self.places, self.pool = array, places, pool
         shape, dtype = (array.shards[0], *array.shape[1:]), getattr(torch, array.dtype.name)
-        # Pinned, as the GPU copies straight into it.
+        # Pinned memory, into which the GPU copies directly.
         self.buffers = [torch.empty(shape, dtype=dtype, pin_memory=device == "cuda") for _ in "ab"]
         self.filled = self.written = 0
         self.writing: Future | None = None
@@ -317,7 +320,7 @@ class _Writer:
         self.written, self.filled = rows.stop, 0
 
     def wait(self) -> None:
-        """Wait until nothing is being written, and raise the error of what failed."""
+        """Wait until nothing is being written; raise the error of a failed write."""
         if self.writing is not None:
             self.writing.result()
 
@@ -341,8 +344,8 @@ def _warn_if_small(store: str | Path, size: int) -> None:
     free = shutil.disk_usage(Path(store).parent).free
     if free < size / 4:
         logging.warning(
-            "%s: %.3g GB of activations may not fit onto its disk when compressed, %.3g GB are "
-            "free; fewer images (activations.images) take less",
+            "%s: %.3g GB of activations may not fit onto the disk, even compressed: %.3g GB are "
+            "free; fewer images (activations.images) need less",
             store,
             size / 1e9,
             free / 1e9,
@@ -350,7 +353,7 @@ def _warn_if_small(store: str | Path, size: int) -> None:
 
 
 class _Rounding:
-    """Errors of rounding to the stored type beside each unit's variance, at some positions."""
+    """Rounding errors of the stored type, and each unit's variance, at some positions."""
 
     def __init__(self, kind: torch.dtype):
         self.kind = kind
@@ -367,7 +370,7 @@ class _Rounding:
             return rounding
         half = values.to(torch.float16)
         if not torch.isfinite(half).all():
-            return rounding  # an error is raised when it is stored
+            return rounding  # storing it will raise an error
         rounding.add(values, half)
         lost = rounding.lost()
         if lost.sum() <= FEW * len(lost):
@@ -379,7 +382,7 @@ class _Rounding:
         return cls(torch.float32)
 
     def add(self, values: torch.Tensor, rounded: torch.Tensor) -> None:
-        """Add a batch (image, ..., unit), as it is and rounded."""
+        """Add a batch (image, ..., unit), both exact and rounded."""
         import torch
 
         if self.kind != torch.float16:
@@ -402,7 +405,7 @@ class _Rounding:
         self.count, self.moments = self.count + count, parts
 
     def lost(self) -> torch.Tensor:
-        """Mark units that vary, and whose rounding exceeds :data:`LOST` of their variance."""
+        """Mark varying units whose rounding error exceeds :data:`LOST` of their variance."""
         _, squares, errors = self.moments
         return (squares > 0) & ~(errors <= LOST * squares)
 
@@ -413,7 +416,8 @@ class _Rounding:
         lost = self.lost()
         message = (
             f"layer {layer}: float16 has too few digits for {lost.sum()} of its {len(lost)} units, "
-            "which vary little beside their mean, or are small; set activations.dtype: float32"
+            "whose variance is small beside their mean, or which are tiny; set activations.dtype: "
+            "float32"
         )
         if lost.sum() > FEW * len(lost):
             raise RecordingError(message)
@@ -422,7 +426,7 @@ class _Rounding:
 
 
 def _check(values: torch.Tensor, output: torch.Tensor, layer: str) -> None:
-    """Raise an error unless all values are finite, the output of a layer in the stored type."""
+    """Check that all values are finite: a layer's output, converted to the stored type."""
     if all(math.isfinite(value) for value in values.aminmax()):  # NaN is both
         return
     smallest, largest = (value.item() for value in output.aminmax())

@@ -3,8 +3,8 @@
 A reduction is data. It says how a piece of the activations is reduced, how the parts of two pieces
 are merged, and how the result is saved. The engines, over stores
 (:mod:`convergent.activations.from_stores`) and over batches of images
-(:mod:`convergent.activations.from_nets`), run any list of reductions. Which of them make the
-statistics of a net is said in :func:`convergent.activations.statistics.net_reductions`.
+(:mod:`convergent.activations.from_nets`), run any list of reductions.
+:func:`convergent.activations.statistics.net_reductions` lists those of the statistics of a net.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from convergent.running.stores import save
 
 logger = logging.getLogger(__name__)
 
-# Nets whose units are no more than this together are put side by side: one symmetric product then
-# gives the moments within and between them, and each activation is converted once.
+# Largest number of units of nets that are put side by side: one symmetric product then gives the
+# moments within and between them, and each activation is converted once.
 SIDE_BY_SIDE = 2048
-# Samples of wider layers that are multiplied at a time: their matrices are large beside a batch.
+# Samples of wider layers that are multiplied at once: their matrices are large beside a batch.
 WIDE_SAMPLES = 4096
-# Sums of squares between which co-moments lose no digit in float32 but the last.
+# Range of the sums of squares in which float32 holds co-moments at full precision.
 RANGE = (1e-20, 1e30)
 
 
@@ -138,7 +138,7 @@ def moments_by_block(
 
         return save_target
 
-    options = {"merge": Moments.merge, "by_block": True, "shrink": _narrow}
+    options: dict[str, Any] = {"merge": Moments.merge, "by_block": True, "shrink": _narrow}
     nets = tuple(range(len(units)))
     if sum(units) <= SIDE_BY_SIDE and all((net,) in targets for net in nets):
         ends = np.cumsum(units).tolist()
@@ -177,7 +177,7 @@ def strongest(net: int, image_index: NDArray[np.integer], places: Places) -> Red
     image_index : ndarray of shape (image,)
         The images' places in their data set.
     places : Places
-        Where the recorded positions lie.
+        Recorded positions of the layer.
     """
 
     def save_strongest(group: zarr.Group, parts: list[Strongest]) -> None:
@@ -199,10 +199,10 @@ def binned_samples(
     Parameters
     ----------
     net, image_index, places
-        As for :func:`strongest`.
+        See :func:`strongest`.
     samples : Samples
     binning : {"paper", "reference"}
-        For :func:`convergent.activations.codes.discretize`.
+        See :func:`convergent.activations.codes.discretize`.
 
     Raises
     ------
@@ -211,7 +211,7 @@ def binned_samples(
     """
     if len(samples.image) < BINS:
         raise ValueError(
-            f"{len(samples.image)} samples are fewer than the {BINS} bins of mutual information"
+            f"{len(samples.image)} samples are too few for the {BINS} bins of mutual information"
         )
 
     def save_codes(group: zarr.Group, parts: list[list[NDArray]]) -> None:
@@ -220,8 +220,8 @@ def binned_samples(
         silent = (group["std"][...] > 0) & (codes.max(axis=0) == codes.min(axis=0))
         if silent.any():
             logger.warning(
-                "%s: %d units vary, but have a single value in all samples of mutual information, "
-                "which is 0 for them (activations of at most 1e-6 count as 0)",
+                "%s: %d units vary, but not within the samples of mutual information, which is 0 "
+                "for them (activations of at most 1e-6 count as 0)",
                 *(group.store_path, silent.sum()),
             )
         save(group, "codes", codes, ("sample", "unit"))
@@ -239,12 +239,12 @@ def binned_samples(
 
 
 def _rows(x: NDArray) -> NDArray:
-    """Activations (image, ..., unit) as (sample, unit)."""
+    """Reshape activations (image, ..., unit) to (sample, unit)."""
     return x.reshape(-1, x.shape[-1])
 
 
 def _narrow(moments: Moments) -> Moments:
-    """Store co-moments in float32, unless units are too small or too large for it."""
+    """Convert co-moments to float32, unless units are too small or too large for it."""
     size = moments.count * np.concatenate([moments.var_x, moments.var_y])
     size = size[size > 0]
     if size.size and not RANGE[0] < size.min() <= size.max() < RANGE[1]:

@@ -1,9 +1,9 @@
-"""Samples of activations: which positions are recorded, and which samples are chosen of them."""
+"""Positions at which activations are recorded, and the samples chosen from them."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import zarr
@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
+# Either kind of array.
+Block = TypeVar("Block", bound="NDArray | torch.Tensor")
+
 
 class Places(NamedTuple):
-    """Where the recorded positions of a layer lie.
+    """Recorded positions of a layer, as places in its map.
 
     Attributes
     ----------
     width : int
-        Of the map, or the number of tokens; 1 in fully connected layers.
+        Width of the map, or number of tokens; 1 in fully connected layers.
     positions : ndarray of shape (image, position), or None where all are recorded
         Flat places in (y, x).
     """
@@ -43,17 +46,17 @@ class Places(NamedTuple):
         positions: int | None,
         seed: int,
     ) -> Places:
-        """Choose places in activations of a shape, (image, y, x, unit) or (image, unit).
+        """Choose places in activations of shape (image, y, x, unit) or (image, unit).
 
-        They are those of :func:`random_positions`, or all if there are no more than `positions`.
+        :func:`random_positions` chooses them; all are taken if there are at most `positions`.
         """
         total, width = math.prod(shape[1:-1]), shape[-2] if len(shape) > 2 else 1
         if positions is None or positions >= total:
             return cls(width)
         return cls(width, random_positions(seed, image_index, total, positions))
 
-    def select(self, block: NDArray | torch.Tensor, start: int) -> NDArray | torch.Tensor:
-        """Select what is recorded of a block of images (image, y, x, unit).
+    def select(self, block: Block, start: int) -> Block:
+        """Select the recorded positions of a block of images (image, y, x, unit).
 
         Parameters
         ----------
@@ -65,7 +68,7 @@ class Places(NamedTuple):
         Returns
         -------
         ndarray or torch.Tensor of shape (image, position, unit)
-            Or the block itself, where all positions are recorded.
+            The block itself, if all positions are recorded.
         """
         if self.positions is None:
             return block
@@ -95,9 +98,9 @@ class Samples(NamedTuple):
 
     @classmethod
     def random(cls, seed: int, images: int, positions: int, number: int) -> Samples:
-        """Choose samples without replacement, or all if there are no more than `number`.
+        """Choose samples without replacement, or all if there are at most `number`.
 
-        The choice depends on the arguments and on nothing else, so that nets share it.
+        The choice depends on the arguments only, so that it is the same for all nets.
         """
         total = images * positions
         rng = np.random.default_rng([seed, images, positions])
@@ -144,8 +147,8 @@ def random_positions(
 ) -> NDArray[np.int64]:
     """Choose `n` of `total` positions for each image, without replacement.
 
-    The choice depends on the seed and the image only, so that nets share it, however the images
-    are chunked.
+    The choice depends on the seed and the image only, so that it is the same for all nets, however
+    the images are chunked.
 
     Returns
     -------

@@ -34,14 +34,14 @@ from convergent.running.stores import StoreError, new_store, open_store
 def net_reductions(
     net: int, image_index: NDArray[np.integer], places: Places, samples: Samples, binning: str
 ) -> list[Reduction]:
-    """List the reductions that make the statistics of a net, beside its moments.
+    """List the reductions of the statistics of a net, apart from its moments.
 
-    A further statistic of a net is one more entry here, whatever the activations come from.
+    To add a statistic, add an entry here; it then works for stores and for nets alike.
 
     Parameters
     ----------
     net, image_index, places, samples, binning
-        As for :func:`convergent.activations.reductions.binned_samples`.
+        See :func:`convergent.activations.reductions.binned_samples`.
     """
     return [
         strongest(net, image_index, places),
@@ -64,20 +64,20 @@ def write_statistics(
     """Write the statistics of one net: ``statistics/<net>.zarr`` from ``activations/<net>.zarr``.
 
     Per layer a group with `mean`, `std` (float64), `dead` (bool), `correlation` (float32,
-    unit by unit), under ``blocks`` the moments of each block, for mutual information
-    `codes` (sample, unit) and `edges` of that many `samples`, whose images and positions are
-    `sample_image` and `sample_position`, and under ``strongest`` the images that excite each
-    unit most, as :class:`convergent.activations.strongest.Top` has them; and the marks of the
-    images. One pass over the store.
+    unit by unit) and, for mutual information, `codes` (sample, unit) and `edges` of that many
+    `samples`, whose images and positions are `sample_image` and `sample_position`. The group
+    ``blocks`` holds the moments of each block, and ``strongest`` the images that excite each unit
+    most (:class:`convergent.activations.strongest.Top`). The marks of the images are stored as
+    well. The activations are read once.
 
     Parameters
     ----------
     samples, seed
-        Number of the samples, and seed of their choice.
+        Number of samples, and seed with which they are chosen.
     binning : {"paper", "reference"}
-        For :func:`convergent.activations.codes.discretize`.
+        See :func:`convergent.activations.codes.discretize`.
     blocks, device, **options
-        For :func:`block_moments`.
+        See :func:`block_moments`.
 
     Raises
     ------
@@ -119,16 +119,16 @@ def write_correlation(
     Parameters
     ----------
     other_views : bool
-        Whether the nets may have been given the images in other sizes or crops. The attribute
+        Permission for nets that were given the images in different sizes or crops. The attribute
         ``same_views`` of the result says whether they were given the same.
     **options
-        For :func:`block_moments`.
+        See :func:`block_moments`.
 
     Raises
     ------
     StoreError
-        If the nets were recorded on other images, in another order or, unless `other_views`
-        is set, through other views.
+        If the nets were recorded on different images, in a different order or, unless
+        `other_views` is set, with different views.
     """
     a, b = map(open_store, (activations_a, activations_b))
     same = check_same_images({activations_a: a, activations_b: b}, other_views=other_views)
@@ -158,7 +158,7 @@ def block_moments(
         Number of blocks of images; those of wide layers are merged, see
         :meth:`convergent.activations.blocks.Cut.coarsen`.
     device : str
-        For :meth:`convergent.activations.moments.Moments.of`.
+        See :meth:`convergent.activations.moments.Moments.of`.
     **options
         For :func:`convergent.activations.from_stores.reduce_stores`.
 
@@ -170,7 +170,8 @@ def block_moments(
     """
     if y is not None and x.shape[:-1] != y.shape[:-1]:
         raise StoreError(
-            f"{x.store_path} is {x.shape} and {y.store_path} {y.shape}: all but units must agree"
+            f"{x.store_path} has shape {x.shape}, but {y.store_path} has {y.shape}; only the "
+            "numbers of units may differ"
         )
     arrays, target = ([x], (0,)) if y is None else ([x, y], (0, 1))
     with _named(x):
@@ -206,4 +207,8 @@ def _reading(
     sizes = [sum(source[layer].nbytes for source in sources) for layer in layers]
     with stage(Path(store), "byte", sum(sizes)) as step:
         for layer, size in zip(layers, sizes, strict=True):
-            yield layer, lambda share, size=size: step(share * size)
+
+            def report(share: float, size: int = size) -> None:
+                step(share * size)
+
+            yield layer, report

@@ -12,19 +12,19 @@ from convergent.activations.moments import widen
 from convergent.activations.samples import Places
 from convergent.running.stores import save
 
-# Images of each unit, as in the paper.
+# Number of images of each unit, as in the paper.
 IMAGES = 9
-# Images whose peaks are compared at first.
+# Number of images whose peaks are compared first.
 FIRST = 32
 
 
 class Strongest(NamedTuple):
     """Largest activations of each unit, at most one from each image, in falling order.
 
-    Immutable; start with :meth:`of`, update with :meth:`merge`: any blocks of images, merged in
-    any order, give the same. Of equal values that of the earlier image comes first; where an
-    image has its largest value at several positions, the first of them counts. Places that too
-    few images leave free have value -inf and image and position -1.
+    Immutable; start with :meth:`of`, update with :meth:`merge`. The result does not depend on the
+    blocks of images, nor on the order in which they are merged. Equal values are in the order of
+    their images; if an image has its largest value at several positions, the first counts. If
+    there are too few images, the remaining places have value -inf and image and position -1.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Strongest(NamedTuple):
         )
         first = 0
         while first < len(block):
-            # The more images have come, the fewer enter; runs that double admit about as many each.
+            # Ever fewer images enter; each run, twice as long as the last, admits about as many.
             last = first + max(FIRST, first)
             best = _entered(best, block, peaks, first, last, start)
             first = last
@@ -72,9 +72,9 @@ class Strongest(NamedTuple):
 
     def merge(self, other: Strongest) -> Strongest:
         """Find the strongest images of two disjoint blocks together."""
-        value, image, position = (
-            np.concatenate(parts, axis=1) for parts in zip(self, other, strict=True)
-        )
+        value = np.concatenate([self.value, other.value], axis=1)
+        image = np.concatenate([self.image, other.image], axis=1)
+        position = np.concatenate([self.position, other.position], axis=1)
         order = np.lexsort((image, -value))[:, : self.value.shape[1]]
         return Strongest(
             *(np.take_along_axis(part, order, axis=1) for part in (value, image, position))
@@ -87,10 +87,10 @@ class Top(NamedTuple):
     Attributes
     ----------
     value : ndarray of shape (unit, rank), float32
-        NaN in places that too few images leave free.
+        NaN in the remaining places if there are too few images.
     image, y, x : ndarray of shape (unit, rank), int64
         Place of the image in the data set, and position in the map; 0 in fully connected
-        layers, -1 in free places.
+        layers, -1 in the remaining places.
     """
 
     value: NDArray[np.float32]
@@ -108,7 +108,7 @@ class Top(NamedTuple):
         image_index : ndarray of shape (image,)
             The images' places in their data set.
         places : Places
-            Where the recorded positions lie.
+            Recorded positions of the layer.
         """
         filled = strongest.image >= 0
         flat = places.flat(strongest.image, strongest.position)
@@ -124,7 +124,7 @@ class Top(NamedTuple):
         return cls(*(group[name][...] for name in cls._fields))
 
     def save(self, group: zarr.Group) -> None:
-        """Write one array a field."""
+        """Write one array for each field."""
         for name, values in self._asdict().items():
             save(group, name, values, ("unit", "rank"))
 
@@ -132,14 +132,14 @@ class Top(NamedTuple):
 def _entered(
     best: Strongest, block: NDArray, peaks: NDArray, first: int, last: int, start: int
 ) -> Strongest:
-    """Enter what surpasses `best` in rows `first` to `last` of a block that begins at `start`."""
+    """Enter activations above `best` in rows `first` to `last` of a block from `start` on."""
     row, unit, value = _entrants(peaks[first:last], best.value[:, -1])
     if not np.isfinite(value).all():
         raise FloatingPointError("activations contain NaN or infinity")
     row += first
     number = best.value.shape[1]
     hit, begin, count = np.unique(unit, return_index=True, return_counts=True)
-    # Those already in `best` come first, so that the earlier of two equal images does.
+    # Entries of `best` come first, so that the earlier of two images with equal values wins.
     line = np.repeat(np.arange(len(hit)), count)
     slot = number + np.arange(len(unit)) - np.repeat(begin, count)
     candidates = np.full((len(hit), number + count.max(initial=0)), -np.inf, np.float32)
@@ -171,7 +171,7 @@ def _peaks(block: NDArray) -> NDArray:
 
 
 def _over_positions(block: NDArray) -> NDArray:
-    """Take maxima over one axis at a time: rows that lie together in memory go fastest."""
+    """Take maxima over one axis at a time, which is fastest on rows adjacent in memory."""
     while block.ndim > 2:
         block = block.max(axis=1)
     return block

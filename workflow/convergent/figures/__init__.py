@@ -1,4 +1,4 @@
-"""Figures, tables, the atlas's data and the closing summary, all from small reduced results.
+"""Figures, tables, the atlas, the report and the closing summary, made from reduced results.
 
-May import from :mod:`convergent.units` and every other room but :mod:`convergent.config`.
+Modules here may import from every other package except :mod:`convergent.config`.
 """

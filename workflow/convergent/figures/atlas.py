@@ -1,9 +1,9 @@
 """The atlas: a page to explore a run with, and the data that it shows.
 
-A browser lets a page that was opened as a file read scripts and pictures beside it, and nothing
-else. So what the page reads are scripts with one call each, ``receive(name, "...")``, around
-the base64 of an ordinary .npz file (:func:`read` gives its arrays), which lies beside unless it
-holds a matrix, whose exact values are in the run's stores.
+A browser allows a page opened from the disk to load scripts and pictures beside it, but nothing
+else. The data are therefore scripts, each with a single call ``receive(name, "...")`` that holds an
+.npz file in base64; :func:`read` returns its arrays. The .npz file itself lies beside the script,
+except for matrices, whose exact values are in the run's stores.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from convergent.paper import PAPER_UNMATCHED
 from convergent.running.progress import progress
 from convergent.running.stores import open_store, writing
 
-# Best partners that are kept of each unit.
+# Number of best partners listed for each unit.
 PARTNERS = 10
-# Rows of a large layer's matrix that one file holds have this many values.
+# Largest number of matrix values in one file; a larger matrix is split into stripes of rows.
 STRIPE = 2**20
-# Correlations are shown to two digits: whole numbers from -100 to 100.
+# Correlations are stored to two digits, as whole numbers from -100 to 100.
 STEPS = 100
-# Pixels: of a sheet of pictures, of a picture in it, and up to which pictures are kept exactly.
+# Pixels: side of a sheet, largest side of a picture, largest side that is stored without loss.
 SHEET, LARGEST, EXACT = 1536, 128, 16
 KINDS = ("patches", "deconv")
 
@@ -52,23 +52,23 @@ def write_atlas(
     penalty: float,
     classes: Sequence[str] = (),
 ) -> None:
-    """Write a page, its data and its pictures: ``atlas/``.
+    """Write the folder ``atlas/``: the page, its data and its pictures.
 
     Parameters
     ----------
     folder : path
     page : sequence of path
-        Files of the page, ``index.html`` among them.
+        Files of the page, including ``index.html``.
     run : str
         Name of the run.
     layers : sequence of str
     nets : mapping of net to mapping
-        Paths of its stores of `statistics` and `units`.
+        Paths of the net's stores, `statistics` and `units`.
     pairs : mapping of pair (``<a>-<b>``) to mapping
-        Paths of its `mapping`, `matching` and `clusters`, and of the matrices of each measure by
-        the measure's name; `correlation` is always one of them.
+        Paths of the pair's `mapping`, `matching` and `clusters`, and of one store of matrices per
+        measure, under the measure's name. `correlation` is required.
     penalty : float
-        Of the sparse maps, see :func:`convergent.alignment.sparse_maps.map_at_penalty`.
+        Penalty of the sparse maps, see :func:`convergent.alignment.sparse_maps.map_at_penalty`.
     classes : sequence of str
         Class of each recorded image, for captions.
     """
@@ -82,7 +82,7 @@ def write_atlas(
         scratch.mkdir()
         for file in page:
             shutil.copyfile(file, scratch / Path(file).name)
-        described = []
+        described: list[dict[str, Any]] = []
         for layer in progress(layers, Path(folder), "pair", cells):
             described.append({"name": layer, "nets": {}, "pairs": {}})
             for net, paths in nets.items():
@@ -115,7 +115,7 @@ def write_atlas(
 
 
 def unit_facts(statistics: zarr.Group, seen: zarr.Group) -> dict[str, NDArray]:
-    """Collect what describes each unit of a layer by itself.
+    """Collect the facts about each unit of a layer that concern no other net.
 
     Parameters
     ----------
@@ -125,9 +125,9 @@ def unit_facts(statistics: zarr.Group, seen: zarr.Group) -> dict[str, NDArray]:
     Returns
     -------
     dict
-        `mean` and `std` (float32), `dead` (uint8), and `rank`, from 1, by mean activation;
-        `picture`, the place in the sheets of :func:`write_sheets`, -1 for none; `image`
-        (int32) and `value` (float32) of the strongest images (unit, 9), `receptive_field`.
+        `mean` and `std` (float32); `dead` (uint8); `rank` by mean activation, from 1; `picture`,
+        the unit's place in the sheets of :func:`write_sheets`, or -1; `image` (int32) and `value`
+        (float32) of its strongest images, of shape (unit, 9); and `receptive_field`.
     """
     mean = statistics["mean"][...]
     rank = np.empty(len(mean), np.int32)
@@ -152,28 +152,31 @@ def pair_facts(
     measures: Sequence[Measure],
     penalty: float,
 ) -> tuple[float, dict[str, NDArray]]:
-    """Collect how the units of a layer relate to those of another net.
+    """Collect the facts that relate the units of a layer in the two nets of a pair.
 
     Parameters
     ----------
     layer, pair, paths, penalty
-        As :func:`write_atlas` takes them.
+        See :func:`write_atlas`.
     measures : sequence of Measure
-        Those that `paths` has matrices of.
+        Measures for which `paths` has matrices.
 
     Returns
     -------
     decay : float
-        Of the sparse maps.
+        Decay of the sparse maps.
     facts : dict
-        Of the units of either net, ``a`` or ``b``: ``<measure>/a/partner`` and
-        ``<measure>/a/value`` (unit, place), the best partners in the other net by each measure
-        and, as measure ``map``, by their weights in its prediction;
-        ``<measure>/a/semi`` and ``<measure>/a/matching`` (unit,), partners as ``matching.csv``
-        has them, -1 for none, and ``..._value``, for none NaN, in a semi-matching 0;
-        ``<measure>/a/completed``, the matching with the units left over; ``map/a/loss`` and
-        ``map/a/weights``, how well and by how many units it is predicted; ``cluster/a`` and
-        ``leaf/a``.
+        Arrays for the units of net ``a``, and the same for net ``b``:
+
+        - ``<measure>/a/partner`` and ``<measure>/a/value`` (unit, place): the best partners in the
+          other net by each measure; under the name ``map``, by weight in the sparse map.
+        - ``<measure>/a/semi`` and ``<measure>/a/matching`` (unit,): the partners in
+          ``matching.csv``, or -1. Their values are in ``..._value``; without a partner the value is
+          0 in a semi-matching and NaN in a matching.
+        - ``<measure>/a/completed``: the matching, in which the remaining units are paired too.
+        - ``map/a/loss`` and ``map/a/weights``: the loss of the prediction of a unit, and the number
+          of units that predict it.
+        - ``cluster/a`` and ``leaf/a``.
     """
     facts: dict[str, NDArray] = {}
     table = pd.read_csv(paths["matching"]).query("layer == @layer")
@@ -186,7 +189,7 @@ def pair_facts(
             completed = complete(facts[f"{measure}/{side}/matching"], values.shape[1])
             facts[f"{measure}/{side}/completed"] = completed.astype(np.int32)
     maps = open_store(paths["mapping"])[layer]
-    # The map from a to b predicts b's units, and the other a's.
+    # The map from a to b predicts the units of b; the map from b to a predicts those of a.
     for side, direction in (("a", "ba"), ("b", "ab")):
         decay, weights, loss, nonzero = map_at_penalty(maps[direction], penalty)
         facts |= _named(f"map/{side}", *best_partners(weights, np.abs(weights)))
@@ -203,20 +206,21 @@ def pair_facts(
 def best_partners(
     values: NDArray, size: NDArray | None = None, number: int = PARTNERS
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Find the columns of largest value of each row, in falling order, the first of equals first.
+    """Find the columns with the largest values of each row, largest first; ties keep their order.
 
     Parameters
     ----------
     values : ndarray of shape (unit, partner)
     size : ndarray of the same shape, optional
-        What to sort by instead.
+        Values to sort by instead.
     number : int
-        Of partners, at most.
+        Largest number of partners.
 
     Returns
     -------
     partner : ndarray of shape (unit, number), int32
-        -1 where no more are left: a value of exactly 0 (a dead unit, no weight) makes no partner.
+        -1 where there are no further partners. A value of exactly 0 (a dead unit, or no weight)
+        makes no partner.
     value : ndarray of shape (unit, number), float32
     """
     size = values if size is None else size
@@ -234,13 +238,13 @@ def assigned(rows: pd.DataFrame, measure: str, side: str, units: int) -> dict[st
     """Look up the partners of the units of net a or b in a layer's rows of ``matching.csv``."""
     facts: dict[str, NDArray] = {}
     for method in ("semi", "matching"):
-        # A matching is one and the same both ways, and stands as ab.
+        # The matching is the same in both directions, and the table lists it as ab.
         turned = side == "b" and method == "matching"
         direction = "ba" if side == "b" and not turned else "ab"
         of = rows[(rows["method"] == method) & (rows["direction"] == direction)]
         unit, partner = (of[c].to_numpy() for c in ("unit", "partner"))
         unit, partner = (partner, unit) if turned else (unit, partner)
-        # A dead unit, which semi-matching leaves out, correlates 0 with everything.
+        # Semi-matching leaves out dead units, which correlate 0 with everything.
         none = 0 if method == "semi" else np.nan
         partners, values = np.full(units, -1, np.int32), np.full(units, none, np.float32)
         partners[unit], values[unit] = partner, of["value"].to_numpy()
@@ -255,17 +259,18 @@ def hundredths(correlation: NDArray) -> NDArray[np.int8]:
 
 
 def write_sheets(folder: Path, layer: str, seen: zarr.Group) -> dict[str, Any] | None:
-    """Write the pictures of a layer's units, many on a sheet, the nine of a unit in a 3x3 block.
+    """Write the pictures of a layer's units to sheets, nine per unit in a block of 3x3.
 
-    Sheets are ``<layer>-<kind>-<number>.<suffix>``, filled row by row with the units that have
-    pictures. Small pictures are kept to the last bit (PNG); large ones are shrunk to `LARGEST`
-    pixels, and compressed with loss (WebP).
+    Sheets are named ``<layer>-<kind>-<number>.<suffix>`` and filled row by row with the units that
+    have pictures. Small pictures are stored without loss (PNG); larger ones are shrunk to at most
+    `LARGEST` pixels and compressed with loss (WebP).
 
     Returns
     -------
     dict or None
-        The `side` of a picture in pixels, `columns` of units on a sheet, `units` on a full
-        sheet, `suffix`, and whether pictures are `exact`; None without any.
+        The `side` of a picture in pixels, the number of `columns` and of `units` on a full sheet,
+        the `suffix`, and `exact`, which is true for pictures without loss. None if there are no
+        pictures.
     """
     units = np.flatnonzero(seen["pictured"][...])
     if not len(units):
@@ -287,9 +292,9 @@ def write_sheets(folder: Path, layer: str, seen: zarr.Group) -> dict[str, Any] |
 
 
 def sheet(blocks: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
-    """Lay pictures (unit, 9, side, side, channel) on a sheet (height, width[, 3]), else black.
+    """Lay out pictures (unit, 9, side, side, channel) on a black sheet (height, width[, 3]).
 
-    Units follow each other row by row, `columns` in each.
+    Each row has `columns` units.
     """
     units, _, side, _, channels = blocks.shape
     rows = -(-units // columns)
@@ -302,7 +307,7 @@ def sheet(blocks: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
 
 
 def shrunk(pictures: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Average pictures (unit, 9, height, width, channel) down where they exceed `side`."""
+    """Shrink pictures (unit, 9, height, width, channel) that are larger than `side`."""
     if pictures.shape[2] <= side:
         return pictures
     *places, _, _, channels = pictures.shape
@@ -317,9 +322,9 @@ def shrunk(pictures: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 def write_arrays(
     folder: Path, name: str, arrays: Mapping[str, NDArray], *, plain: bool = True
 ) -> None:
-    """Write arrays as ``data/<name>.js`` for the page, and as ``.npz`` beside it if `plain`."""
+    """Write arrays as ``data/<name>.js`` for the page and, if `plain`, as ``.npz`` beside it."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     path = folder / f"data/{name}.js"
     path.parent.mkdir(parents=True, exist_ok=True)
     if plain:
@@ -329,7 +334,7 @@ def write_arrays(
 
 
 def read(path: str | Path) -> dict[str, NDArray]:
-    """Read the arrays from a script that :func:`write_arrays` wrote."""
+    """Read the arrays of a script written by :func:`write_arrays`."""
     text = Path(path).read_text(encoding="utf-8").split('"')[3]
     with np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) as arrays:
         return dict(arrays)

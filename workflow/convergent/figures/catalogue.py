@@ -1,4 +1,4 @@
-"""Rows of the tables in ``workflow/rules/figures.smk``: figures and tables as data."""
+"""Descriptions of figures and tables, listed in ``rules/figures.smk`` and ``tables.smk``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from convergent import ConvergentError
 
 
 class CaptionError(ConvergentError, KeyError):
-    """A caption with a placeholder that has no value; the message names both."""
+    """Error: a caption has a placeholder without a value. The message names both."""
 
     def __str__(self) -> str:
         return self.args[0]
@@ -18,26 +18,26 @@ class CaptionError(ConvergentError, KeyError):
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A figure: who draws it, from which files, and how the report describes it.
+    """Figure: the function that draws it, its input files, and its place in the report.
 
     Attributes
     ----------
     section : str
         Section of the paper, under which the report shows it.
     draw : str
-        Function of :mod:`convergent.figures` that draws it, as ``module:function``. It is called
-        with `inputs` and `params` by name, and with `nets` if the figure is of a pair.
+        Function of :mod:`convergent.figures` that draws the figure, as ``module:function``. It
+        takes `inputs` and `params` by name and, if the figure shows a pair, `nets`.
     inputs : mapping of str to path, function or list
-        Input of a rule, with the wildcard ``{pair}`` if the figure is of a pair.
+        Inputs of the rule, with the wildcard ``{pair}`` if the figure shows a pair.
     params : mapping
         Further arguments of the function.
     caption : str
-        Placeholders in braces stand for the pair and for `params`.
+        Caption; placeholders in braces stand for the pair and for `params`.
     of_pair : bool
-        Whether there is one figure for each pair; otherwise there is one for the whole run.
+        True if there is one figure per pair, false if there is one for the whole run.
     local : bool
-        Whether it is drawn where Snakemake runs. Figures of whole matrices need more memory than
-        the login node of a cluster should give.
+        True if the figure is drawn where Snakemake runs. Figures of whole matrices need more
+        memory than one should use on the login node of a cluster.
     """
 
     section: str
@@ -50,29 +50,29 @@ class Figure:
 
     @property
     def modules(self) -> list[str]:
-        """List the modules that the function imports by a name in `params`: of its measure."""
+        """List the modules that the function imports by name: that of the measure in `params`."""
         return [f"measures.{self.params['measure']}"] if "measure" in self.params else []
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table over all nets or pairs, and its picture if it has one.
+    """Table over all nets or pairs, with a figure of it if there is one.
 
     Attributes
     ----------
     section : str
         Section of the paper, under which the report shows it.
     make : str
-        Function of :mod:`convergent.figures` that makes it, as ``module:function``. It is called
-        with `inputs` and `params` by name.
+        Function of :mod:`convergent.figures` that makes the table, as ``module:function``. It
+        takes `inputs` and `params` by name.
     draw : str or None
         Function that draws a figure of the table.
     inputs : mapping of str to path or list
-        Input of a rule.
+        Inputs of the rule.
     params : mapping
         Further arguments of `make`.
     caption : str
-        Placeholders in braces stand for `params`.
+        Caption; placeholders in braces stand for `params`.
     """
 
     section: str
@@ -94,17 +94,17 @@ def describe(
     row : Figure or Table
     kind : {"figure", "table"}
     pair : str, optional
-        Pair that a figure of a pair shows.
+        Pair that the figure shows.
 
     Returns
     -------
     dict
-        Its `section`, `caption` and `labels`.
+        The `section`, `caption` and `labels`.
 
     Raises
     ------
     CaptionError
-        If the caption has a placeholder for which there is no value.
+        If the caption has a placeholder without a value.
     """
     values = {"pair": pair} if pair else {}
     for key, value in row.params.items():

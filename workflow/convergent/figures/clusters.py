@@ -1,6 +1,6 @@
 """Figures of the spectral clusters (section S.3), from reduced results.
 
-The functions ``draw_...`` read the files that a figure needs and call one that takes arrays or
+The functions ``draw_...`` read the files of a figure and call a function that takes arrays or
 tables.
 """
 
@@ -23,9 +23,9 @@ from convergent.running.stores import open_store
 
 # Outlines of first-level clusters and of their leaves.
 CLUSTER, LEAF = "#ff7f0e", "#4a9cf0"
-# Units of each net that are drawn of a cluster, at most, and the height of a row of them in tiles.
+# Largest number of units per net drawn for a cluster, and the height of a row in tiles.
 MOST_UNITS, ROW = 6, 1.35
-# Side in pixels beyond which matrices are averaged down.
+# Matrices with more rows than this are averaged down.
 MOST_PIXELS = 1024
 
 
@@ -49,12 +49,12 @@ def draw_figS5(
 def permuted_matrices(
     layers: Iterable[tuple[str, Sequence[NDArray], pd.DataFrame]], nets: Sequence[str]
 ) -> Figure:
-    """Draw figure S5: combined correlations in the order of the clusters, which are outlined.
+    """Draw figure S5: combined correlations in the order of clusters, with the clusters outlined.
 
     Parameters
     ----------
     layers : iterable of (layer, (xx, xy, yy), rows of ``clusters.csv``)
-        One panel each; taken one at a time.
+        One panel per layer. Layers are consumed one at a time, which saves memory.
     nets : the names of the two nets
     """
     panels = []
@@ -92,14 +92,14 @@ def draw_figS9(similarity: Path, nets: Sequence[str], layers: Sequence[str]) -> 
 
 
 def similarity_curves(similarity: pd.DataFrame, layers: Sequence[str]) -> Figure:
-    """Draw figure S9: similarity between and within nets by cluster, sorted by the former.
+    """Draw figure S9: similarity between and within nets by cluster, sorted by similarity between.
 
     Parameters
     ----------
     similarity : DataFrame
-        ``cluster_similarity.csv``.
+        Rows of ``cluster_similarity.csv``.
     layers : sequence of str
-        One panel each.
+        Layers, one panel each.
     """
     figure = Figure()
     axes = _grid(figure, len(layers), 3.4, 2.6)
@@ -127,7 +127,7 @@ def similarity_curves(similarity: pd.DataFrame, layers: Sequence[str]) -> Figure
 def draw_eigenvalues(
     table: Path, stability: Path, nets: Sequence[str], clusters: Mapping[str, int | str]
 ) -> Figure:
-    """Draw eigenvalues from a pair's files; `clusters` are the configured numbers, or auto."""
+    """Draw the eigenvalues from a pair's files; `clusters` has the configured number, or auto."""
     chosen = {row.layer: (row.k, row.components) for row in pd.read_csv(stability).itertuples()}
     automatic = {layer: k == "auto" for layer, k in clusters.items()}
     return eigenvalues(pd.read_csv(table), chosen, automatic)
@@ -136,16 +136,16 @@ def draw_eigenvalues(
 def eigenvalues(
     table: pd.DataFrame, chosen: Mapping[str, tuple[int, int]], automatic: Mapping[str, bool]
 ) -> Figure:
-    """Draw the low ends of the Laplacians' spectra and the number of clusters (footnote 12).
+    """Draw the smallest eigenvalues of the Laplacians and the number of clusters (footnote 12).
 
     Parameters
     ----------
     table : DataFrame
-        ``eigenvalues.csv``.
+        Rows of ``eigenvalues.csv``.
     chosen : mapping of layer to (int, int)
-        k, and the number of connected components.
+        Number of clusters k, and number of connected components.
     automatic : mapping of layer to bool
-        Whether k is where the eigenvalues jump, or was given.
+        True if k is where the eigenvalues jump, false if it was configured.
     """
     figure = Figure()
     axes = _grid(figure, len(chosen), 3.4, 2.6)
@@ -174,8 +174,8 @@ def draw_figS6(
 ) -> Figure:
     """Draw figure S6 or S7 from both nets' units and their pair's clusters.
 
-    Pictures are of `kind` patches or deconv; with filters they are those of the units of the first
-    layer, and patches elsewhere.
+    `kind` is patches, deconv or filters. Only the first layer has filters; other layers show
+    patches instead.
     """
     tables = (pd.read_csv(path) for path in (clusters, similarity))
     rows, leaves = (table[table["layer"] == layer] for table in tables)
@@ -195,21 +195,21 @@ def shared_clusters(
     layer: str,
     number: int,
 ) -> Figure:
-    """Draw figures S6 and S7: the clusters of highest similarity between the nets, side by side.
+    """Draw figures S6 and S7: the clusters with the highest similarity between the nets.
 
-    Each half-row is a cluster: the units of the first net in dashed boxes, then a gap, then
-    those of the second.
+    Each half-row shows one cluster: the units of the first net in dashed boxes, a gap, and the
+    units of the second.
 
     Parameters
     ----------
     clusters, similarity : DataFrame
         The layer's rows of ``clusters.csv`` and ``cluster_similarity.csv``.
     tile : callable
-        Gives the picture of (net, unit).
+        Function of (net, unit) that returns a picture.
     nets : the names of the two nets
     layer : str
     number : int
-        Clusters, at most.
+        Largest number of clusters.
     """
     rows = similarity[similarity["between"] > 0]
     rows = rows.sort_values("between", ascending=False, kind="stable").head(number)
@@ -247,15 +247,15 @@ def branches(
     nets: Sequence[str],
     layer: str,
 ) -> Figure:
-    """Draw figure S8: a cluster as a tree, its leaves with the units of both nets.
+    """Draw figure S8: one cluster as a tree whose leaves show the units of both nets.
 
     Parameters
     ----------
     clusters, similarity : DataFrame
-        The layer's rows of ``clusters.csv``, paths as strings, and ``cluster_similarity.csv``;
-        the cluster of :func:`example_cluster` is drawn.
+        The layer's rows of ``clusters.csv``, with paths as strings, and of
+        ``cluster_similarity.csv``. :func:`example_cluster` chooses the cluster.
     tile : callable
-        Gives the picture of (net, unit).
+        Function of (net, unit) that returns a picture.
     nets : the names of the two nets
     layer : str
     """
@@ -263,7 +263,7 @@ def branches(
     paths = clusters["path"].str.split("/")
     members = clusters[[path[: len(root)] == root for path in paths]]
     leaves = [rows for _, rows in members.groupby("leaf")]
-    # Of each node of the tree, its leaves' rows on the sheet and the nets of its units.
+    # For each node of the tree: the heights of its leaves on the sheet, and the nets of its units.
     nodes: dict[tuple[str, ...], tuple[list[float], list[str]]] = {}
     for line, rows in enumerate(leaves):
         path = rows["path"].iloc[0].split("/")
@@ -280,10 +280,10 @@ def branches(
         f"{layer}: cluster {name} as a tree; units of {nets[0]} dashed, then those of {nets[1]}",
     )
     for node, (lines, owners) in nodes.items():
-        x, y = step * (len(node) - len(root)) + 0.1, np.mean(lines)
+        x, y = step * (len(node) - len(root)) + 0.1, float(np.mean(lines))
         top = len(node) == len(root)
         if not top:
-            above = np.mean(nodes[node[:-1]][0])
+            above = float(np.mean(nodes[node[:-1]][0]))
             bend = [x - step + 1.1, x - 0.35, x - 0.35, x]
             sheet.ax.plot(bend, [above, above, y, y], "-", color=LEAF, lw=1)
         if not any(node == other[:-1] for other in nodes):
@@ -298,10 +298,11 @@ def branches(
 
 
 def example_cluster(clusters: pd.DataFrame, similarity: pd.DataFrame, most: int = 12) -> str:
-    """Choose the cluster, or part of a cluster, that figure S8 shows, and return its path.
+    """Choose the cluster, or part of one, that figure S8 shows, and return its path.
 
-    Of those with two to `most` leaves the one with the largest sum over leaves of units times
-    similarity between the nets; where nothing was split, of all.
+    Candidates have two to `most` leaves or, if no cluster was split that way, any number. The
+    candidate with the largest sum over leaves of the number of units times the similarity between
+    the nets is chosen.
     """
     paths = clusters.drop_duplicates("leaf").set_index("leaf")["path"]
     rows = similarity.set_index("leaf")
@@ -313,18 +314,18 @@ def example_cluster(clusters: pd.DataFrame, similarity: pd.DataFrame, most: int 
             nodes.setdefault("/".join(parts[:level]), []).append(shared[leaf])
     split = {node: sum(values) for node, values in nodes.items() if 1 < len(values) <= most}
     chosen = split or {node: sum(values) for node, values in nodes.items()}
-    return max(chosen, key=chosen.get)
+    return max(chosen, key=chosen.__getitem__)
 
 
 def _width(sizes: pd.DataFrame) -> float:
-    """Tiles that the units of the widest cluster take; `sizes` (cluster, net)."""
+    """Return the width of the largest cluster in tiles; `sizes` has shape (cluster, net)."""
     return 1.0 + max(1, int(sizes.clip(upper=MOST_UNITS).sum(axis=1).max())) if len(sizes) else 4.0
 
 
 def _members(
     sheet: Sheet, members: pd.DataFrame, tile: Callable, nets: Sequence[str], x: float, top: float
 ) -> None:
-    """Pictures of the units of one cluster: the first net's, a gap, the second net's."""
+    """Place the pictures of a cluster: units of the first net, a gap, units of the second."""
     for number, net in enumerate(nets):
         units = members.loc[members["net"] == net, "unit"].tolist()
         for unit in units[:MOST_UNITS]:
@@ -349,7 +350,7 @@ def _grid(figure: Figure, panels: int, width: float, height: float) -> list[Axes
 
 
 def _shrunk(matrix: NDArray) -> NDArray[np.float64]:
-    """Means over squares of a matrix that has more entries than a picture shows."""
+    """Average a matrix that has more entries than a picture can show over squares."""
     step = -(-len(matrix) // MOST_PIXELS)
     starts = np.arange(0, len(matrix), step)
     sizes = np.diff(starts, append=len(matrix))

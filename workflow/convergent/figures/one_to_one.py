@@ -1,9 +1,7 @@
 """Figures of units compared one to one (sections 3, S.1, S.2 and S.4), from reduced results.
 
-The functions ``draw_...`` read the files that a figure needs and call one that takes arrays or
-tables; either returns a `matplotlib.figure.Figure`. Nothing here reads activations. A colour means
-the same everywhere: light green is semi-matching, dark green is matching, as in the paper, and each
-net has its own.
+The functions ``draw_...`` read the files of a figure and call a function that takes arrays or
+tables; both return a `matplotlib.figure.Figure`. Nothing here reads activations.
 """
 
 from __future__ import annotations
@@ -52,8 +50,8 @@ def correlation_matrices(
     within_a, within_b : ndarray of shape (unit_a, unit_a), (unit_b, unit_b)
     between : ndarray of shape (unit_a, unit_b)
     partner : ndarray of shape (unit_a,)
-        The matching; -1 for units without a partner, to which columns that are nobody's partner
-        are assigned in order. Columns that are left over come last.
+        The matching; -1 for units without a partner, which take the columns without one in
+        ascending order. Any remaining columns come last.
     nets : the names of net a and net b
     layer : str
     """
@@ -90,18 +88,18 @@ def draw_fig3(matching: Path, nets: Sequence[str], layers: Sequence[str], measur
 def matched_values(
     matches: pd.DataFrame, layers: Sequence[str], nets: Sequence[str], measure: Measure
 ) -> Figure:
-    """Draw figures 3 and S3: matched correlations of each live unit, sorted by the semi-matching.
+    """Draw figures 3 and S3: matched values of each live unit, sorted by the semi-matching.
 
     Parameters
     ----------
     matches : DataFrame
-        Rows of one measure of ``matching.csv``.
+        Rows of ``matching.csv`` for one measure.
     layers : sequence of str
-        One panel each.
+        Layers, one panel each.
     nets : the names of net a and net b
     measure : Measure
-        Gives the label and, where its largest value is 1, the end of the axis, which is
-        otherwise the largest value that there is.
+        The measure, which labels the axis. The axis ends at 1 if that is the measure's largest
+        possible value, and otherwise at the largest value in the data.
     """
     columns = min(3, len(layers))
     rows = -(-len(layers) // columns)
@@ -111,7 +109,8 @@ def matched_values(
     for ax, layer in zip(axes, layers, strict=False):
         rows_ = matches.query("layer == @layer and direction == 'ab'")
         values = rows_.pivot_table(index="unit", columns="method", values="value")
-        # Where all units of a layer are dead there is no row, where none has a partner none of it.
+        # A layer of dead units has no rows; a layer in which no unit has a partner has none of that
+        # method.
         values = values.reindex(columns=["semi", "matching"])
         values = values.sort_values("semi", ascending=False, kind="stable")
         number = max(1, len(values))
@@ -140,13 +139,13 @@ def draw_fig4(matchings: Sequence[Path], pairs: Sequence[str], layers: Sequence[
 
 
 def mean_by_layer(matches: Mapping[str, pd.DataFrame], layers: Sequence[str]) -> Figure:
-    """Draw figure 4: mean matched correlation by layer, over all pairs with their spread.
+    """Draw figure 4: mean matched correlation by layer over all pairs, with their spread.
 
     Parameters
     ----------
     matches : mapping of pair to DataFrame
-        Rows of one measure of ``matching.csv``;
-        :func:`convergent.measures.matching.mean_values` says what is counted.
+        Rows of ``matching.csv`` for one measure;
+        :func:`convergent.measures.matching.mean_values` says what the means count.
     layers : sequence of str
     """
     means = pd.concat({pair: mean_values(table) for pair, table in matches.items()}, names=["pair"])
@@ -179,21 +178,21 @@ def draw_figS10(statistics: Sequence[Path], nets: Sequence[str], layers: Sequenc
         net: {layer: group["mean"][...] for layer, group in store.groups()}
         for net, store in zip(nets, map(open_store, statistics), strict=True)
     }
-    # In the paper the first layer has few enough units to mark each of them.
+    # As in the paper, only the first layer has few enough units to mark each of them.
     return mean_activations(means, layers, markers=layers[:1])
 
 
 def mean_activations(
     means: Mapping[str, Mapping[str, NDArray]], layers: Sequence[str], markers: Iterable[str]
 ) -> Figure:
-    """Draw figure S10: the mean activation of every unit of all nets, from high to low.
+    """Draw figure S10: mean activations of the units of all nets, in descending order.
 
     Parameters
     ----------
     means : mapping of net to mapping of layer to ndarray of shape (unit,)
     layers : sequence of str
-        One panel each.
-    markers : layers whose every unit gets a marker; elsewhere only the ends do
+        Layers, one panel each.
+    markers : layers in which every unit has a marker; in others only the two ends have one
     """
     columns = min(4, len(layers))
     rows = -(-len(layers) // columns)
@@ -224,7 +223,7 @@ def draw_figS1(densities: Path, nets: Sequence[str]) -> Figure:
     for layer, rank, units, r, information, density in load_joint_densities(densities):
         counts.append(density)
         titles.append(f"{layer}, {rank} correlation: r = {r:.3f}, I = {information:.2f} nats")
-        labels.append(tuple(f"{net}, unit {unit}" for net, unit in zip(nets, units, strict=True)))
+        labels.append((f"{nets[0]}, unit {units[0]}", f"{nets[1]}, unit {units[1]}"))
     return joint_activations(counts, titles, labels)
 
 
@@ -238,10 +237,10 @@ def joint_activations(
     Parameters
     ----------
     densities : sequence of (counts, edges_x, edges_y)
-        One panel each, two in a row; shown on a logarithmic scale.
+        Joint histograms, one panel each, two per row, drawn on a logarithmic scale.
     titles : sequence of str
     labels : sequence of (str, str)
-        Of the two axes.
+        Labels of the two axes.
     """
     rows = max(1, -(-len(densities) // 2))
     figure = Figure(figsize=(9, 3.6 * rows))

@@ -1,4 +1,4 @@
-"""The report of a run: its figures and tables with captions in one file, or a short summary."""
+"""Report of a run with all figures and tables in one file, and a summary for the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 
 from convergent.running.stores import writing
 
-# Quality of the pictures (WebP): lines and letters stay sharp at less than half of a PNG's bytes.
+# Quality of the pictures (WebP): lines and text stay sharp at less than half the size of a PNG.
 QUALITY = 85
 STYLE = """
 :root { color-scheme: light; font: 16px/1.55 system-ui, sans-serif; color: #1b2024; }
@@ -38,16 +38,17 @@ th { position: sticky; top: 0; background: #eef0ec; border: 0; }
 def write_report(
     path: str | Path, title: str, entries: Sequence[Mapping[str, Any]], links: Mapping[str, str]
 ) -> None:
-    """Write one page of HTML with all figures and tables inside.
+    """Write a single HTML page that contains all figures and tables.
 
     Parameters
     ----------
     path : path
     title : str
     entries : sequence of mapping
-        `file` (.png or .csv), its `section` of the paper, `caption` and `labels`; in any order.
+        Each has a `file` (.png or .csv), a `section` of the paper, a `caption` and `labels`. They
+        may come in any order.
     links : mapping of str to str
-        Further things to look at: their names, and paths beside the page.
+        Link texts of further pages, and their paths relative to this page.
     """
     entries = sorted(entries, key=_place)
     sections = [(s, list(es)) for s, es in itertools.groupby(entries, key=lambda e: e["section"])]
@@ -73,9 +74,9 @@ def write_report(
 
 
 def summary(results: str | Path) -> str:
-    """Summarize a run in a few lines for the terminal, as far as its tables exist.
+    """Summarise a run for the terminal in a few lines, from the tables that exist.
 
-    Images that were left out come first.
+    The summary begins with the images that were left out.
     """
     results = Path(results)
     lines = []
@@ -106,7 +107,7 @@ def summary(results: str | Path) -> str:
 
 
 def picture(path: str | Path) -> str:
-    """Compress a picture again and return it as a ``data:`` address."""
+    """Compress a picture as WebP and return it as a ``data:`` URL."""
     buffer = io.BytesIO()
     with Image.open(path) as image:
         image.convert("RGB").save(buffer, "WEBP", quality=QUALITY)
@@ -142,7 +143,7 @@ def _name(entry: Mapping[str, Any]) -> str:
 
 
 def _place(entry: Mapping[str, Any]) -> tuple:
-    """Sort by section: the paper's figures in their order, then other figures, then tables."""
+    """Return a sort key: by section, then the paper's figures, other figures, and tables."""
     name = entry["labels"].get("figure", "")
     number = re.search(r"fig(S?)(\d+)", name)
     return (

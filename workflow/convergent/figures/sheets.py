@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -14,15 +15,16 @@ from numpy.typing import NDArray
 
 from convergent.running.stores import open_store
 
-# Mark of the images that a PDF holds at their own resolution (see `convergent.figures.style.save`).
+# Group id of images stored in a PDF at their own resolution (see `convergent.figures.style.save`).
 PICTURE = "picture"
+# Side of a tile on paper.
 INCHES = 0.62
-# Height in pixels below which pictures of a block are enlarged by a whole number.
+# Height in pixels to which `block` enlarges smaller pictures, by a whole number.
 SMALL = 16
 
 
 def tile(group: zarr.Group, unit: int, kind: str = "patches") -> NDArray[np.uint8] | str:
-    """Return the picture (height, width, channel) of a unit, or why there is none.
+    """Return the picture (height, width, channel) of a unit, or the reason why there is none.
 
     Parameters
     ----------
@@ -30,7 +32,7 @@ def tile(group: zarr.Group, unit: int, kind: str = "patches") -> NDArray[np.uint
         A layer of ``units/<net>.zarr``.
     unit : int
     kind : {"patches", "deconv", "filters"}
-        Nine images in a block of three by three, or the filter of a unit of the first layer.
+        Block of nine patches or deconvolutions, or the filter of a unit of the first layer.
     """
     if kind == "filters":
         return group["filters"][unit]
@@ -45,22 +47,22 @@ def tile(group: zarr.Group, unit: int, kind: str = "patches") -> NDArray[np.uint
 def tiles(
     nets: Sequence[str], stores: Sequence[str | Path]
 ) -> Callable[..., NDArray[np.uint8] | str]:
-    """Return a function that gives the :func:`tile` of (net, layer, unit, kind).
+    """Make a function of (net, layer, unit, kind) that returns a :func:`tile`.
 
     Parameters
     ----------
     nets : sequence of str
     stores : sequence of path
-        Their ``units/<net>.zarr``.
+        Paths of ``units/<net>.zarr``, in the order of `nets`.
     """
     groups = {net: open_store(path) for net, path in zip(nets, stores, strict=True)}
     return lambda net, layer, unit, kind="patches": tile(groups[net][layer], unit, kind)
 
 
 def block(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Join nine pictures (9, height, width, channel) in a block of 3x3 with white between them.
+    """Arrange nine pictures (9, height, width, channel) in a block of 3x3 with white gaps.
 
-    Pixels of small pictures are repeated, so that the space between stays narrow beside them.
+    Small pictures are enlarged by repeating pixels, so that the gaps stay narrow beside them.
     """
     scale = -(-SMALL // pictures.shape[1])
     pictures = pictures.repeat(scale, axis=1).repeat(scale, axis=2)
@@ -74,7 +76,7 @@ def block(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 class Sheet:
-    """A figure on which pictures are placed, one tile a unit wide and high; y goes down."""
+    """Figure on which pictures are placed. A tile has side 1, and y points down."""
 
     def __init__(self, width: float, height: float, title: str, inches: float = INCHES):
         self.figure = Figure(figsize=(width * inches + 0.3, height * inches + 0.6))
@@ -85,17 +87,18 @@ class Sheet:
         self.figure.suptitle(title)
 
     def place(self, picture: NDArray[np.uint8] | str, x: float, y: float, size: float = 0.94):
-        """Put a picture, or an empty tile that says why there is none."""
+        """Place a picture, or a grey tile with the reason why there is none."""
         place(self.ax, picture, x, y, size, pixels=size * self.inches * self.figure.dpi)
 
-    def frame(self, x: float, y: float, width: float = 0.98, height: float = 0.98, **style):
-        """Draw a box around what is placed from x and y on."""
-        style = {"fill": False, "lw": 1.2, "ec": "black"} | style
-        self.ax.add_patch(Rectangle((x - 0.02, y - 0.02), width, height, **style))
+    def frame(self, x: float, y: float, width: float = 0.98, height: float = 0.98, **style: Any):
+        """Draw a box around the pictures whose upper left corner is at (x, y)."""
+        options: dict[str, Any] = {"fill": False, "lw": 1.2, "ec": "black"}
+        self.ax.add_patch(Rectangle((x - 0.02, y - 0.02), width, height, **options | style))
 
-    def text(self, x: float, y: float, text: str, **style) -> None:
+    def text(self, x: float, y: float, text: str, **style: Any) -> None:
         """Write text, centred on (x, y)."""
-        self.ax.text(x, y, text, **{"fontsize": 6.5, "va": "center", "ha": "center"} | style)
+        options: dict[str, Any] = {"fontsize": 6.5, "va": "center", "ha": "center"}
+        self.ax.text(x, y, text, **options | style)
 
 
 def place(
@@ -107,7 +110,10 @@ def place(
     pixels: float,
     zorder: float = 2,
 ) -> None:
-    """Put a picture on axes, its upper left corner at (x, y); `pixels` is its side on paper."""
+    """Place a picture on axes with its upper left corner at (x, y).
+
+    `pixels` is the side of the picture in pixels of the figure.
+    """
     if isinstance(picture, str):
         ax.add_patch(Rectangle((x, y), size, size, fc="#e8e8e8", ec="none", zorder=zorder))
         middle = (x + size / 2, y + size / 2)
@@ -115,12 +121,12 @@ def place(
         return
     rgb = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
     limits = ax.get_xlim(), ax.get_ylim()
-    # Never blurred when enlarged; what is larger than its place is averaged in a PNG.
+    # Enlarged pictures stay sharp; in a PNG, pictures larger than their place are averaged.
     way = "nearest" if len(rgb) <= pixels else "antialiased"
     ax.imshow(
         rgb, extent=(x, x + size, y + size, y), interpolation=way, gid=PICTURE, zorder=zorder,
         aspect=ax.get_aspect(),
     )  # fmt: skip
-    # White patches end somewhere too.
+    # The edges of white patches must be visible, too.
     ax.add_patch(Rectangle((x, y), size, size, fill=False, ec="#b0b0b0", lw=0.3, zorder=zorder))
     ax.set(xlim=limits[0], ylim=limits[1])

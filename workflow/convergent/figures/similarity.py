@@ -1,4 +1,4 @@
-"""Similarity of layers by every measure, with intervals."""
+"""Figure of the similarity of layers by each measure, with intervals."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from convergent.measures.registry import measure
 
 
 def draw_similarity(table: Path, nets: Sequence[str], layers: Sequence[str]) -> Figure:
-    """Draw similarity by layer from a pair's ``similarity.csv``."""
+    """Draw the similarity by layer from a pair's ``similarity.csv``."""
     return similarity_by_layer(pd.read_csv(table, keep_default_na=False), layers, nets)
 
 
 def similarity_by_layer(table: pd.DataFrame, layers: Sequence[str], nets: Sequence[str]) -> Figure:
-    """Draw the similarity of the same layer of two nets, a line a measure and direction.
+    """Draw the similarity of each layer in two nets, one line per measure and direction.
 
     Parameters
     ----------
     table : DataFrame
-        Columns layer_a, layer_b, measure, direction, value, low, high and n_images, as
-        :func:`convergent.inference.similarity.similarity_table` makes them; low and high may be
-        empty.
+        Columns layer_a, layer_b, measure, direction, value, low, high and n_images of
+        :func:`convergent.inference.similarity.similarity_table`; low and high may be empty.
     layers : sequence of str
-        Layers in the order of the axis.
+        Layers, from left to right.
     nets : sequence of str
         The two nets.
     """
@@ -48,7 +47,7 @@ def similarity_by_layer(table: pd.DataFrame, layers: Sequence[str], nets: Sequen
         places = np.arange(len(layers))
         ax.plot(places, value, "o-", color=color, ms=4, label=label)
         ax.fill_between(places, low, high, color=color, alpha=0.25, linewidth=0)
-        # A band too narrow to be seen still has ends.
+        # The caps show intervals that are too narrow to be visible as a band.
         ax.errorbar(
             places,
             value,

@@ -1,6 +1,6 @@
 """Figures of sparse maps and their clusters (section 4), from reduced results.
 
-The functions ``draw_...`` read the files that a figure needs and call one that takes arrays or
+The functions ``draw_...`` read the files of a figure and call a function that takes arrays or
 tables.
 """
 
@@ -32,21 +32,21 @@ from convergent.measures.matching import column_order, matching
 from convergent.paper import SIGNIFICANT
 from convergent.running.stores import open_store
 
-# Figure 7's diagonal: the first net and the second.
+# Colours of figure 7: units of the first and of the second net, and the tree.
 FIRST, SECOND, TREE = "#2ca02c", "#d62728", "#4a6cf0"
-# Figure 6's example units.
+# Colours of the two example units of figure 6.
 EXAMPLES = ("#d62728", "#1f5fd0")
 
 
 def decay_label(decay: float) -> str:
-    """Write a decay as the paper does."""
+    """Format a decay as in the paper."""
     if decay == 0:
         return "0"
     return f"$10^{{{np.log10(decay):.3g}}}$"
 
 
 def draw_fig5(mapping: Path, nets: Sequence[str], layers: Sequence[str], penalty: float) -> Figure:
-    """Draw figure 5 from a pair's sparse maps, each of the decay that `penalty` chooses."""
+    """Draw figure 5 from a pair's sparse maps, at the decay of each layer nearest to `penalty`."""
     store = open_store(mapping)
     maps = {}
     for layer in layers:
@@ -56,7 +56,7 @@ def draw_fig5(mapping: Path, nets: Sequence[str], layers: Sequence[str], penalty
 
 
 def mapping_layers(maps: Mapping[str, tuple[float, NDArray, float]], nets: Sequence[str]) -> Figure:
-    """Draw figure 5: both nets, layer by layer, and the maps from the first to the second.
+    """Draw figure 5: both nets layer by layer, and the maps from the first to the second.
 
     Parameters
     ----------
@@ -113,9 +113,9 @@ def draw_fig6(
 def learned_map(
     weights: NDArray, nets: Sequence[str], layer: str, decay: float, tile: Callable
 ) -> Figure:
-    """Draw figure 6: the map, the map permuted, and two units with the units that predict them.
+    """Draw figure 6: the map, the permuted map, and two units with the units that predict them.
 
-    Columns are permuted so that the sum of the weights on the diagonal is largest.
+    Columns are permuted to maximise the sum of the weights on the diagonal.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def learned_map(
     layer : str
     decay : float
     tile : callable
-        Gives the picture of (net, unit, kind), kind patches or deconv.
+        Function of (net, unit, kind) that returns a picture; kind is patches or deconv.
     """
     order = column_order(matching(weights), weights.shape[1])
     figure = Figure(figsize=(15, 4.8))
@@ -153,10 +153,10 @@ def learned_map(
 
 
 def example_units(weights: NDArray, number: int = 2, sources: int = 3) -> NDArray[np.intp]:
-    """Choose target units predicted by about three sources of like weight, as figure 6 shows.
+    """Choose target units predicted by about three sources of similar weight, as in figure 6.
 
-    Those with the largest `sources`-th weight: each of that many sources counts. Units of fewer
-    sources come last.
+    These are the units whose `sources`-th largest weight is largest. Units with fewer sources come
+    last.
     """
     ordered = -np.sort(-np.abs(weights), axis=1)
     column = min(sources, weights.shape[1]) - 1
@@ -166,7 +166,7 @@ def example_units(weights: NDArray, number: int = 2, sources: int = 3) -> NDArra
 def _predictors(
     ax: Axes, weights: NDArray, examples: NDArray, nets: Sequence[str], tile: Callable
 ) -> None:
-    """Draw source units above target units, joined by lines as wide as their weights."""
+    """Draw source units above target units, with arrows as wide as the weights are large."""
     ax.set(xlim=(0, 8), ylim=(7.2, -0.5), aspect="equal", title="two units and what predicts them")
     ax.axis("off")
 
@@ -202,7 +202,7 @@ def _predictors(
 def draw_fig7(
     mapping: Path, hac: Path, a: Path, b: Path, nets: Sequence[str], layer: str, penalty: float
 ) -> Figure:
-    """Draw figure 7 from a pair's sparse maps and their clusters, and both nets' units."""
+    """Draw figure 7 from a pair's sparse maps, the tree of their clusters, and both nets' units."""
     decay, weights, *_ = map_at_penalty(open_store(mapping)[f"{layer}/ab"], penalty)
     tree = open_store(hac)[f"{layer}/linkage"][...]
     pictures = tiles(nets, (a, b))
@@ -214,21 +214,21 @@ def draw_fig7(
 def cluster_tree(
     weights: NDArray, tree: NDArray, nets: Sequence[str], layer: str, decay: float, tile: Callable
 ) -> Figure:
-    """Draw figure 7: B in leaf order with the tree drawn over it, and two subspaces enlarged.
+    """Draw figure 7: B in leaf order with the tree over it, and two subspaces enlarged.
 
-    Each merged cluster is the upper right corner of the square that its units take on the
-    diagonal; clusters held together by no weight are not drawn.
+    Each merged cluster is drawn as the upper right corner of the square that its units occupy on
+    the diagonal. Clusters that no weight holds together are not drawn.
 
     Parameters
     ----------
     weights : ndarray of shape (unit_a, unit_b)
     tree : ndarray of shape (unit_a + unit_b - 1, 4)
-        :func:`convergent.alignment.clustering.hac` of `weights`.
+        Linkage that :func:`convergent.alignment.clustering.hac` makes from `weights`.
     nets : the names of the first and the second net
     layer : str
     decay : float
     tile : callable
-        Gives the picture of (net, unit, kind), kind patches or deconv.
+        Function of (net, unit, kind) that returns a picture; kind is patches or deconv.
     """
     order, places = leaf_order(tree), spans(tree)
     top = max(float(np.abs(weights).max()), 1e-12)
@@ -263,7 +263,7 @@ def cluster_tree(
         units = [
             (nets[0], order[t]) if first[t] else (nets[1], order[t] - len(weights)) for t in ticks
         ]
-        # What the units see, beside their rows.
+        # Pictures of the units beside their rows.
         page = Rectangle((stop + 1, start - 1), 3, stop - start + 2, fc="white", zorder=3)
         ax.add_patch(page)
         for tick, unit in zip(ticks, units, strict=True):
@@ -293,18 +293,18 @@ def cluster_tree(
 
 
 def draw_sparse_loss(table: Path, nets: Sequence[str], layers: Sequence[str]) -> Figure:
-    """Draw prediction losses from a pair's table of sparse maps."""
+    """Draw the prediction losses from a pair's table of sparse maps."""
     return sparse_loss(pd.read_csv(table), layers, nets)
 
 
 def sparse_loss(table: pd.DataFrame, layers: Sequence[str], nets: Sequence[str]) -> Figure:
-    """Draw prediction loss against the number of weights per unit, for every layer.
+    """Draw prediction loss against the number of weights per unit for each layer.
 
     Parameters
     ----------
     table : DataFrame
-        ``mapping.csv``; the exact fits from the first net to the second are drawn, and SGD's
-        where there are any.
+        Rows of ``mapping.csv``. The exact maps from the first net to the second are drawn, and
+        those fitted by SGD if there are any.
     layers : sequence of str
     nets : the names of the source and the target net
     """
@@ -334,12 +334,12 @@ def sparse_loss(table: pd.DataFrame, layers: Sequence[str], nets: Sequence[str])
 
 
 def loss_table(table: pd.DataFrame) -> Figure:
-    """Draw table 1: exact, SGD's and the paper's loss by layer and decay.
+    """Draw table 1: the exact loss, that of SGD and the paper's by layer and decay.
 
     Parameters
     ----------
     table : DataFrame
-        As :func:`convergent.figures.tables.table1` makes it.
+        Result of :func:`convergent.figures.tables.table1`.
     """
     layers = list(dict.fromkeys(table["layer"]))
     decays = sorted(table["decay"].unique())
@@ -375,5 +375,8 @@ def loss_table(table: pd.DataFrame) -> Figure:
 
 
 def _significant(weights: NDArray) -> NDArray[np.int64]:
-    """Count the source units that predict each target unit; maps by SGD have weights near zero."""
+    """Count the sources of each target unit whose weight is significant.
+
+    Maps fitted by SGD have many weights near zero.
+    """
     return (np.abs(weights) > SIGNIFICANT).sum(axis=-1)

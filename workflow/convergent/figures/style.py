@@ -1,7 +1,7 @@
-"""The look of every figure, and how a figure is written.
+"""Style of all figures, and the function that saves them.
 
-A colour means the same everywhere: light green is semi-matching, dark green is matching, as in the
-paper, and each net keeps its own.
+A colour has the same meaning everywhere: light green is semi-matching and dark green is matching,
+as in the paper, and each net has a colour of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from convergent.running.stores import writing
 matplotlib.use("agg")
 
 SEMI, MATCHING = "#7fd07f", "#116611"
-# Okabe and Ito's colours, told apart by the colour-blind too.
+# Palette of Okabe and Ito, which colour-blind readers can tell apart, too.
 NETS = ("#0072b2", "#e69f00", "#cc79a7", "#009e73", "#56b4e9", "#d55e00", "#000000", "#f0e442")
 STYLE = {
     "figure.dpi": 150,
@@ -36,17 +36,17 @@ matplotlib.rcParams.update(STYLE)
 
 
 def save(figure: Figure, *paths: str | Path) -> None:
-    """Write a figure to each path, in the format of its suffix, with the same bytes each time.
+    """Save a figure to each path, in the format of its suffix, with the same bytes each time.
 
-    A PDF, which should come last, holds pictures of units at their own resolution.
+    A PDF holds the pictures of units at their own resolution. It must be the last path, since this
+    changes the figure.
     """
     for path in paths:
         metadata = {}
         if Path(path).suffix == ".pdf":
             metadata = {"CreationDate": None}
-            for image in figure.findobj(
-                lambda a: isinstance(a, AxesImage) and a.get_gid() == PICTURE
-            ):
-                image.set_interpolation("none")
+            for image in figure.findobj():
+                if isinstance(image, AxesImage) and image.get_gid() == PICTURE:
+                    image.set_interpolation("none")
         with writing(path) as scratch:
             figure.savefig(scratch, metadata=metadata)

@@ -1,4 +1,4 @@
-"""Tables over all nets and pairs, beside the numbers that the paper prints."""
+"""Tables over all nets and pairs, with the paper's numbers beside them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def accuracy(histories: Mapping[str, pd.DataFrame], seeds: Mapping[str, int]) ->
     Parameters
     ----------
     histories : mapping of net to DataFrame
-        As ``history.csv`` has them.
+        Rows of ``history.csv``.
     seeds : mapping of net to int
 
     Returns
@@ -70,30 +70,30 @@ def unmatched(
     pairs: Mapping[str, Sequence[str]],
     threshold: float = 0.5,
 ) -> pd.DataFrame:
-    """Tabulate live units whose semi-match correlates less than `threshold` (section 4).
+    """Tabulate the share of live units whose semi-match correlates below `threshold` (section 4).
 
     Parameters
     ----------
     matches : mapping of pair to DataFrame
-        As ``matching.csv`` has them.
+        Rows of ``matching.csv``.
     dead : mapping of net to mapping of layer to ndarray of shape (unit,)
-        Which units are dead, as the statistics of each net have them.
+        True for dead units, from the statistics of each net.
     pairs : mapping of pair to (str, str)
-        Its two nets.
+        The two nets of each pair.
     threshold : float
 
     Returns
     -------
     DataFrame
-        Columns layer, pair, direction, units (dead ones among them), dead, unmatched (NaN if all
-        are dead), paper.
+        Columns layer, pair, direction, units (dead ones included), dead, unmatched (NaN if all
+        units are dead), paper.
     """
     rows = []
     for pair, table in matches.items():
         semi = table.query("measure == 'correlation' and method == 'semi'")
         matched = semi[semi["value"] >= threshold].groupby(["layer", "direction"]).size()
         for net, direction in zip(pairs[pair], ("ab", "ba"), strict=True):
-            # Those in which all units are dead have no rows.
+            # Layers in which all units are dead have no rows.
             for layer in dict.fromkeys([*table["layer"], *dead[net]]):
                 of_unit = dead[net][layer]
                 live = int((~of_unit).sum())
@@ -107,7 +107,7 @@ def unmatched(
 
 
 def mapping_table(store: str | Path, layers: Sequence[str], solver: str) -> pd.DataFrame:
-    """Tabulate the maps of a store as rows of ``mapping.csv``.
+    """Tabulate the sparse maps of a store as rows of ``mapping.csv``.
 
     Parameters
     ----------
@@ -116,9 +116,10 @@ def mapping_table(store: str | Path, layers: Sequence[str], solver: str) -> pd.D
     Returns
     -------
     DataFrame
-        Columns layer, direction, solver, decay; loss and held_out_loss, means over target units;
-        nonzero_per_unit, weights per target unit that are not 0 (exact) or above 0.001 (sgd);
-        relative_gap, the largest of the target units; for sgd the distance from the optimum.
+        Columns layer, direction, solver and decay; loss and held_out_loss, means over target
+        units; nonzero_per_unit, the mean number of weights of a target unit that are not 0 (exact)
+        or above 0.001 (sgd); relative_gap, the largest over target units. For sgd the gap is the
+        distance from the optimum.
     """
     source, rows = open_store(store), []
     for layer, direction in itertools.product(layers, ("ab", "ba")):
@@ -141,7 +142,7 @@ def mapping_table(store: str | Path, layers: Sequence[str], solver: str) -> pd.D
 
 
 def papers_decay(decays: pd.Series) -> NDArray[np.float64]:
-    """Round each decay to that of table 1 which a file meant by it; NaN for other decays."""
+    """Round decays to those of table 1 where they agree to within rounding; others become NaN."""
     near = np.isclose(decays.to_numpy()[:, None], PAPER_DECAYS, rtol=1e-6, atol=1e-12)
     return np.where(near.any(axis=1), np.array(PAPER_DECAYS)[near.argmax(axis=1)], np.nan)
 
@@ -149,7 +150,7 @@ def papers_decay(decays: pd.Series) -> NDArray[np.float64]:
 def tabulate_table1(
     mappings: Sequence[Path], statistics: Path, pairs: Sequence[str], pair: str
 ) -> pd.DataFrame:
-    """Tabulate table 1 from the sparse maps of all pairs and the statistics of the second net."""
+    """Make table 1 from the sparse maps of all pairs and the statistics of the second net."""
     dead = {
         layer: (int(group["dead"][...].sum()), group["dead"].shape[0])
         for layer, group in open_store(statistics).groups()
@@ -160,25 +161,26 @@ def tabulate_table1(
 def table1(
     mappings: Mapping[str, pd.DataFrame], pair: str, dead: Mapping[str, tuple[int, int]]
 ) -> pd.DataFrame:
-    """Tabulate prediction losses of mapping layers by decay, beside the paper's (table 1).
+    """Tabulate prediction losses of mapping layers by decay beside the paper's (table 1).
 
     Parameters
     ----------
     mappings : mapping of pair to DataFrame
-        As ``mapping.csv`` has them.
+        Rows of ``mapping.csv``.
     pair : str
-        The pair to show, from its first net to its second.
+        Pair to show; the maps predict its second net from its first.
     dead : mapping of layer to (int, int)
-        How many units of the pair's second net are dead, and how many there are.
+        Number of dead units in the pair's second net, and of all its units.
 
     Returns
     -------
     DataFrame
-        Per layer and decay of the paper: layer, decay, pair, units, dead; exact, exact_held_out
-        and exact_nonzero_per_unit of the exact fit; exact_live, its loss without the dead target
-        units, which count 0.5 each elsewhere; exact_all_pairs, its mean loss over all pairs both
-        ways; sgd and sgd_nonzero_per_unit where the paper's SGD was asked for, and sgd_gap, how
-        far the worst target unit's objective is above the least, as a share; paper.
+        One row per layer and decay of the paper, with the columns layer, decay, pair, units and
+        dead; exact, exact_held_out and exact_nonzero_per_unit for the exact fit; exact_live, its
+        loss over live target units (dead ones count 0.5 each elsewhere); exact_all_pairs, its
+        mean loss over all pairs in both directions; sgd and sgd_nonzero_per_unit, where the
+        paper's SGD was run; sgd_gap, the largest relative excess of a target unit's objective over
+        the optimum; and paper, the loss that the paper prints.
     """
     rows = pd.concat(table.assign(pair=name) for name, table in mappings.items())
     rows = rows.assign(decay=papers_decay(rows["decay"])).dropna(subset="decay")
@@ -213,12 +215,12 @@ def table1(
 
 
 def tabulate_by_layer(tables: Sequence[Path]) -> pd.DataFrame:
-    """Join the tables of all pairs by layer."""
+    """Concatenate the tables of all pairs, sorted by layer."""
     return by_layer(pd.concat(map(pd.read_csv, tables)))
 
 
 def by_layer(frame: pd.DataFrame) -> pd.DataFrame:
-    """Sort rows by layer; layers, and the rows of each, stay in the order in which they come."""
+    """Group rows by layer; layers, and the rows within each, keep their order."""
     order = {layer: i for i, layer in enumerate(frame["layer"].unique())}
     return frame.sort_values("layer", key=lambda c: c.map(order), kind="stable", ignore_index=True)
 
@@ -226,34 +228,37 @@ def by_layer(frame: pd.DataFrame) -> pd.DataFrame:
 def measure_agreement(
     table: pd.DataFrame, matrices: Mapping[str, Mapping[str, NDArray]], pair: str
 ) -> pd.DataFrame:
-    """Compare how the first measure and each other one match the units of a pair (section 3.2).
+    """Compare the matches of the first measure with those of each other one (section 3.2).
 
     Parameters
     ----------
     table : DataFrame
-        As ``matching.csv`` has it, with all measures.
+        Rows of ``matching.csv``, for all measures.
     matrices : mapping of measure to mapping of layer to ndarray of shape (unit_a, unit_b)
-        The first is correlation, which the others are compared with.
+        Matrices by measure. The first measure is correlation; the others are compared with it.
     pair : str
-        For the column of this name.
+        Value of the column pair.
 
     Returns
     -------
     DataFrame
-        One row per layer and other measure: layer, pair, where there are several other measures
-        also measure, units (of the first net); top8, how many of the 8 units best semi-matched by
-        correlation are among the 8 best by the other measure; paper_top8; tenth, a tenth of the
-        live units, and top_tenth, how many of these stay; same_partner_semi and
-        same_partner_matching, of the units with a partner by either measure the share with the
-        same by both; spearman, the rank correlation of the two measures over all pairs of live
-        units, and spearman_absolute, that of the other measure with the size of correlations,
-        for measures that do not depend on their sign.
+        One row per layer and other measure, with these columns:
+
+        - layer, pair, units (of the first net) and, if there are several other measures, measure
+        - top8: how many of the 8 units that semi-match best by correlation are among the 8 best by
+          the other measure; paper_top8: the paper's number
+        - tenth: a tenth of the live units; top_tenth: the same count as top8 for that many units
+        - same_partner_semi, same_partner_matching: among the units that have a partner by either
+          measure, the share with the same partner by both
+        - spearman: rank correlation of the two measures over all pairs of live units
+        - spearman_absolute: rank correlation of the other measure with the absolute correlation,
+          for measures that do not depend on the sign
     """
     first, *others = matrices
     rows = []
     for layer, similarity in matrices[first].items():
         for other in others:
-            row = {"layer": layer, "pair": pair}
+            row: dict[str, object] = {"layer": layer, "pair": pair}
             row |= {"measure": other} if len(others) > 1 else {}
             row |= {"units": len(similarity)}
             row |= _agreement_of_partners(table, layer, first, other)
@@ -270,7 +275,7 @@ def _agreement_of_partners(
     a, b = (ranking(table, layer, measure)["unit"] for measure in (first, other))
     tenth = max(1, round(len(a) / 10))
     paper = PAPER_TOP8.get(layer) if other == PAPER_MEASURE else None
-    row = {"top8": len(set(a[:8]) & set(b[:8])), "paper_top8": paper}
+    row: dict[str, object] = {"top8": len(set(a[:8]) & set(b[:8])), "paper_top8": paper}
     row |= {"tenth": tenth, "top_tenth": len(set(a[:tenth]) & set(b[:tenth]))}
     for method in ("semi", "matching"):
         chosen = table.query("layer == @layer and method == @method and direction == 'ab'")

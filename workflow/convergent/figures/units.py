@@ -1,6 +1,6 @@
 """Figures of the images that units respond to (sections 3, S.2 and S.4), from reduced results.
 
-The functions ``draw_...`` read the files that a figure needs and call one that takes arrays or
+The functions ``draw_...`` read the files of a figure and call a function that takes arrays or
 tables.
 """
 
@@ -19,7 +19,7 @@ from convergent.measures.matching import ranking
 from convergent.measures.registry import measure as registered
 from convergent.running.stores import open_store
 
-# Units at either end, as in the paper.
+# Largest number of units shown at either end, as in the paper.
 SHOWN = 8
 KINDS = ("patches", "deconv")
 
@@ -47,15 +47,15 @@ def matched_features(
     Parameters
     ----------
     rankings : mapping of layer to DataFrame
-        As :func:`convergent.measures.matching.ranking` makes them, of live units: dead ones are
-        not the worst matched, they do nothing.
+        Live units ranked by :func:`convergent.measures.matching.ranking`. Dead units do nothing,
+        so they do not count as badly matched.
     units : mapping of layer to int
-        Number of units of the first net, dead ones among them.
+        Number of units of the first net, dead ones included.
     tile : callable
-        Gives the picture of (net, layer, unit, kind), kind patches or deconv.
+        Function of (net, layer, unit, kind) that returns a picture; kind is patches or deconv.
     nets : the names of the first and the second net
     label : str
-        Of the measure.
+        Label of the measure.
     """
     shown = {layer: min(SHOWN, max(1, len(rows) // 2)) for layer, rows in rankings.items()}
     most, height = max(shown.values()), 5.1
@@ -105,7 +105,7 @@ def active_units(means: Mapping[str, NDArray], layer: str, tile: Callable) -> Fi
         Mean activations; dead units are left out.
     layer : str
     tile : callable
-        As in :func:`matched_features`.
+        See :func:`matched_features`.
     """
     live = {net: [u for u in np.argsort(-m, kind="stable") if m[u] > 0] for net, m in means.items()}
     shown = min(SHOWN, max(1, min(map(len, live.values())) // 2))

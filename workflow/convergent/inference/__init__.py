@@ -1,4 +1,4 @@
-"""Inference: how certain a measure of a pair of nets is, from the blocks of images that are stored.
+"""Inference: the uncertainty of measures of a pair of nets, from the stored blocks of images.
 
 May import from :mod:`convergent.alignment` and the rooms below it.
 """

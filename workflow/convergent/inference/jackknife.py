@@ -17,7 +17,7 @@ class Interval(NamedTuple):
     standard_error : float
     low, high : float
         Ends of the confidence interval. They are not clipped to the range of the measure: an
-        interval that leaves it says that the approximation fails.
+        interval that leaves the range shows that the approximation fails.
     """
 
     standard_error: float
@@ -47,7 +47,7 @@ def jackknife(value: float, without: ArrayLike, sizes: ArrayLike, level: float =
     Raises
     ------
     ValueError
-        If there are fewer than two blocks, or another number of sizes.
+        If there are fewer than two blocks, or not as many sizes as blocks.
 
     Notes
     -----

@@ -42,16 +42,16 @@ def similarity_table(
     Returns
     -------
     DataFrame
-        One row for each layer and symmetric measure; of a measure that is not symmetric one for
-        each direction (ab, ba). Columns layer_a, layer_b, measure, direction, sample (position:
+        One row for each layer and measure; for a measure that is not symmetric, one for each
+        direction (ab, ba). Columns layer_a, layer_b, measure, direction, sample (position:
         each image and position of a map is a sample), parameter, value, held_out (empty for
-        measures that choose nothing), standard_error, low and high (95%, by
+        measures without a choice to hold out), standard_error, low and high (95%, by
         :func:`convergent.inference.jackknife.jackknife`), n_images, n_nets.
 
     Raises
     ------
     StoreError
-        If the stores are of other images.
+        If the stores are of different images.
     """
     paths = (correlation, statistics_a, statistics_b)
     stores = [open_store(path) for path in paths]
@@ -73,7 +73,7 @@ def similarity_table(
         ]
         for way, values in zip(ways, zip(*without, strict=True), strict=True):
             value = _compute(*way, *total)
-            row = {"layer_a": layer, "layer_b": layer}
+            row: dict[str, object] = {"layer_a": layer, "layer_b": layer}
             row |= {"measure": way[0].name, "direction": way[1], "sample": "position"}
             row |= {"value": value, "n_images": int(sizes.sum()), "n_nets": 2}
             rows.append(row | jackknife(value, values, sizes)._asdict())

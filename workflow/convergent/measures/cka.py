@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def compute(between: Moments, within_a: Moments, within_b: Moments) -> float:
-    """Compute the squared norm of the covariances of two layers over the norms within each.
+    """Divide the squared norm of the covariances of two layers by the norms within each.
 
-    Norms are Frobenius'. A layer of which all units are dead has similarity 0 with any other.
+    The norms are Frobenius norms. A layer whose units are all dead has similarity 0 with any other.
     """
     within = np.linalg.norm(within_a.comoment) * np.linalg.norm(within_b.comoment)
     return float(np.sum(between.comoment**2) / within) if within > 0 else 0.0

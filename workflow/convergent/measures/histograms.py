@@ -1,7 +1,7 @@
 """Joint histograms of every pair of units, and their mutual information (section 3.2 of the paper).
 
-Activations are cut into bins that hold 5% of a unit's mass each, with one more bin for what
-lies around zero (footnote 8); every pair's joint histogram is counted exactly.
+Activations are cut into bins that hold 5% of a unit's mass each, with one more bin for values
+around zero (footnote 8). The joint histogram of every pair is counted exactly.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ def mutual_information(
     Parameters
     ----------
     codes_a, codes_b : ndarray of shape (sample, unit_a), (sample, unit_b), uint8
-        As :func:`discretize` gives them, for the same samples. With `codes_b` left out,
+        Codes from :func:`discretize`, for the same samples. Without `codes_b` the result is that
         within a: symmetric, with the units' entropies on the diagonal.
     threads : int
-        Blocks of units counted at once.
+        Number of blocks of units that are counted at once.
     device : {"cpu", "cuda"}
         On a GPU counts come from products of one-hot matrices.
 
     Returns
     -------
     ndarray of shape (unit_a, unit_b), float64
-        In nats, from exact counts; never negative; 0 for units that are always in one bin.
+        Values in nats, from exact counts; never negative; 0 for units that occupy one bin only.
 
     Raises
     ------
     ValueError
-        If the codes are not (sample, unit), differ in length or are 32 or more.
+        If the codes do not have shape (sample, unit), differ in length, or are 32 or more.
     """
     codes_a, codes_b, same = _checked(codes_a, codes_b)
     if device != "cpu":
@@ -98,8 +98,9 @@ def correction(
 ) -> NDArray[np.float64]:
     """Compute the first-order bias of :func:`mutual_information`, to be subtracted from it.
 
-    (B_a - 1)(B_b - 1) / 2N with B the bins that a unit occupies (Miller 1955; Panzeri and Treves
-    1996). Within one net the diagonal holds entropies, whose bias is -(B - 1) / 2N.
+    It is (B_a - 1)(B_b - 1) / 2N, where B is the number of bins that a unit occupies (Miller 1955;
+    Panzeri and Treves 1996). Within one net the diagonal holds entropies; their bias is
+    -(B - 1) / 2N.
 
     Returns
     -------
@@ -136,7 +137,9 @@ def _checked(codes_a, codes_b) -> tuple[NDArray[np.uint8], NDArray[np.uint8], bo
         if codes.max() >= STRIDE:
             raise ValueError(f"codes must be below {STRIDE}, got {codes.max()}")
     if len(codes_a) != len(codes_b):
-        raise ValueError(f"codes must share their samples: {len(codes_a)} and {len(codes_b)}")
+        raise ValueError(
+            f"codes must be of the same samples, got {len(codes_a)} and {len(codes_b)}"
+        )
     return codes_a, codes_b, same
 
 
@@ -172,7 +175,7 @@ def _n_log_n(n: int) -> NDArray[np.float64]:
 
 
 def _counter(samples: int) -> NDArray:
-    """Make an empty array of the type that counts so many samples; small ones stay in cache."""
+    """Make an empty array of the smallest type that counts all samples and so stays in cache."""
     return np.empty(0, np.uint16 if samples < 2**16 else np.uint32)
 
 
@@ -292,7 +295,7 @@ def _on_gpu(codes_a: NDArray, codes_b: NDArray, device: str) -> NDArray[np.float
     bins = int(max(codes_a.max(), codes_b.max())) + 1
     samples = len(codes_a)
     if samples >= 2**24:
-        raise ValueError(f"{samples} samples are more than float32 counts exactly")
+        raise ValueError(f"{samples} samples are too many for float32 to count exactly")
     table = torch.from_numpy(_n_log_n(samples)).to(device)
     step = max(1, 2**28 // (samples * bins))
     result = np.empty((codes_a.shape[1], codes_b.shape[1]))

@@ -23,18 +23,18 @@ BINS = 100
 def shown_pairs(matches: pd.DataFrame, layers: Sequence[str]) -> dict[str, pd.DataFrame]:
     """Choose a well and a badly matched pair of units of each layer.
 
-    They are the best of the matching by correlation, and the worst of those that correlate more
-    than 0.1, as there is little to see below that.
+    They are the best pair of the matching by correlation, and the worst of those whose correlation
+    exceeds 0.1, as there is little to see below that.
 
     Parameters
     ----------
     matches : DataFrame
-        As in ``matching.csv``.
+        Rows of ``matching.csv``.
 
     Returns
     -------
     dict of layer to DataFrame
-        Two of its rows, the best first; nothing of a layer whose units are all dead.
+        Two of the rows, the best first; layers whose units are all dead are left out.
     """
     matched = matches.query("measure == 'correlation' and method == 'matching'")
     pairs = {}
@@ -63,7 +63,7 @@ def stored_values(
 
 def joint_density(
     x: NDArray[np.float32], y: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray, NDArray]:
+) -> tuple[NDArray[np.float64], NDArray, NDArray]:
     """Count the joint histogram of the activations of two units, from 0 to the largest of each.
 
     Returns

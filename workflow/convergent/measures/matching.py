@@ -13,8 +13,8 @@ from scipy.optimize import linear_sum_assignment
 def semi_matching(similarity: NDArray) -> NDArray[np.intp]:
     """Find the best partner of every unit, where partners may be shared (section 3.1).
 
-    Dead units, whose similarities are all 0, are nobody's partner while there are others. The
-    partner that a dead unit is given means nothing.
+    Dead units, whose similarities are all 0, are partners only if all units are dead. The partner
+    of a dead unit means nothing.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def semi_matching(similarity: NDArray) -> NDArray[np.intp]:
     Returns
     -------
     ndarray of shape (unit_a,), intp
-        The column of each row's maximum over live columns, the first of equals.
+        Column of each row's maximum over live columns; the first of equal ones.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def semi_matching(similarity: NDArray) -> NDArray[np.intp]:
 
 
 def matching(similarity: NDArray) -> NDArray[np.intp]:
-    """Find partners so that none is shared and similarities add up to most (section 3.1).
+    """Find partners, none of them shared, with the largest sum of similarities (section 3.1).
 
     A maximum weight matching in the complete bipartite graph, solved exactly by
     `scipy.optimize.linear_sum_assignment` (the modified Jonker-Volgenant algorithm of Crouse
@@ -65,33 +65,33 @@ def matching(similarity: NDArray) -> NDArray[np.intp]:
     """
     similarity = _finite(similarity).astype(np.float64)
     rows, columns = linear_sum_assignment(similarity, maximize=True)
-    live = similarity.any(axis=1)[rows] & similarity.any(axis=0)[columns]
+    live = np.any(similarity, axis=1)[rows] & np.any(similarity, axis=0)[columns]
     partner = np.full(len(similarity), -1)
     partner[rows[live]] = columns[live]
     return partner
 
 
 def complete(partner: NDArray[np.integer], columns: int) -> NDArray[np.intp]:
-    """Assign the columns that are nobody's partner to the rows without one, both in order.
+    """Assign the columns that are left over to the rows without a partner, both in order.
 
     Parameters
     ----------
     partner : ndarray of shape (unit_a,)
-        As :func:`matching` gives it.
+        Result of :func:`matching`.
     columns : int
         Number of units of the other net.
 
     Returns
     -------
     ndarray of shape (unit_a,), intp
-        A permutation where both nets have as many units; otherwise, the last of the rows have -1
-        when columns run out.
+        A permutation if both nets have equally many units. If there are fewer columns, the last
+        rows have -1.
     """
-    partner = np.array(partner, np.intp)
-    rows = np.flatnonzero(partner < 0)
-    rest = np.setdiff1d(np.arange(columns), partner)[: len(rows)]
-    partner[rows[: len(rest)]] = rest
-    return partner
+    completed = np.array(partner, np.intp)
+    rows = np.flatnonzero(completed < 0)
+    rest = np.setdiff1d(np.arange(columns), completed)[: len(rows)]
+    completed[rows[: len(rest)]] = rest
+    return completed
 
 
 def column_order(partner: NDArray[np.integer], columns: int) -> NDArray[np.intp]:
@@ -105,7 +105,7 @@ def column_order(partner: NDArray[np.integer], columns: int) -> NDArray[np.intp]
 
 
 def match_table(similarity: NDArray, layer: str, measure: str) -> pd.DataFrame:
-    """Lay out both assignments of one layer as tidy rows.
+    """List both assignments of one layer as tidy rows.
 
     Parameters
     ----------
@@ -117,9 +117,9 @@ def match_table(similarity: NDArray, layer: str, measure: str) -> pd.DataFrame:
     -------
     DataFrame
         Columns layer, measure, method (semi, matching), direction (ab: partners in b of the
-        units of a; ba the reverse), unit, partner, value. The matching is one and the same
-        both ways and stands as ab. Units without a partner have no row: dead units, whose
-        similarities are all 0, have none at all, live ones may lack that of the matching.
+        units of a; ba the reverse), unit, partner, value. The matching is the same in both
+        directions and listed as ab. Units without a partner have no row: dead units, whose
+        similarities are all 0, never have one; live ones may have no partner in the matching.
     """
     assignments = [
         ("semi", "ab", similarity, _of_live(similarity)),
@@ -149,14 +149,14 @@ def mean_values(table: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     table : DataFrame
-        As ``matching.csv`` has it.
+        Rows of ``matching.csv``.
 
     Returns
     -------
     DataFrame
         Indexed by layer and measure. `semi`, the mean over the live units of net a; `matching`,
-        the sum over the matched pairs, divided by how many there can be: the live units of the
-        net that has fewer. Live units without a partner thus count 0.
+        the sum over the matched pairs, divided by the largest possible number of pairs: the live
+        units of the net that has fewer. Live units without a partner thus count as 0.
     """
 
     def of(method: str, direction: str):
@@ -176,14 +176,14 @@ def ranking(table: pd.DataFrame, layer: str, measure: str = "correlation") -> pd
     Parameters
     ----------
     table : DataFrame
-        As ``matching.csv`` has it.
+        Rows of ``matching.csv``.
     measure : str
         Name of the measure.
 
     Returns
     -------
     DataFrame
-        Columns unit, partner, value; the first of equals is the lower unit.
+        Columns unit, partner, value; of units with equal values the lower comes first.
     """
     rows = table.query(
         "layer == @layer and measure == @measure and method == 'semi' and direction == 'ab'"
@@ -207,7 +207,7 @@ def partners(table: pd.DataFrame, layer: str, units: int) -> NDArray[np.intp]:
 
 
 def _of_live(similarity: NDArray) -> NDArray[np.intp]:
-    """Semi-match live rows; dead ones have -1."""
+    """Semi-match live rows; give dead rows -1."""
     return np.where(similarity.any(axis=1), semi_matching(similarity), -1)
 
 

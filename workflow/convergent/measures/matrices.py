@@ -34,31 +34,31 @@ def write_matrices(
     Parameters
     ----------
     measure : Measure
-        One that gives units from codes or moments.
+        Measure of units, from codes or moments.
     store : path
         Zarr store to write.
     layers : sequence of str
     statistics_a, statistics_b : path
-        Statistics of the nets; those of the second left out, all is within the first.
+        Statistics of the nets; without the second, the matrices are those within the first.
     correlation : path
-        Correlations of the pair, whose blocks hold the moments between the nets; only measures of
-        moments read it.
+        Correlations of the pair, whose blocks hold the moments between the nets; read by measures
+        of moments only.
     other_views : bool
-        As in :func:`convergent.activations.statistics.write_correlation`.
+        See :func:`convergent.activations.statistics.write_correlation`.
     threads, device
-        Of measures of codes.
+        Arguments of measures of codes.
 
     Raises
     ------
     StoreError
-        If the two nets were not sampled at the same images and positions, or saw other views.
+        If the two nets were not sampled at the same images and positions, or had different views.
     """
-    a = open_store(statistics_a)
-    b = None if statistics_b is None else open_store(statistics_b)
-    between = None if correlation is None else open_store(correlation)
-    if b is not None:
+    a, b, between = open_store(statistics_a), None, None
+    if statistics_b is not None:
+        b = open_store(statistics_b)
         same = check_same_images({statistics_a: a, statistics_b: b}, other_views=other_views)
-    if between is not None:
+    if correlation is not None:
+        between = open_store(correlation)
         check_same_images({statistics_a: a, correlation: between}, other_views=True)
 
     def pairs(layer: str) -> int:

@@ -1,10 +1,10 @@
-"""Measures of similarity: what each one declares, and how they are discovered.
+"""The declaration of a measure of similarity, and the discovery of all measures.
 
-A measure is one module of :mod:`convergent.measures` that defines ``MEASURE``. Rules, tables,
-figures and the atlas read names and labels from here, so that another file adds another measure.
+A measure is a module of :mod:`convergent.measures` that defines ``MEASURE``. Rules, tables,
+figures and the atlas read names and labels from here, so a new measure is one new file.
 
-The Snakefile imports this module and every measure when it is parsed, so a module of a measure
-imports nothing at its top but what NumPy has; heavier imports stand in its functions.
+The Snakefile imports this module and every measure when it is parsed. The module of a measure
+therefore imports nothing heavier than NumPy at its top; other imports stand in its functions.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Literal
 
 import convergent.measures
 
-# Changes of the activations of one net that a measure may not notice. `scaling`, `shift`, `sign`
-# and `monotone` change each unit in its own way, `isotropic_scaling` all units in the same way.
+# Changes of the activations of one net under which the values of a measure may stay the same.
+# `scaling`, `shift`, `sign` and `monotone` change each unit in its own way, `isotropic_scaling` all
+# units in the same way.
 INVARIANCES = frozenset(
     {"permutation", "scaling", "isotropic_scaling", "shift", "sign", "rotation", "monotone"}
 )
@@ -34,7 +35,7 @@ class Measure:
     name : str
         Name of its module, its stores and its rows.
     label : str
-        Name for people, as it stands in the middle of a sentence.
+        Name in texts and figures, as written in the middle of a sentence.
     unit : str
         Unit of its values, such as ``nats``; empty for none.
     needs : {"moments", "codes", "samples"}
@@ -48,14 +49,14 @@ class Measure:
         Those of :data:`INVARIANCES` under which values stay the same. Under a permutation of
         units the rows and columns of a matrix are permuted with them.
     symmetric : bool
-        Whether the values are the same when the two nets change places.
+        True if the values stay the same when the two nets are exchanged.
     higher_is_more_alike : bool
-        Always so for a matrix of units, as units are matched by it.
+        True if larger values mean greater similarity, as a matrix of units requires.
     source : str
         Citation.
     compute : callable
-        Pure function of arrays. That of codes also takes `threads` and `device` by name, and is
-        given the same array twice for the values within one net.
+        Pure function of arrays. If it needs codes, it also takes the keywords `threads` and
+        `device`, and gets the same array twice for the values within one net.
     bias : callable, optional
         Expected excess of `compute` over the true value, from the same positional arguments.
     rank : int
@@ -81,13 +82,13 @@ class Measure:
         unknown = sorted(self.invariances - INVARIANCES)
         if unknown:
             raise ValueError(
-                f"measure {self.name}: {', '.join(unknown)} is no invariance; there are "
+                f"measure {self.name}: unknown invariance {', '.join(unknown)}; choose from "
                 f"{', '.join(sorted(INVARIANCES))}"
             )
         if self.gives == "units" and not self.higher_is_more_alike:
             raise ValueError(
-                f"measure {self.name}: units are matched by the largest values; declare the "
-                "similarity that belongs to this distance"
+                f"measure {self.name}: units are matched by their largest values; return a "
+                "similarity in place of this distance"
             )
 
     @property
@@ -114,7 +115,7 @@ def measures(*, gives: str | None = None, needs: str | None = None) -> list[Meas
     Parameters
     ----------
     gives, needs : str, optional
-        Only measures that declare this.
+        List only the measures that declare this.
     """
     names = _names(tuple(convergent.measures.__path__))
     found = sorted(map(measure, names), key=lambda m: (m.rank, m.name))
@@ -122,16 +123,17 @@ def measures(*, gives: str | None = None, needs: str | None = None) -> list[Meas
 
 
 def measures_of_units() -> list[Measure]:
-    """List the measures that give a matrix of units from what every run stores."""
+    """List the measures that give a matrix of units from the stores of every run."""
     return [m for m in measures(gives="units") if m.needs != "samples"]
 
 
 @cache
 def _names(folders: tuple[str, ...]) -> list[str]:
-    """Names of the modules that define ``MEASURE``; others are not imported."""
+    """List the modules that define ``MEASURE``, without importing any."""
     found = []
     for module in pkgutil.iter_modules(folders):
-        source = module.module_finder.find_spec(module.name).loader.get_source(module.name)
+        spec = module.module_finder.find_spec(module.name)  # type: ignore[call-arg]
+        source = spec.loader.get_source(module.name)  # type: ignore[union-attr]
         if any(line.startswith("MEASURE = ") for line in source.splitlines()):
             found.append(module.name)
     return found
