@@ -111,7 +111,7 @@ def test_a_split_of_which_most_is_left_out_is_refused(folder, split, place):
         path.write_bytes(b"")
         if i == kept - 1:
             assert len(datasets.list_folder(folder)) == 12
-    message = rf"{split}: {kept + 1} files would be left out and {kept} taken \({kept + 1} "
+    message = rf"{split}: {kept + 1} files would be left out and only {kept} used \({kept + 1} "
     with pytest.raises(DataError, match=message):
         datasets.list_folder(folder)
 
@@ -300,7 +300,7 @@ def test_corrupt_images_are_all_named(folder):
 
 def test_a_class_without_training_images_is_refused(folder):
     (folder / "val/emu").mkdir()
-    with pytest.raises(DataError, match="classes that train/ has not: emu"):
+    with pytest.raises(DataError, match="classes that train/ does not have: emu"):
         datasets.list_folder(folder)
 
 
@@ -495,7 +495,7 @@ def test_recorded_images_come_in_one_random_order(tmp_path):
     some, chosen = datasets.load_recorded(*arguments, number=7, seed=3)
     np.testing.assert_array_equal(chosen, index[:7])
     np.testing.assert_array_equal(some.identities, images.identities[:7])
-    with pytest.raises(DataError, match=r"activations\.images: 201 asked for, there are 200"):
+    with pytest.raises(DataError, match=r"activations\.images: 201 requested, but there are 200"):
         datasets.load_recorded(*arguments, number=201)
 
 

@@ -89,7 +89,7 @@ def test_images_that_differ_are_named(tmp_path, net, images):
     with pytest.raises(StoreError, match="40 and 30 images"):
         correlate(tmp_path)
     record(net, images, tmp_path / "b", image_index=np.arange(40) + 1)
-    with pytest.raises(StoreError, match=r"other images \(40 of 40 images differ"):
+    with pytest.raises(StoreError, match=r"different images \(40 of 40 images differ"):
         correlate(tmp_path)
 
 
@@ -124,7 +124,7 @@ def test_views_may_differ_only_where_that_is_said(tmp_path, net, images):
     record(net, viewed(images, images), tmp_path / "b", image_index=index)
     assert correlate(tmp_path).attrs["same_views"] is True
     record(net, viewed(images, images.flip(-1)), tmp_path / "b", image_index=index)
-    with pytest.raises(StoreError, match="other views of 40 of 40"):
+    with pytest.raises(StoreError, match="different views of 40 of 40"):
         correlate(tmp_path)
     assert correlate(tmp_path, other_views=True).attrs["same_views"] is False
 

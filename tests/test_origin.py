@@ -219,7 +219,7 @@ def test_the_workflow_refuses_to_mix_versions(project):
     try:
         assert planned(project) == {}
         output = snakemake(project, "unmatched", "-f", fails=True)
-        assert "provenance.jsonl: earlier jobs of this run were made with something" in output
+        assert "provenance.jsonl: earlier jobs of this run had another environment" in output
         assert "(numpy: 1.0 there, " in output
         snakemake(project, "unmatched", "-f", "--config", "accept_changes=true")
         *_, last = history(path)

@@ -351,7 +351,7 @@ FAILURES = {
         "Input/output.*check the disk",
     ),
     "by zarrs": (RuntimeError("IO error (os error 5)"), ReadingError, "os error 5.*check the disk"),
-    "refused": (RuntimeError("denied (os error 13)"), ReadingError, "give yourself the right"),
+    "refused": (RuntimeError("denied (os error 13)"), ReadingError, "give yourself permission"),
     "threads": (RuntimeError("can't start new thread"), ReadingError, "new thread; try again"),
     "interrupt": (KeyboardInterrupt("stop"), KeyboardInterrupt, "stop"),
 }
@@ -399,16 +399,16 @@ def test_what_may_not_be_read_is_named(tmp_path, unprivileged):
     store = small_shards(tmp_path, np.ones((8, 6)))
     shard = tmp_path / "x.zarr/fc6/codes/c/0/0"
     with unprivileged(shard):
-        with pytest.raises(ReadingError, match=r"shard c/0/0: .*denied.*the right to read it"):
+        with pytest.raises(ReadingError, match=r"shard c/0/0: .*denied.*permission to read it"):
             store["fc6/codes"][0]
         with (
-            pytest.raises(ReadingError, match="the right to read it"),
+            pytest.raises(ReadingError, match="permission to read it"),
             writing(shard.parents[4] / "y"),
         ):
             store["fc6/codes"].oindex[ROWS]
     with (
         unprivileged(tmp_path / "x.zarr/fc6/codes/c"),
-        pytest.raises(ReadingError, match=r"shard c/0/0: .*denied.*the right to read it"),
+        pytest.raises(ReadingError, match=r"shard c/0/0: .*denied.*permission to read it"),
     ):
         store["fc6/codes"][0]
     for path, read in {
@@ -418,7 +418,7 @@ def test_what_may_not_be_read_is_named(tmp_path, unprivileged):
     }.items():
         with (
             unprivileged(tmp_path / path),
-            pytest.raises(ReadingError, match=r"cannot be read.*denied.*the right to read it"),
+            pytest.raises(ReadingError, match=r"cannot be read.*denied.*permission to read it"),
         ):
             read()
 
@@ -439,9 +439,12 @@ def test_a_finished_store_is_not_written_to(tmp_path):
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        (None, "of format 1, .*reads 2: an earlier version made it.*from the trained weights"),
-        (1, "of format 1, .*reads 2: an earlier version made it.*from the trained weights"),
-        (3, "of format 3, .*reads 2: a newer version made it. Use that version, or"),
+        (
+            None,
+            "has format 1, .*reads format 2; an earlier version made it.*from the trained weights",
+        ),
+        (1, "has format 1, .*reads format 2; an earlier version made it.*from the trained weights"),
+        (3, "has format 3, .*reads format 2; a newer version made it. Use that version, or"),
     ],
 )
 def test_a_store_of_another_format_is_refused_and_left(tmp_path, number, message):
@@ -464,10 +467,12 @@ def test_a_store_of_another_format_is_refused_and_left(tmp_path, number, message
 def test_a_store_of_others_has_no_mark(tmp_path):
     group = zarr.open_group(tmp_path / "x.zarr", mode="w", zarr_format=3)
     group.create_array("fc6", data=np.arange(3))
-    with pytest.raises(StoreError, match=r"x\.zarr: incomplete, .* no mark of a finished store"):
+    with pytest.raises(
+        StoreError, match=r"x\.zarr: incomplete, .* lacks the mark of a finished store"
+    ):
         open_store(tmp_path / "x.zarr")
     for nothing in (tmp_path / "y.zarr", tmp_path, tmp_path / "x.zarr/zarr.json"):
-        with pytest.raises(StoreError, match="no Zarr group here; has what makes it been run"):
+        with pytest.raises(StoreError, match="no Zarr group here; run the step that makes it"):
             open_store(nothing)
 
 
@@ -650,7 +655,7 @@ def test_a_store_made_by_another_configuration_is_refused(recorded, change, mess
     with pytest.raises(StoreError) as error:
         open_store(recorded, ORIGIN | change)
     assert f"x.zarr: made by another configuration {message}" in str(error.value)
-    assert "give this run another name (run), or make it again: the same" in str(error.value)
+    assert "give this run another name (run), or make it again: run the same" in str(error.value)
     assert "delete" not in str(error.value)
 
 

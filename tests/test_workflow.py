@@ -348,13 +348,16 @@ def test_exactly_what_uses_a_key_reruns(project, key, expected):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config", "trainings=3"], "trainings: no such key; there are run, nets"),
-        (["--config", "nets={net2: {seed: 1}}"], "nets.net2.seed: 1 is the seed of net1 too"),
+        (["--config", "trainings=3"], "trainings: no such key; the keys here are run, nets"),
+        (["--config", "nets={net2: {seed: 1}}"], "nets.net2.seed: 1 is already the seed of net1"),
         (["--config", "mapping={sgd: {layers: [fc8]}}"], "mapping.sgd.layers: 'fc8' is not among"),
-        (["--config", "clustering={k: 99}"], "clustering.k: 99 clusters of conv1, where both nets"),
+        (
+            ["--config", "clustering={k: 99}"],
+            "clustering.k: 99 clusters requested for conv1, but both nets",
+        ),
         (
             ["--config", "clustering={alpha: 0.01}"],
-            "clustering.alpha: leaves of at most 0.08",
+            "clustering.alpha: clusters of at most 0.08",
         ),
         (["--config", "clustering={threshold: -0.1}"], "clustering.threshold: Input should be gre"),
         (["--config", "units={pictures: {fc6: [10]}}"], "units.pictures.fc6: there is no unit 10"),
@@ -362,7 +365,10 @@ def test_exactly_what_uses_a_key_reruns(project, key, expected):
         (["--config", "dask={scheduler: cluster}"], "dask.scheduler: String should match pattern"),
         (["--config", "layers=[conv9]"], "layers: alexnet has no layer 'conv9'"),
         (["--config", "data={root: nowhere.npz}"], "data.root: there is no file nowhere.npz"),
-        (["--config", "statistics={blocks: 31}"], "statistics.blocks: 31 blocks need as many"),
+        (
+            ["--config", "statistics={blocks: 31}"],
+            "statistics.blocks: 31 blocks need at least as many",
+        ),
         (["--config", "nets={fig4: {seed: 9}}"], "nets.fig4: fig4 is a target of the workflow"),
     ],
 )

@@ -1,7 +1,7 @@
 """The configuration of a run: its sections, checks between keys and of the disk, documentation.
 
-The last room: it may import from every other, as it knows what they offer, and none imports from
-it. The library takes plain values, and the rules read them from the configuration.
+The last package: it may import from all others, and none of them imports from it. They take plain
+values, which the rules read from the configuration.
 """
 
 from convergent.config.checks import (

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ConfigError(ConvergentError, ValueError):
-    """Faults of a configuration, one line per key."""
+    """Faults of a configuration, with a line for each key."""
 
 
 def check_keys(config: Config) -> None:
@@ -29,7 +29,7 @@ def check_keys(config: Config) -> None:
     Raises
     ------
     ValueError
-        Names the first key that does not fit the others.
+        If keys disagree; the message names the first.
     """
     _check_nets(config)
     _check_layers(config)
@@ -40,8 +40,8 @@ def check_keys(config: Config) -> None:
     blocks, images = config.statistics.blocks, config.activations.images
     if (images or blocks) < blocks:
         raise ValueError(
-            f"statistics.blocks: {blocks} blocks need as many images, "
-            f"activations.images is {images}"
+            f"statistics.blocks: {blocks} blocks need at least as many images, "
+            f"but activations.images is {images}"
         )
 
 
@@ -52,7 +52,7 @@ def _check_nets(config: Config) -> None:
     for name, net in config.nets.items():
         if net.seed in owners:
             raise ValueError(
-                f"nets.{name}.seed: {net.seed} is the seed of {owners[net.seed]} too; "
+                f"nets.{name}.seed: {net.seed} is already the seed of {owners[net.seed]}; "
                 "give each net its own"
             )
         owners[net.seed] = name
@@ -64,7 +64,7 @@ def _check_layers(config: Config) -> None:
     _check_names(config, "layers", layers)
     _check_names(config, "figures.layer", [figures.layer])
     if not layers or len(set(layers)) < len(layers):
-        raise ValueError("layers: name at least one, and each once")
+        raise ValueError("layers: name at least one layer, and none twice")
     if figures.layer not in layers:
         raise ValueError(f"figures.layer: {figures.layer!r} is not among layers")
     if config.second_layer not in layers:
@@ -73,7 +73,7 @@ def _check_layers(config: Config) -> None:
         if layer not in layers:
             raise ValueError(f"mapping.sgd.layers: {layer!r} is not among layers")
     clustering = config.clustering
-    # The paper's numbers are the default for nets of other architectures too.
+    # The default holds the paper's numbers even for nets of other architectures.
     if isinstance(clustering.k, dict) and clustering.k != type(clustering)().k:
         _check_names(config, "clustering.k", clustering.k)
     if isinstance(config.units.pictures, dict):
@@ -81,7 +81,7 @@ def _check_layers(config: Config) -> None:
 
 
 def _check_names(config: Config, key: str, names: Iterable[str]) -> None:
-    """Check names of layers, where the architecture declares which it has."""
+    """Check names of layers if the architecture declares its layers."""
     known = config.known_layers
     for layer in names:
         if known is not None and layer not in known:
@@ -97,12 +97,12 @@ def check_shapes(config: Config, layers: dict[str, Layer]) -> None:
     ----------
     config : Config
     layers : dict of str to Layer
-        As :func:`convergent.nets.shapes.read_shapes` gives them.
+        Layers from :func:`convergent.nets.shapes.read_shapes`.
 
     Raises
     ------
     ConfigError
-        Names the key, the layer and what would be right.
+        If a key does not fit; the message names it and the layer, and says what would be right.
     """
     order = [layer for layer in layers if layer in config.layers]
     if order != config.layers:
@@ -126,36 +126,36 @@ def check_shapes(config: Config, layers: dict[str, Layer]) -> None:
 
 
 def _check_units(config: Config, layer: str, units: int) -> None:
-    """Check what is said of the units of a layer."""
+    """Check the keys that concern the units of a layer."""
     last = max(config.pictures.get(layer) or [0])
     if last >= units:
         raise ConfigError(
-            f"units.pictures.{layer}: there is no unit {last} among {units}, which count from 0"
+            f"units.pictures.{layer}: there is no unit {last}; the {units} units count from 0"
         )
     k, most = config.clusters[layer], 2 * config.clustering.alpha * units
     if k != "auto" and k > 2 * units:
         raise ConfigError(
-            f"clustering.k: {k} clusters of {layer}, where both nets together have "
-            f"{2 * units} units"
+            f"clustering.k: {k} clusters requested for {layer}, but both nets together have "
+            f"only {2 * units} units"
         )
     if most < 1:
         raise ConfigError(
-            f"clustering.alpha: leaves of at most {most:.2g} units of {layer} would hold "
-            f"none; take at least {1 / (2 * units):.2g}"
+            f"clustering.alpha: clusters of at most {most:.2g} units of {layer} would be "
+            f"empty; use at least {1 / (2 * units):.2g}"
         )
 
 
 def check_data(config: Config) -> None:
-    """Check, without reading images, that the data are there and enough for the blocks.
+    """Check, without reading images, that the data exist and are enough for the run.
 
     Raises
     ------
     ConfigError
-        Names the key, what was looked for and what would be right.
+        If not; the message names the key, what is missing and what would be right.
     """
     data, blocks, images = config.data, config.statistics.blocks, config.activations.images or 0
     if data.is_folder:
-        root = Path(data.root)
+        root = Path(data.place)
         if not root.is_dir():
             raise ConfigError(f"data.root: there is no folder {root}")
         for folder in (root / "train", validation_folder(root)):
@@ -167,19 +167,19 @@ def check_data(config: Config) -> None:
     count = count_validation(config)
     if count < blocks:
         raise ConfigError(
-            f"statistics.blocks: {blocks} blocks need as many validation images, {data.name} has "
-            f"{count}; ask for fewer blocks"
+            f"statistics.blocks: {blocks} blocks need at least as many validation images, but "
+            f"{data.name} has {count}; use fewer blocks"
         )
     if count < images:
-        raise ConfigError(f"activations.images: {images} asked for, {data.name} has {count}")
+        raise ConfigError(f"activations.images: {images} requested, but {data.name} has {count}")
 
 
 def count_validation(config: Config) -> int:
-    """Count validation images; those of folders only until there are enough for the run."""
+    """Count validation images; stop in folders when there are enough for the run."""
     data = config.data
     if not data.is_folder:
         return count_images(data)[1]
-    folders = os.scandir(validation_folder(Path(data.root)))
+    folders = os.scandir(validation_folder(Path(data.place)))
     files = (file for entry in folders if entry.is_dir() for file in os.scandir(entry))
     enough = max(config.statistics.blocks, config.activations.images or 0, BINS)
     return sum(1 for _ in itertools.islice(files, enough))
@@ -188,7 +188,7 @@ def count_validation(config: Config) -> int:
 def count_images(data: Data) -> tuple[int, int]:
     """Count training and validation images, without reading any.
 
-    Those of folders are estimated: classes times the images of the fullest of the first few, so
+    Numbers for folders are estimates: classes times the images of the fullest of the first few, so
     that a million files need not be listed.
 
     Raises
@@ -197,25 +197,25 @@ def count_images(data: Data) -> tuple[int, int]:
         If the file of arrays cannot be read.
     """
     if data.is_folder:
-        root = Path(data.root)
-        return tuple(_about(folder) for folder in (root / "train", validation_folder(root)))
+        root = Path(data.place)
+        return _about(root / "train"), _about(validation_folder(root))
     if data.name == "cifar10":
         return 50_000, 10_000
     labels, mask = range(1797), None
     if data.name == "arrays":
         import numpy as np
 
-        if not Path(data.root).is_file():
-            raise ConfigError(f"data.root: there is no file {data.root}")
+        if not Path(data.place).is_file():
+            raise ConfigError(f"data.root: there is no file {data.place}")
         try:
-            with np.load(data.root, allow_pickle=False) as file:
+            with np.load(data.place, allow_pickle=False) as file:
                 labels, mask = file["labels"], file.get("validation")
                 mask = None if mask is None else mask.astype(bool)
                 len(labels)
-        # Whatever a damaged archive, or an array of anything, raises.
+        # A damaged archive, or an array of another kind, may raise anything.
         except Exception as error:
             raise ConfigError(
-                f"data.root: {data.root} is not an .npz file with images and labels ({error})"
+                f"data.root: {data.place} is not an .npz file with images and labels ({error})"
             ) from error
     share = math.ceil(len(labels) * data.validation_fraction)
     validation = share if mask is None else int(mask.sum())
@@ -228,12 +228,12 @@ def _about(folder: Path) -> int:
 
 
 def image_sources(config: Config) -> list[str]:
-    """List the files and folders whose change makes the images another data set."""
+    """List the files and folders whose change means that images must be listed again."""
     data = config.data
     if data.name == "arrays":
-        return [data.root]
+        return [data.place]
     if data.is_folder:
-        root = Path(data.root)
+        root = Path(data.place)
         splits = (root / "train", validation_folder(root))
         return sorted(e.path for split in splits for e in os.scandir(split) if e.is_dir())
     return []

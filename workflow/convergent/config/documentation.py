@@ -13,7 +13,7 @@ from convergent.running.sections import Section
 
 
 def schema() -> str:
-    """Write the JSON schema, as ``workflow/schemas/config.schema.json`` has it."""
+    """Return the JSON schema, which ``workflow/schemas/config.schema.json`` holds."""
     values = {
         "$schema": "https://json-schema.org/draft/2020-12/schema"
     } | Config.model_json_schema()
@@ -25,12 +25,13 @@ def schema() -> str:
 
 
 def documentation() -> str:
-    """Write a table of all keys in Markdown, as ``docs/configuration.md`` has it."""
+    """Return a table of all keys in Markdown, which ``docs/configuration.md`` holds."""
     lines = [
         "# Configuration",
         "",
-        "Made from `workflow/convergent/config` by `python -m convergent.config`; defaults are the "
-        "paper's ImageNet run. Unknown keys and bad values are refused before anything runs.",
+        "Generated from `workflow/convergent/config` by `python -m convergent.config`; "
+        "defaults are the paper's ImageNet run. Unknown keys and bad values are refused before "
+        "anything runs.",
         "",
         "| key | type | default | meaning |",
         "| --- | --- | --- | --- |",
@@ -39,7 +40,7 @@ def documentation() -> str:
 
 
 def _rows(section: type[Section], prefix: str, about: str = "") -> list[str]:
-    """List the keys of a section, with what they are about before their meaning."""
+    """List the keys of a section, each with `about` before its meaning."""
     rows = []
     properties = section.model_json_schema()["properties"]
     for name, field in section.model_fields.items():
@@ -54,7 +55,7 @@ def _rows(section: type[Section], prefix: str, about: str = "") -> list[str]:
             rows += _rows(inner, f"{prefix}{name}.")
             continue
         default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
-        meaning = about + " ".join(field.description.split())
+        meaning = about + " ".join((field.description or "").split())
         rows.append(f"| `{prefix}{name}` | {_kind(properties[name])} | {default} | {meaning} |")
         if name == "nets":
             rows += _rows(Net, "nets.<name>.")
@@ -62,7 +63,7 @@ def _rows(section: type[Section], prefix: str, about: str = "") -> list[str]:
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
-    """Put a type of the JSON schema in words."""
+    """Describe a type of the JSON schema in words."""
     if "anyOf" in schema:
         return " or ".join(_kind(choice) for choice in schema["anyOf"])
     if "enum" in schema:

@@ -1,4 +1,4 @@
-"""A whole run: its sections and what follows from them."""
+"""The configuration of a run, and values derived from it."""
 
 from __future__ import annotations
 
@@ -32,23 +32,24 @@ from convergent.running.sections import Section
 
 
 class Config(Section):
-    """A whole run."""
+    """Configuration of a run."""
 
     run: RunName
-    """Name of the run; its results go to `results`/<run>/."""
+    """Name of the run; its results go to the folder `<results>/<run>`."""
     nets: dict[NetName, Net]
     """The nets by name, in order; every two of them make a pair. In an overlay, null leaves a
     net of config.yaml out."""
     layers: list[str] = []
-    """Layers to compare, all if empty. Results have them in the net's order, however they are
-    listed."""
+    """Layers to compare; all if empty. Results are in the order of the net, regardless of the order
+    here."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device to train and record on; auto takes a GPU where there is one."""
+    """Device to train and record on; auto uses a GPU if there is one."""
     results: Annotated[str, StringConstraints(min_length=1)] = "results"
-    """Folder of all runs' results, on any file system; relative to where Snakemake runs."""
+    """Folder for results of all runs, on any file system; relative to where Snakemake runs."""
     accept_changes: bool = False
-    """Whether a run may go on with other package versions, another kind of device or other images
-    than it began with; its provenance.jsonl then says so. Give it once, on the command line."""
+    """Permission for a run to go on with other package versions, another kind of device or other
+    images than it began with; its provenance.jsonl records the change. Set it once, on the command
+    line."""
     data: Data
     """The images."""
     model: Model = ARCHITECTURES[DEFAULT].options()
@@ -77,32 +78,32 @@ class Config(Section):
 
     @property
     def pair(self) -> str:
-        """The pair that bare figure names draw."""
+        """Pair shown by a figure that is requested by its bare name."""
         return self.figures.pair or self.pairs[0]
 
     @property
     def known_layers(self) -> list[str] | None:
-        """Layers that the nets have, in order; None where the architecture declares none."""
+        """Layers of the nets, in order; None if the architecture does not declare them."""
         declared = ARCHITECTURES[self.model.name].layers
         return list(declared(self.model)) if declared else None
 
     @property
     def sgd_layers(self) -> list[str]:
-        """Layers whose maps are fitted by SGD too: none without a store."""
+        """Layers whose maps SGD fits too; none without a store."""
         asked = self.mapping.sgd.layers if self.activations.store else []
         return [layer for layer in self.layers if layer in asked]
 
     @property
     def folder(self) -> str:
-        """Where the results go."""
+        """Folder of the results."""
         return str(Path(self.results).expanduser() / self.run)
 
     @property
     def origin(self) -> dict[str, Any]:
-        """All settings that decide what any store of the run holds.
+        """All settings that determine the contents of the run's stores.
 
-        The origin of a store is a part of it: the seeds of its nets and the keys that its rule
-        names.
+        The origin of a single store is a part of it: the seeds of the store's nets and the keys
+        that its rule names.
         """
         sgd = self.mapping.sgd.model_dump(mode="json") | {"decays": self.sgd_decays}
         return {
@@ -125,30 +126,27 @@ class Config(Section):
 
     @property
     def sgd_decays(self) -> list[float]:
-        """Decays that maps are fitted at by SGD: the paper's, of those asked for."""
+        """Decays at which SGD fits maps: the paper's, as far as the run has them."""
         return [decay for decay in self.mapping.decays if decay in PAPER_DECAYS]
 
     @property
-    def clusters(self) -> dict[str, int | str]:
+    def clusters(self) -> dict[str, int | Literal["auto"]]:
         """Number of spectral clusters of each layer, or auto."""
         k = self.clustering.k
         return {layer: k.get(layer, "auto") if isinstance(k, dict) else k for layer in self.layers}
 
     @property
     def pictures(self) -> dict[str, list[int] | None]:
-        """Units of each layer that get pictures, None where all do."""
+        """Units of each layer that get pictures; None if all do."""
         chosen = self.units.pictures
         if not isinstance(chosen, dict):
-            chosen = dict.fromkeys(self.layers if chosen == "all" else [], "all")
-        return {
-            layer: None if chosen[layer] == "all" else chosen[layer]
-            for layer in self.layers
-            if layer in chosen
-        }
+            return dict.fromkeys(self.layers if chosen == "all" else [])
+        named = {layer: chosen[layer] for layer in self.layers if layer in chosen}
+        return {layer: None if units == "all" else units for layer, units in named.items()}
 
     @property
     def second_layer(self) -> str:
-        """The layer that figS7 and figS8 show."""
+        """Layer of figS7, figS8 and figS12."""
         after = self.layers[self.layers.index(self.figures.layer) + 1 :]
         return self.figures.second_layer or [*after, self.figures.layer][0]
 
@@ -159,12 +157,12 @@ class Config(Section):
         return self.model.model_dump(mode="json") | inputs
 
     def recorded_positions(self, layer: Layer) -> int:
-        """Number of positions of a layer that are recorded of each image."""
+        """Count the positions of a layer that are recorded for each image."""
         return min(layer.positions, self.activations.positions or layer.positions)
 
     @field_validator("nets", mode="before")
     @classmethod
-    def _drops_null(cls, nets: Any) -> Any:
+    def _drop_null(cls, nets: Any) -> Any:
         """Leave out the nets that an overlay sets to null."""
         if not isinstance(nets, Mapping):
             return nets
@@ -177,7 +175,7 @@ class Config(Section):
         if known is not None:
             order = {layer: number for number, layer in enumerate(known)}
             layers = sorted(self.layers, key=lambda layer: order.get(layer, len(order)))
-            # Sections are frozen for others.
+            # Sections are frozen.
             object.__setattr__(self, "layers", layers or known)
         check_keys(self)
         return self
@@ -189,7 +187,7 @@ def load(values: Mapping[str, Any]) -> Config:
     Raises
     ------
     ConfigError
-        One line per fault, each with the path of its key and what would be right.
+        If there are faults; the message has a line for each, with its key and what would be right.
     """
     try:
         return Config.model_validate(values)
@@ -199,7 +197,7 @@ def load(values: Mapping[str, Any]) -> Config:
 
 
 def _explain(fault: Mapping[str, Any]) -> str:
-    """Put one of Pydantic's faults into one line."""
+    """Describe a fault that Pydantic found in one line."""
     path = list(fault["loc"])
     options: Any = Model
     if path[:1] == ["model"] and len(path) > 1:
@@ -216,13 +214,13 @@ def _explain(fault: Mapping[str, Any]) -> str:
         for part in path[:-1]:
             section = Net if section is dict else section.model_fields[part].annotation
             section = {"nets": dict, "model": options}.get(part, section)
-        return f"{place}: no such key; there are {', '.join(section.model_fields)}"
+        return f"{place}: no such key; the keys here are {', '.join(section.model_fields)}"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
         # A check of a whole section says first which key it is about.
         separator = "." if message.split()[0].endswith(":") else ": "
         return f"{place}{separator}{message}" if place else message
     if path[-1:] == ["[key]"]:
-        return f"{place.removesuffix('.[key]')}: not a name; {message}"
+        return f"{place.removesuffix('.[key]')}: not a valid name; {message}"
     got = "" if fault["type"] == "missing" else f", got {fault['input']!r}"
     return f"{place}: {message}{got}"

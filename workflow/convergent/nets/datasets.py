@@ -1,7 +1,7 @@
 """Images to train on and to compare nets on.
 
-A data set is first listed, one row an image with a checksum of its content, and loaded
-through that list afterwards: what is trained on and recorded is on paper.
+A data set is listed first, with a row and a checksum for each image, and every later step loads
+it through that list. The list thus records exactly which images were used.
 """
 
 from __future__ import annotations
@@ -34,16 +34,18 @@ from convergent.running.progress import progress, stage
 logger = logging.getLogger(__name__)
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
-# Pillow's names of what it decodes to 8 bits a channel or fewer.
+# Pillow's modes with 8 bits per channel or fewer.
 EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
-# TIFF's tag of what numbers its samples are; 2 is signed.
+# TIFF's tag for the number format of its samples; 2 means signed.
 SAMPLE_FORMAT = 339
-# Kinds of what is left out of a listing, besides suffixes.
+# Kinds of files that a listing leaves out, besides suffixes.
 HIDDEN = "hidden"
 NESTED = "in folders within class folders"
 OUTSIDE = "outside the class folders"
 FRAMES = "further frames of images with several"
-LIST_AGAIN = "put back what was listed, or list it again: the same snakemake command with -R images"
+LIST_AGAIN = (
+    "restore the original, or list the images again: run the same snakemake command with -R images"
+)
 
 
 class DataError(ConvergentError, ValueError):
@@ -53,9 +55,9 @@ class DataError(ConvergentError, ValueError):
 def list_folder(root: str | Path, threads: int = 1) -> pd.DataFrame:
     """List an image folder, checking that every file can be decoded to 8 bits.
 
-    What is left out is logged as a warning: files with another suffix, in folders within class
+    A warning tells which files are left out: those with another suffix, in folders within class
     folders or outside class folders, and all but the first frame of an image. Hidden files are
-    counted with it, but are no reason to warn.
+    counted too, but cause no warning.
 
     Parameters
     ----------
@@ -74,8 +76,8 @@ def list_folder(root: str | Path, threads: int = 1) -> pd.DataFrame:
     Raises
     ------
     DataError
-        If a file cannot be decoded or brought to 8 bits, a class or a split is missing, or more
-        files of a split are left out than taken.
+        If a file cannot be decoded or converted to 8 bits, a class or a split is missing, or a
+        split has more files left out than used.
     """
     root = Path(root)
     folders = {"train": root / "train", "validation": validation_folder(root)}
@@ -83,46 +85,47 @@ def list_folder(root: str | Path, threads: int = 1) -> pd.DataFrame:
     for split, folder in folders.items():
         unknown = sorted(set(_classes(folder)) - set(classes))
         if unknown:
-            raise DataError(f"{folder}: classes that train/ has not: {_first(unknown, ', ')}")
+            raise DataError(f"{folder}: classes that train/ does not have: {_first(unknown, ', ')}")
         files, others[split] = _files(folder, classes)
         rows += [
             (split, label, name, os.path.join(folder.name, name, file))
             for label, name in enumerate(classes)
             for file in files[name]
         ]
-        taken = sum(map(len, files.values()))
+        used = sum(map(len, files.values()))
         left = others[split].total() - others[split][HIDDEN]
-        if left > taken:
+        if left > used:
             raise DataError(
-                f"{folder}: {left} files would be left out and {taken} taken "
-                f"({_told(others[split])}); images lie right in the class folders and end in "
-                f"{', '.join(sorted(SUFFIXES))}: convert or move them, or take other files away"
+                f"{folder}: {left} files would be left out and only {used} used "
+                f"({_summary(others[split])}); images must lie directly in the class folders and "
+                f"end in {', '.join(sorted(SUFFIXES))}: convert or move them, or remove other files"
             )
     frame = pd.DataFrame(rows, columns=["split", "label", "class", "path"])
     empty = sorted(set(classes) - set(frame.loc[frame["split"] == "train", "class"]))
     if empty:
         raise DataError(
             f"{folders['train']}: classes without images: {_first(empty, ', ')} (left out: "
-            f"{_told(others['train']) or 'nothing'})"
+            f"{_summary(others['train']) or 'nothing'})"
         )
-    checked: list[_Checked | str] = []
+    results: list[_Checked | str] = []
     with ThreadPoolExecutor(threads) as pool, stage(str(root), "image", len(frame)) as step:
         for start in range(0, len(frame), 10_000):  # a million pending results take gigabytes
             paths = frame["path"].iloc[start : start + 10_000]
-            for found in pool.map(_checked, [root / path for path in paths]):
-                checked.append(found)
+            for result in pool.map(_checked, [root / path for path in paths]):
+                results.append(result)
                 step(1)
-    bad = [error for error in checked if isinstance(error, str)]
+    bad = [result for result in results if isinstance(result, str)]
     if bad:
         raise DataError("images that cannot be read:\n" + _first(bad, "\n"))
-    frame["crc32"] = [found.crc32 for found in checked]
-    frame["identity"] = _hexadecimal([found.identity for found in checked])
-    for split, found in zip(frame["split"], checked, strict=True):
-        if found.frames > 1:
-            others[split][FRAMES] += found.frames - 1
+    checked = [result for result in results if not isinstance(result, str)]
+    frame["crc32"] = [image.crc32 for image in checked]
+    frame["identity"] = _hexadecimal([image.identity for image in checked])
+    for split, image in zip(frame["split"], checked, strict=True):
+        if image.frames > 1:
+            others[split][FRAMES] += image.frames - 1
     for split, kinds in others.items():
         if kinds.keys() - {HIDDEN}:
-            logger.warning("%s: left out: %s", folders[split], _told(kinds))
+            logger.warning("%s: left out: %s", folders[split], _summary(kinds))
     frame = _numbered(frame, str(root))
     left_out = [(split, *kind) for split, kinds in others.items() for kind in _ordered(kinds)]
     frame.attrs["left_out"] = pd.DataFrame(left_out, columns=["split", "kind", "number"])
@@ -132,23 +135,24 @@ def list_folder(root: str | Path, threads: int = 1) -> pd.DataFrame:
 def list_arrays(
     name: str, root: str | None, *, validation_fraction: float, seed: int
 ) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
-    """List a data set that fits in memory, and give its pixels.
+    """List a data set that fits in memory, and return its pixels too.
 
     Parameters
     ----------
     name : {"digits", "cifar10", "arrays"}
-        ``cifar10`` is downloaded to `root` if it is not there.
+        ``cifar10`` is downloaded to `root` if it is missing.
     root : path
-        Folder for CIFAR-10, or .npz file with `images` (uint8; image, y, x and maybe channel),
-        `labels` and maybe `validation` (bool).
+        Folder for CIFAR-10, or .npz file with `images` (uint8; image, y, x and optionally channel),
+        `labels` and optionally `validation` (bool).
     validation_fraction : float
-        Share of each class that digits, and arrays without a `validation` mask, keep for
-        validation, drawn with `seed`.
+        Share of each class that is kept for validation, drawn with `seed`; for digits, and for
+        arrays without a `validation` mask.
 
     Returns
     -------
     listing : DataFrame
-        As :func:`list_folder` gives it, with the row in `pixels` as path; nothing is left out.
+        Table like that of :func:`list_folder`, with the row in `pixels` as path and no files left
+        out.
     pixels : ndarray of shape (image, y, x, channel), uint8
 
     Raises
@@ -165,7 +169,7 @@ def list_arrays(
             "label": labels,
             "class": [classes[label] for label in labels],
             "path": [str(row) for row in range(len(labels))],
-            "crc32": [zlib.crc32(np.ascontiguousarray(p)) for p in pixels],
+            "crc32": [zlib.crc32(np.ascontiguousarray(p).data) for p in pixels],
             "identity": _hexadecimal(image_marks(pixels)),
         }
     )
@@ -175,24 +179,26 @@ def list_arrays(
 class Images:
     """One split of a data set, as batches of 8-bit views that a net can take.
 
-    Once :meth:`draw` has been called they are training views: cropped at random from the
-    resized image with a margin of `shift` zeros, and mirrored at random where `flip` is set.
-    Before, they are the centre of the resized image.
+    After a call of :meth:`draw` they are training views: cropped at random from the resized
+    image with a margin of `shift` zeros, and mirrored at random if `flip` is true. Until then
+    they are the centre of the resized image.
 
     Parameters
     ----------
     listing : DataFrame
-        Rows of one split as :func:`list_folder` gives them, in order.
+        Rows of one split from the table of :func:`list_folder`, in order.
     source : path
-        The image folder, or an .npz file whose `pixels` the listing's paths count.
+        The image folder, or an .npz file; the listing's paths are then rows of its `pixels`.
     resize : int or (int, int)
         Short side of the resized image, or its height and width.
     size : int
         Side of the views.
     channels : {1, 3}
         Grey or colour.
-    shift, flip
-        Of the training views.
+    shift : int
+        Margin of the training views, in pixels.
+    flip : bool
+        Mirroring of half of the training views.
 
     Attributes
     ----------
@@ -230,7 +236,7 @@ class Images:
             except IndexError as error:
                 raise DataError(f"{source}: {changed} ({error})") from error
             for number, (image, crc32) in enumerate(zip(pixels, self.checksums, strict=True)):
-                if zlib.crc32(np.ascontiguousarray(image)) != crc32:
+                if zlib.crc32(np.ascontiguousarray(image)) != crc32:  # type: ignore[arg-type]
                     path = listing["path"].iloc[number]
                     raise DataError(f"{source}: image {path} {changed}")
             if pixels.shape[-1] != channels:
@@ -246,13 +252,13 @@ class Images:
     def draw(self, seed: int) -> None:
         """Draw a view of every image, for one epoch.
 
-        All are drawn at once, so that neither their order nor the workers decide anything.
+        All are drawn at once, so that they depend neither on the images' order nor on the workers.
         """
         generator = torch.Generator().manual_seed(seed)
         self.draws = torch.rand(len(self), 3, generator=generator)
 
     def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Views (image, channel, y, x), uint8, and labels of a batch."""
+        """Return views (image, channel, y, x), uint8, and labels of a batch."""
         if self.pixels is not None:
             views = self._views(self._resized(self.pixels[indices]), indices)
         else:
@@ -262,10 +268,10 @@ class Images:
     def loader(
         self, batch_size: int, *, shuffle: bool = False, workers: int = 0, pin: bool = False
     ) -> DataLoader:
-        """A `torch.utils.data.DataLoader` over the split.
+        """Return a `torch.utils.data.DataLoader` over the split.
 
-        Its workers are forked anew for each pass, since they hold the views that are drawn for
-        it: 0.15 seconds for 8 of them and the paths of all of ImageNet.
+        Its workers are forked anew for each pass, because they hold the views drawn for it. This
+        takes 0.15 seconds for 8 workers and the paths of all of ImageNet.
         """
         return DataLoader(
             self,
@@ -285,7 +291,7 @@ class Images:
         workers: int = 0,
         device: str = "cpu",
     ) -> Iterator[Batch]:
-        """Batches in order for recording, normalised on `device`, with the marks of each image.
+        """Yield batches in order for recording, normalised on `device`, with the images' marks.
 
         Raises
         ------
@@ -302,7 +308,7 @@ class Images:
             start += len(views)
 
     def _decoded(self, index: int) -> torch.Tensor:
-        file = self.files[index]
+        file = self.files[index]  # type: ignore[index]  # set where images are files
         try:
             content = Path(file).read_bytes()
             with _opened(io.BytesIO(content)) as image:
@@ -341,14 +347,16 @@ class Images:
 def load(
     listing: pd.DataFrame, source: str | Path, options: Mapping[str, Any]
 ) -> tuple[Images, Images]:
-    """Images to train on and to validate on.
+    """Load images to train on and to validate on.
 
     Parameters
     ----------
-    listing, source
-        As for :class:`Images`, of both splits.
+    listing : DataFrame
+        Rows of both splits from the table of :func:`list_folder`.
+    source : path
+        Source for :class:`Images`.
     options : mapping
-        The part ``data`` of the configuration.
+        The section ``data`` of the configuration.
     """
     splits = dict(iter(listing.groupby("split")))
     return (
@@ -365,19 +373,19 @@ def load_recorded(
     number: int | None = None,
     seed: int = 0,
 ) -> tuple[Images, NDArray[np.int64]]:
-    """Validation views to record in one random order, and the images' indices in that order.
+    """Load validation images to record in random order, with their indices in that order.
 
-    The order follows from the `seed` and the number of validation images, so that a run of
-    consecutive images is a random part of them; a `number` of images are the first of it.
+    The order depends only on `seed` and the number of validation images. Any consecutive images
+    are thus a random sample, and `number` limits the images to the first ones.
 
     Raises
     ------
     DataError
-        If more are asked for than there are.
+        If `number` is larger than the number of validation images.
     """
     rows = listing[listing["split"] == "validation"]
     if number is not None and number > len(rows):
-        raise DataError(f"activations.images: {number} asked for, there are {len(rows)}")
+        raise DataError(f"activations.images: {number} requested, but there are {len(rows)}")
     rows = rows.iloc[np.random.default_rng(seed).permutation(len(rows))[:number]]
     return _split(rows, source, options, "validation_transform"), rows["image"].to_numpy()
 
@@ -385,12 +393,12 @@ def load_recorded(
 def recorded(
     files: Mapping[str, str], options: Mapping[str, Any], **draw: Any
 ) -> tuple[Images, NDArray[np.int64], int]:
-    """As :func:`load_recorded`, from the files that the workflow lists, and the number of classes.
+    """Load images by :func:`load_recorded` from files of the workflow, and count the classes.
 
     Parameters
     ----------
     files : mapping
-        ``listing``, and ``pixels`` where the images are no files of their own.
+        Path ``listing``, and ``pixels`` if the images are not single files.
     """
     rows = pd.read_csv(files["listing"], dtype={"class": str, "path": str})
     source = files.get("pixels") or options["root"]
@@ -408,16 +416,16 @@ def recorded_batches(
     device: str = "cpu",
     **draw: Any,
 ) -> tuple[Iterator[Batch], NDArray[np.int64], int]:
-    """As :func:`recorded`, with batches that tell their progress in place of the images.
+    """Load images by :func:`recorded`, as batches that report their progress.
 
     Parameters
     ----------
     name : str or path
-        For :func:`convergent.running.progress.progress`.
+        Name of the work, for :func:`convergent.running.progress.progress`.
     first : int, optional
-        Batches end when they have so many of the images.
+        Number of images to cover; batches end with the one that completes it.
     batch_size, workers, device
-        For :meth:`Images.batches`.
+        Arguments of :meth:`Images.batches`.
     """
     images, index, classes = recorded(files, options, **draw)
     batches = images.batches(
@@ -433,10 +441,10 @@ def recorded_batches(
 def normalize(
     views: torch.Tensor, mean: Sequence[float] | torch.Tensor, std: Sequence[float] | torch.Tensor
 ) -> torch.Tensor:
-    """8-bit views as float32 with the channels' `mean` subtracted and divided by `std`.
+    """Return 8-bit views as float32, less the channels' `mean` and divided by their `std`.
 
-    Both are on the scale from 0 (black) to 1 (white). Tensors on the device of `views` spare it
-    a wait for each batch.
+    Both are on the scale from 0 (black) to 1 (white). Pass tensors on the device of `views` to
+    avoid a wait for each batch.
     """
     center, scale = (
         torch.as_tensor(values, device=views.device).view(1, -1, 1, 1) for values in (mean, std)
@@ -466,14 +474,14 @@ def _first(items: list[str], separator: str, most: int = 10) -> str:
 
 
 def _classes(folder: Path) -> list[str]:
-    """Names of the class folders, in order; hidden ones, such as .ipynb_checkpoints, are none."""
+    """List the class folders by name, without hidden ones such as .ipynb_checkpoints."""
     return sorted(
         entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."
     )
 
 
 def _files(folder: Path, classes: Sequence[str]) -> tuple[dict[str, list[str]], Counter[str]]:
-    """Images in each class folder of a split, in order, and the number left out by kind."""
+    """List the images in each class folder of a split, and count other files by kind."""
     files: dict[str, list[str]] = {name: [] for name in classes}
     others: Counter[str] = Counter()
     for name in ["", *classes]:
@@ -497,13 +505,13 @@ def _ordered(kinds: Counter[str]) -> list[tuple[str, int]]:
     return sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _told(kinds: Counter[str]) -> str:
+def _summary(kinds: Counter[str]) -> str:
     return _first([f"{number} {kind}" for kind, number in _ordered(kinds)], ", ")
 
 
-def _hexadecimal(found: Sequence[int]) -> list[str]:
-    """Marks as text that no reader of CSV takes for a number, which it might round."""
-    return [f"0x{mark:016x}" for mark in found]
+def _hexadecimal(marks: Sequence[int] | NDArray[np.uint64]) -> list[str]:
+    """Write marks as text, because a reader of CSV might round numbers."""
+    return [f"0x{mark:016x}" for mark in marks]
 
 
 class _Checked(NamedTuple):
@@ -513,7 +521,7 @@ class _Checked(NamedTuple):
 
 
 def _checked(file: Path) -> _Checked | str:
-    """Checksum of a file's bytes, mark of its pixels and number of frames, or what is wrong."""
+    """Return checksum, mark of the pixels and number of frames of a file, or what is wrong."""
     try:
         with _opened(file) as image:
             identity = image_marks(_source(image)[None])[0]
@@ -524,13 +532,13 @@ def _checked(file: Path) -> _Checked | str:
 
 
 def _source(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Pixels (y, x, channel) in the file's own channels, as wide as its bits.
+    """Return pixels (y, x, channel) in the file's own channels and bit depth.
 
-    Whatever its format, 0 is black and the largest value of the dtype is white.
+    In every format, 0 is black and the largest value of the dtype is white.
     """
     if image.mode in EIGHT_BIT:
         if image.format == "TIFF" and 2 in image.tag_v2.get(SAMPLE_FORMAT, (1,)):
-            raise DataError("its values are signed; save it with black at 0 and white above")
+            raise DataError("its values are signed; save it with unsigned values, where 0 is black")
         if image.mode in ("1", "P", "PA"):
             image = image.convert("L" if image.mode == "1" else "RGB")
         pixels = np.asarray(image)
@@ -539,8 +547,8 @@ def _source(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
     if not image.mode.startswith("I;16") and (image.mode, image.format) != ("I", "PPM"):
         raise DataError(
             f"{'its values' if image.mode in ('I', 'F') else 'its colours'} (mode {image.mode} of "
-            "Pillow) have no range that the format tells; save it in grey of 8 or 16 bits, or in "
-            "colour of 8 bits, from black at 0 to white at the largest value"
+            "Pillow) have no range defined by the format; save it in grey of 8 or 16 bits, or in "
+            "colour of 8 bits, where 0 is black and the largest value is white"
         )
     pixels = np.asarray(image).astype(np.int64)[..., None]
     if image.format == "TIFF":
@@ -553,7 +561,7 @@ def _source(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
 
 def _eight_bit(image: Image.Image, channels: int) -> NDArray[np.uint8]:
-    """Pixels (y, x, channel) in grey or colour; alpha is dropped."""
+    """Return pixels (y, x, channel) in grey or colour, without alpha."""
     if image.mode in EIGHT_BIT:
         pixels = np.array(image.convert("RGB" if channels == 3 else "L"))
         return pixels.reshape(*pixels.shape[:2], channels)
@@ -562,29 +570,29 @@ def _eight_bit(image: Image.Image, channels: int) -> NDArray[np.uint8]:
 
 
 def _opened(file: Path | io.BytesIO) -> Image.Image:
-    """An image, not decoded yet, of no more pixels than Pillow thinks safe."""
+    """Open an image without decoding it; refuse more pixels than Pillow considers safe."""
     image = Image.open(file)
     if image.width * image.height > Image.MAX_IMAGE_PIXELS:
         image.close()
         raise DataError(
             f"{image.width} x {image.height} pixels, more than {Image.MAX_IMAGE_PIXELS}: it may be "
-            "a decompression bomb; make it smaller, or leave it out"
+            "a decompression bomb; make it smaller, or remove it"
         )
     return image
 
 
 def _load(source: str | Path) -> dict[str, NDArray]:
-    """Arrays of an .npz file, none of which is unpickled."""
+    """Read the arrays of an .npz file; refuse those that are pickled."""
     try:
         with np.load(source, allow_pickle=False) as file:
             return dict(file)
-    # Whatever a damaged archive raises.
+    # A damaged archive may raise anything.
     except Exception as error:
         raise DataError(f"{source}: cannot be read as .npz ({error})") from error
 
 
 def _arrays(name: str, root: str | None) -> tuple[NDArray, NDArray, NDArray | None, list[str]]:
-    """Pixels (image, y, x, channel) in uint8, labels, validation mask if given, class names."""
+    """Return pixels (image, y, x, channel) in uint8, labels, a validation mask or None, classes."""
     if name == "digits":
         from sklearn.datasets import load_digits
 
@@ -595,15 +603,17 @@ def _arrays(name: str, root: str | None) -> tuple[NDArray, NDArray, NDArray | No
         from torchvision.datasets import CIFAR10
 
         try:
-            # Its files are pickles; torchvision opens those alone that have the known checksums.
+            # Its files are pickles; torchvision opens only those with known checksums.
             splits = [CIFAR10(root, train=train, download=True) for train in (True, False)]
         except Exception as error:
             raise DataError(
-                f"{root}: CIFAR-10 is not there whole and cannot be downloaded ({error})"
+                f"{root}: CIFAR-10 is missing or incomplete and cannot be downloaded ({error})"
             ) from error
         pixels = np.concatenate([s.data for s in splits])
         labels = np.concatenate([s.targets for s in splits])
         return pixels, labels, np.arange(len(labels)) >= len(splits[0]), splits[0].classes
+    if root is None:
+        raise DataError("data.root: missing; give the path of the .npz file")
     file = _load(root)
     missing = {"images", "labels"} - set(file)
     if missing:
@@ -615,7 +625,7 @@ def _arrays(name: str, root: str | None) -> tuple[NDArray, NDArray, NDArray | No
     if pixels.dtype != np.uint8 or not fit:
         raise DataError(
             f"{root}: images must be uint8 (image, y, x) or (image, y, x, channel) with a label "
-            f"each, and maybe a mask `validation`, got {pixels.dtype} {pixels.shape}, labels "
+            f"each, and optionally a mask `validation`; got {pixels.dtype} {pixels.shape}, labels "
             f"{labels.shape}"
         )
     pixels = pixels[..., None] if pixels.ndim == 3 else pixels

@@ -1,4 +1,4 @@
-"""Where the images of a folder of class folders lie."""
+"""Location of the splits of an image folder."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from pathlib import Path
 
 
 def validation_folder(root: Path) -> Path:
-    """``val/`` under `root`, or else ``test/``."""
+    """Return ``val/`` under `root`, or ``test/`` if only that exists."""
     return next((root / name for name in ("val", "test") if (root / name).is_dir()), root / "val")

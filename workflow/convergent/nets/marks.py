@@ -1,8 +1,8 @@
 """Marks of images: proof that nets were recorded on the same images, in the same order.
 
 Each image of a run has two: its identity, from the pixels of its source as they were decoded,
-and its view, from the tensor before normalisation. Stores keep both, and are compared when they
-meet: correlations between unlike images look like any others.
+and its view, from the tensor before normalisation. Stores hold both, and the marks of stores are
+compared before the stores are: correlations between different images look like any others.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from convergent.running.stores import StoreError, save
 if TYPE_CHECKING:
     import torch
 
-# Images that an error names.
+# Number of images that an error message names.
 NAMED = 5
-# Entries of a batch that is a dictionary under which its images may be.
+# Keys under which a batch that is a dictionary may have its images.
 ENTRIES = ("image", "images", "pixel_values", "input", "inputs", "input_ids", "x")
 
 
@@ -33,9 +33,9 @@ class Marks(NamedTuple):
     Attributes
     ----------
     index : ndarray of shape (image,), int64
-        Their places in the data set.
-    identity, view : ndarray of shape (image,), uint64, or None where it is not known
-        Marks of the source and of what the net was given.
+        Positions of the images in the data set.
+    identity, view : ndarray of shape (image,), uint64, or None if unknown
+        Marks of the images' sources and of the net's inputs.
     """
 
     index: NDArray[np.integer]  # type: ignore[assignment]  # hides tuple.index, which nobody calls
@@ -44,17 +44,17 @@ class Marks(NamedTuple):
 
     @classmethod
     def joined(cls, parts: Sequence[Marks]) -> Marks:
-        """Join the marks of batches; of views only where all are known."""
+        """Join the marks of batches; marks that any batch lacks become None."""
         columns = zip(*parts, strict=True)
         joined = (None if any(p is None for p in c) else np.concatenate(c) for c in columns)
         return cls(*joined)  # type: ignore[arg-type]  # each part has an index
 
 
 def image_marks(images: NDArray | torch.Tensor) -> NDArray[np.uint64]:
-    """Mark each image by its shape and values, however they lie in memory.
+    """Mark each image by its shape and values, regardless of their layout in memory.
 
-    Floats are taken as float32, and integers of more than 8 bits as int64, so that the marks of
-    an image do not depend on the precision of the net that it is given to.
+    Floats are converted to float32, and integers of more than 8 bits to int64, so that the mark
+    of an image does not depend on the precision of the net that it is prepared for.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def image_marks(images: NDArray | torch.Tensor) -> NDArray[np.uint64]:
     Returns
     -------
     ndarray of shape (image,), uint64
-        BLAKE2b of 64 bits; any two of a million unlike images share one with a chance of 3e-8.
+        BLAKE2b of 64 bits; the chance that two of a million different images share one is 3e-8.
     """
     if not isinstance(images, np.ndarray):
         images = images.detach().cpu()
@@ -75,19 +75,19 @@ def image_marks(images: NDArray | torch.Tensor) -> NDArray[np.uint64]:
     else:
         dtype = "u1" if images.dtype.itemsize == 1 else "<i8"
     shape = str(images.shape[1:]).encode()
-    found = np.empty(len(images), np.uint64)
+    marks = np.empty(len(images), np.uint64)
     for number, image in enumerate(images):
         values = np.ascontiguousarray(image, dtype)
         if dtype == "<f4":
             values = values + np.float32(0)  # -0 is 0
         content = hashlib.blake2b(shape, digest_size=8)
         content.update(values.data)
-        found[number] = int.from_bytes(content.digest(), "little")
-    return found
+        marks[number] = int.from_bytes(content.digest(), "little")
+    return marks
 
 
 class Batch(NamedTuple):
-    """Images of a batch as a net takes them, and the marks of each (:mod:`convergent.nets.marks`).
+    """Images of a batch in the form that a net takes, and their marks.
 
     Attributes
     ----------
@@ -100,9 +100,9 @@ class Batch(NamedTuple):
     view: NDArray[np.uint64] | None = None
 
     def marks(self, index: NDArray[np.integer]) -> Marks:
-        """Marks of the images, which are at `index` in their data set.
+        """Return the marks of the images, whose positions in their data set are `index`.
 
-        The identity of images that come without one is what the net was given.
+        Images without an identity are identified by the tensor that the net is given.
         """
         identity = image_marks(self.images) if self.identity is None else self.identity
         return Marks(index, identity, self.view)
@@ -114,7 +114,7 @@ def batches(images: torch.Tensor | NDArray | Iterable, size: int = 128) -> Itera
     Parameters
     ----------
     images, size
-        As :func:`convergent.activations.recording.record` takes them.
+        Arguments of :func:`convergent.activations.recording.record`.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def batches(images: torch.Tensor | NDArray | Iterable, size: int = 128) -> Itera
 
 
 def save_marks(group: zarr.Group, marks: Marks) -> None:
-    """Write marks as ``image_index`` and, where they are known, ``identity`` and ``view``."""
+    """Write marks as ``image_index`` and, if they are known, ``identity`` and ``view``."""
     save(group, "image_index", marks.index.astype(np.int64), ("image",))
     for name in ("identity", "view"):
         if getattr(marks, name) is not None:
@@ -153,7 +153,7 @@ def save_marks(group: zarr.Group, marks: Marks) -> None:
 
 
 def load_marks(group: zarr.Group) -> Marks:
-    """Read back what :func:`save_marks` wrote."""
+    """Read the marks that :func:`save_marks` wrote."""
     known = {name: group[name][...] for name in ("identity", "view") if name in group}
     return Marks(group["image_index"][...], **known)
 
@@ -161,25 +161,26 @@ def load_marks(group: zarr.Group) -> Marks:
 def check_same_images(
     stores: Mapping[str | Path, zarr.Group | Marks], *, other_views: bool = False
 ) -> bool | None:
-    """Check that stores are of the same images in the same order.
+    """Check that stores hold the same images in the same order.
 
     Parameters
     ----------
     stores : mapping of path to group, or to marks
-        Two or more; the first is compared with each of the others. Marks that one of them does
-        not know are not compared.
+        Two or more; the first is compared with each of the others. Marks that either of two
+        stores lacks are not compared.
     other_views : bool
-        Whether views may differ.
+        Permission for views to differ.
 
     Returns
     -------
     bool or None
-        Whether all views are the same; None if they are not known.
+        True if all views are the same, False if some differ, None if they are unknown.
 
     Raises
     ------
     StoreError
-        Names the stores, says which images differ, and whether it looks like another order.
+        If images differ; the message names the stores and the first of these images, and says
+        whether only the order seems to differ.
     """
     (first, expected), *others = (
         (path, marks if isinstance(marks, Marks) else load_marks(marks))
@@ -197,9 +198,9 @@ def check_same_images(
             if not other_views:
                 differ = np.flatnonzero(expected.view != found.view)
                 raise StoreError(
-                    f"{first} and {path}: the same images, but the nets were given other views of "
-                    f"{len(differ)} of {len(found.view)}, the first of them "
-                    f"{_named(expected.index[differ])}; record both with the same size, resizing "
+                    f"{first} and {path}: the same images, but the nets were given different "
+                    f"views of {len(differ)} of {len(found.view)}, the first of them "
+                    f"{_names(expected.index[differ])}; record both with the same size, resizing "
                     "and crop, or set other_views=True if they are meant to differ"
                 )
             same = None if same is None else False
@@ -211,18 +212,18 @@ def _difference(index: NDArray, a: NDArray, b: NDArray) -> str:
     if len(a) != len(b):
         return f"recorded on {len(a)} and {len(b)} images; record both on the same"
     differ = np.flatnonzero(a != b)
-    what = f"{len(differ)} of {len(a)} images differ, the first of them {_named(index[differ])}"
+    what = f"{len(differ)} of {len(a)} images differ, the first of them {_names(index[differ])}"
     if np.array_equal(np.sort(a), np.sort(b)):
         return (
-            f"the same images in another order ({what}), as from a loader that shuffles; record "
-            "both in one order (shuffle=False)"
+            f"the same images in another order ({what}), perhaps from a loader that shuffles; "
+            "record both in one order (shuffle=False)"
         )
     return (
-        f"recorded on other images ({what}); record both on the same images, or, where the nets "
-        "are given the same images in other forms, pass `identity` to record, one number an image"
+        f"recorded on different images ({what}); record both on the same images, or, if the nets "
+        "take the same images in different forms, pass `identity` to record, one number per image"
     )
 
 
-def _named(index: NDArray) -> str:
+def _names(index: NDArray) -> str:
     more = ", ..." if len(index) > NAMED else ""
     return f"image_index {', '.join(str(i) for i in index[:NAMED])}{more}"

@@ -41,7 +41,7 @@ def build(name: str = DEFAULT, **options) -> nn.Module:
 
 
 def options(model: Mapping[str, Any], data: Mapping[str, Any], classes: int) -> dict[str, Any]:
-    """Make options for :func:`build` from the parts ``model`` and ``data`` of the configuration."""
+    """Make options for :func:`build` from the configuration's sections ``model`` and ``data``."""
     return {**model, "size": data["size"], "inputs": len(data["mean"]), "classes": classes}
 
 
@@ -53,16 +53,16 @@ def load(
     Raises
     ------
     WeightsError
-        If the file cannot be read, or fits another net.
+        If the file cannot be read, or belongs to another net.
     """
     net = build(**options(model, data, classes))
     try:
         net.load_state_dict(torch.load(weights, weights_only=True))
     except Exception as error:
         raise WeightsError(
-            f"{weights}: no weights of this net that can be read ({error}). If they are of another "
-            "net, correct `model` or `data`, or the file; if it is damaged, train again: the same "
-            f"snakemake command with --forcerun {weights}"
+            f"{weights}: cannot be read as weights of this net ({error}). If they belong to "
+            "another net, correct `model`, `data` or the file; if it is damaged, train again: "
+            f"run the same snakemake command with --forcerun {weights}"
         ) from error
     return net
 
@@ -70,8 +70,8 @@ def load(
 def layers(net: nn.Module, example: torch.Tensor) -> list[str]:
     """Name the layers that end in a ReLU, in the order in which they run.
 
-    A ReLU that is a child named ``relu`` lends its parent's name, so the paper's nets give
-    conv1 to conv5, fc6 and fc7; any other is named by its own path.
+    A ReLU that is a child named ``relu`` has its parent's name, so that the layers of the paper's
+    net are conv1 to conv5, fc6 and fc7. Any other has its own path as its name.
 
     Parameters
     ----------
@@ -101,21 +101,21 @@ def run_once(net: nn.Module, example: torch.Tensor, hooks: Sequence[RemovableHan
 def evaluating(
     net: nn.Module, device: str | None = None, *, channels_last: bool = False
 ) -> Iterator[nn.Module]:
-    """Hold a net in evaluation mode, and give it back as it was found.
+    """Keep a net in evaluation mode while the block runs, then restore its state.
 
     Parameters
     ----------
     net : nn.Module
     device : str, optional
-        Where the net is meanwhile.
+        Device of the net inside the block.
     channels_last : bool
-        Whether its kernels are so on the device: the unit is then the last axis of its maps
-        without a transpose, and convolutions are faster.
+        Memory format of the net's kernels on the device. With it the unit is the last axis of
+        the maps without a transpose, and convolutions are faster.
     """
     modes = {module: module.training for module in net.modules()}
     buffers = [(m, name, b) for m in net.modules() for name, b in m._buffers.items()]
     tensors = [*net.parameters(), *(b for *_, b in buffers if b is not None)]
-    found = [tensor.data for tensor in tensors]
+    originals = [tensor.data for tensor in tensors]
     formats = {4: torch.channels_last, 5: torch.channels_last_3d} if channels_last else {}
     try:
         net.eval()
@@ -130,7 +130,7 @@ def evaluating(
     finally:
         for module, name, buffer in buffers:
             module._buffers[name] = buffer
-        for tensor, data in zip(tensors, found, strict=True):
+        for tensor, data in zip(tensors, originals, strict=True):
             tensor.data = data
         for module, training in modes.items():
             module.training = training
@@ -142,7 +142,7 @@ def activation(net: nn.Module, layer: str) -> nn.ReLU:
     Raises
     ------
     KeyError
-        If the net has no such layer; names those that it has.
+        If the net has no such layer; the message lists its layers.
     """
     relus = _relus(net)
     if layer not in relus:

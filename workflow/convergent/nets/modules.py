@@ -10,11 +10,11 @@ from torch.autograd.function import once_differentiable
 
 
 class LocalResponseNorm(nn.Module):
-    """Local response normalisation with the values of `nn.LocalResponseNorm`, on a CPU faster.
+    """Local response normalisation with the values of `nn.LocalResponseNorm`, but faster on a CPU.
 
     Divides each value by (1 + alpha / size * sum of the squares of the `size` channels around
-    it) to the power of 3/4. Half precision is widened to float32 inside, which squares on
-    Caffe's scale of 0 to 255 need.
+    it) to the power of 3/4. Half precision is converted to float32 inside, because squares on
+    Caffe's scale of 0 to 255 need it.
 
     Parameters
     ----------
@@ -34,14 +34,14 @@ class LocalResponseNorm(nn.Module):
 
 
 def with_relu(**linear: nn.Module) -> nn.Sequential:
-    """Put a ReLU after one module (or several), as a child that lends its parent's name."""
+    """Put a ReLU after one or more modules, as a child named ``relu``."""
     return nn.Sequential(OrderedDict(linear, relu=nn.ReLU()))
 
 
 class _ResponseNorm(torch.autograd.Function):
     """x * s**-0.75 with s = 1 + scale * window sum of x**2, and its gradient in one more sum.
 
-    With torch's own normalisation a training of the digits takes 1.2 times as long on a CPU.
+    With torch's own normalisation, training on the digits takes 1.2 times as long on a CPU.
     """
 
     @staticmethod

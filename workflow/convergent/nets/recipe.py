@@ -1,6 +1,6 @@
-"""What decides the weights that a training ends with, and so the name of its checkpoint.
+"""The settings that determine trained weights, and the key of their checkpoint.
 
-Imports nothing that takes time, as Snakemake asks for :data:`RECIPE` whenever it starts.
+Importing this module is fast, because Snakemake reads :data:`RECIPE` whenever it starts.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-# Stands for the code of a training: views and their order, the net and its initial weights, the
-# steps. Give it another name when that code comes to end with other weights, and only then:
-# every net is then trained anew. (Once a fingerprint of the code stood here, which changed with
-# every edit; this is the last, so that what was trained until then is found.)
+# Name of the present training code: views and their order, the net and its initial weights, the
+# steps. Change it if the code comes to produce other weights, and only then: every net is then
+# trained anew. (It used to be a fingerprint of the code, which changed with every edit; this is
+# the last one, so that nets trained with it are still found.)
 RECIPE = "e9d4a5f7e614dd9b"
-# Keys that `data`, `model` and `training` have gained since, such as "training.snapshots", with the
-# value at which a training is what it was without them. At that value they do not count.
-# (Not their default, which may change.)
+# Keys that `data`, `model` and `training` have gained since, such as "training.snapshots", each
+# with the value that leaves training as it was before. A key with that value does not enter the
+# hash. (The value need not be the key's default, which may change.)
 LATER: dict[str, Any] = {}
-# Of `data`, what a net sees of an image, and of the list of images, which they are.
+# Keys of `data` that determine views, and columns of the list that identify the images.
 VIEWS = ("size", "mean", "std", "train_transform", "validation_transform")
 COLUMNS = ("split", "image", "label", "class", "crc32")
 
@@ -35,20 +35,21 @@ def checkpoint_key(
     device: str,
     threads: int,
 ) -> str:
-    """Hash of all that decides the weights, so that a checkpoint serves one training and no other.
+    """Hash all settings that determine weights, so that a checkpoint serves only one training.
 
-    Values count as Python writes them, with their keys in order.
+    Settings enter by their `repr`, so that the order of their keys matters.
 
     Parameters
     ----------
     listing : DataFrame
-        As :func:`convergent.nets.datasets.list_folder` gives it.
+        Table from :func:`convergent.nets.datasets.list_folder`.
     seed : int
     data, model, training : mapping
-        Parts of the configuration; `training` without ``workers``, which decide nothing.
+        Sections of the configuration; `training` without ``workers``, which have no effect.
     device : {"cpu", "cuda"}
     threads : int
-        On a CPU they decide how sums are rounded; on a GPU its half precision does.
+        Number of threads, which determines how a CPU rounds sums. On a GPU its type of half
+        precision enters instead.
 
     Returns
     -------
@@ -65,7 +66,7 @@ def checkpoint_key(
 
 
 def _without_later(values: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Values but for those keys of `LATER` that leave a training as it was."""
+    """Remove the keys of `LATER` whose values leave training as it was."""
     return {
         key: _without_later(value, f"{path}.{key}") if isinstance(value, Mapping) else value
         for key, value in values.items()

@@ -1,6 +1,6 @@
-"""Shapes of a net's layers and what the net costs, told by the net itself before it is trained.
+"""Shapes of a net's layers and costs of the net, traced before it is trained.
 
-Reading them back imports nothing that takes time, as the rules do so to say what jobs need.
+Reading them back is fast, because the rules do so to request resources for jobs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# Axes of an activation, without that of the images, by the number of its axes.
+# Axes of an activation without the image axis, by the number of all its axes.
 AXES = {2: ("unit",), 3: ("token", "unit"), 4: ("y", "x", "unit")}
 
 
@@ -31,11 +31,11 @@ class Layer(NamedTuple):
     axes : str
         Axes of the recorded activation, such as "y x unit"; the unit is the last.
     height, width : int or None
-        Size of the map, None in layers without positions.
+        Size of the map; None in layers without positions.
     positions : int
-        Positions in the map; 1 in layers without.
+        Number of positions in the map; 1 in layers without positions.
     receptive_field : int or None
-        Side in pixels of what a unit sees of the image; None where it cannot be derived.
+        Side in pixels of the image patch that a unit sees; None if it cannot be derived.
     """
 
     layer: str
@@ -57,7 +57,8 @@ class Costs(NamedTuple):
         Multiplications with an addition for one image.
     parameters : int
     outputs : int
-        Values that come out of convolutions, normalisations and full connections for one image.
+        Number of values that convolutions, normalisations and full connections put out for one
+        image.
     """
 
     multiply_adds: int
@@ -81,8 +82,8 @@ def layer_shapes(
 ) -> Shapes:
     """Trace the shapes of all layers of a net.
 
-    The net is built and run on torch's meta device, which computes no values and takes no memory;
-    a net that cannot be is run on one empty image on the CPU.
+    The net is built and run on torch's meta device, which computes no values and takes no memory.
+    A net that does not support this is run on one blank image on the CPU.
 
     Parameters
     ----------
@@ -91,7 +92,7 @@ def layer_shapes(
     shape : sequence of int
         Shape (channel, y, x) of an image.
     receptive_fields : callable, optional
-        Function of net, names of layers and example that gives sides of receptive fields, such as
+        Function of net, names of layers and example that returns sides of receptive fields, such as
         :func:`convergent.units.receptive_fields.sides`.
     """
     import torch
@@ -155,7 +156,7 @@ def _layer(name: str, shape: Sequence[int], receptive_field: int | None) -> Laye
     )
 
 
-def write_shapes(path: str | Path, shapes: Shapes, of: Mapping[str, Any]) -> None:
+def write_shapes(path: str | Path, shapes: Shapes, options: Mapping[str, Any]) -> None:
     """Write ``layers.csv`` and, beside it, ``costs.json``.
 
     Parameters
@@ -163,8 +164,8 @@ def write_shapes(path: str | Path, shapes: Shapes, of: Mapping[str, Any]) -> Non
     path : path
         Path of ``layers.csv``.
     shapes : Shapes
-    of : mapping
-        Options that the net was built with, which ``costs.json`` has too.
+    options : mapping
+        Options that the net was built with; ``costs.json`` records them.
     """
     from convergent.running.stores import writing
 
@@ -172,24 +173,24 @@ def write_shapes(path: str | Path, shapes: Shapes, of: Mapping[str, Any]) -> Non
         rows = csv.writer(file, lineterminator="\n")
         rows.writerows([Layer._fields, *shapes.layers.values()])
     with writing(Path(path).with_name("costs.json")) as name:
-        values = {"net": dict(of)} | shapes.costs._asdict()
+        values = {"net": dict(options)} | shapes.costs._asdict()
         Path(name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def read_shapes(path: str | Path, of: Mapping[str, Any] | None = None) -> Shapes | None:
-    """Read what :func:`write_shapes` has written.
+def read_shapes(path: str | Path, options: Mapping[str, Any] | None = None) -> Shapes | None:
+    """Read the files that :func:`write_shapes` writes.
 
     Parameters
     ----------
     path : path
         Path of ``layers.csv``.
-    of : mapping, optional
+    options : mapping, optional
         Options that the net must have been built with.
 
     Returns
     -------
     Shapes or None
-        None if there are no such files, or those of another net.
+        None if the files are missing or belong to another net.
     """
     try:
         values = json.loads(Path(path).with_name("costs.json").read_text(encoding="utf-8"))
@@ -198,7 +199,7 @@ def read_shapes(path: str | Path, of: Mapping[str, Any] | None = None) -> Shapes
     except FileNotFoundError:
         return None
     net = values.pop("net")
-    if of is not None and net != of:
+    if options is not None and net != options:
         return None
     layers = {row["layer"]: Layer(**{k: _value(k, v) for k, v in row.items()}) for row in rows}
     return Shapes(layers, Costs(**values))

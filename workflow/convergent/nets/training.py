@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingError(ConvergentError, RuntimeError):
-    """A net that died: its loss is no longer a number."""
+    """A training that cannot go on: its loss is not a number, or its checkpoint is unreadable."""
 
 
 def train(
@@ -54,32 +54,33 @@ def train(
 
     Every random choice of an epoch (order, views, dropout) follows from the seed and the
     epoch, so a run that resumes from its checkpoint ends like one that was never stopped.
-    The number of workers decides nothing.
+    The number of workers has no effect on the result.
 
     Parameters
     ----------
     build : callable
-        Makes the untrained net, from torch's global generator.
+        Function that makes the untrained net with torch's global generator.
     training, validation : Images
         Training views and validation views.
     seed : int
-        Of the initial weights and everything after.
+        Seed of the initial weights and of all later random choices.
     mean, std : sequence of float
-        For :func:`convergent.nets.datasets.normalize`.
+        Arguments of :func:`convergent.nets.datasets.normalize`.
     optimizer : {"sgd", "adamw"}
-        `momentum` is for SGD.
+        Optimizer; only sgd uses `momentum`.
     schedule : {"step", "onecycle", "constant"}
-        Rate multiplied by `gamma` every `step_epochs`; or one cycle up to `learning_rate`.
+        Schedule of the rate: multiplied by `gamma` every `step_epochs`, one cycle that peaks at
+        `learning_rate`, or constant.
     compile : bool
-        Whether to compile the net on a GPU.
+        Compilation of the net on a GPU.
     workers : int
         Processes that decode image files.
     device : {"cpu", "cuda"}
-        On a GPU in mixed precision.
+        Device to train on; a GPU computes in mixed precision.
     checkpoint : path, optional
-        Where to keep the state after each epoch, and to resume from when it exists.
+        File for the state after each epoch; if it exists, training resumes from it.
     name : str
-        For messages.
+        Name of the net in messages.
 
     Returns
     -------
@@ -92,7 +93,7 @@ def train(
     Raises
     ------
     TrainingError
-        If the loss becomes NaN or infinite; the checkpoint stays at the epoch before. If the
+        If the loss becomes NaN or infinite (the checkpoint stays at the epoch before), or the
         checkpoint cannot be read.
     """
     torch.use_deterministic_algorithms(device == "cpu")
@@ -199,7 +200,7 @@ def _optimizer(net, name, learning_rate, momentum, weight_decay) -> torch.optim.
 
 
 def _scheduler(optimizer, name, learning_rate, epochs, steps, step_epochs, gamma):
-    """A schedule that is advanced once a batch."""
+    """Make a schedule that advances once per batch."""
     rates = torch.optim.lr_scheduler
     if name == "step":
         return rates.StepLR(optimizer, step_epochs * steps, gamma)
@@ -215,19 +216,19 @@ def _scheduler(optimizer, name, learning_rate, epochs, steps, step_epochs, gamma
 
 
 def _mixed(seed: int, epoch: int) -> int:
-    """A seed for one epoch of one net: 32 bits, all that torch's CPU generator takes."""
+    """Make a seed for one epoch of one net: 32 bits, as torch's CPU generator takes no more."""
     return int(np.random.SeedSequence([seed, epoch + 1]).generate_state(1)[0])
 
 
 def _died(name: str, what: str, rate: float) -> TrainingError:
     return TrainingError(
-        f"{name}: the {what}: the net died. Lower training.learning_rate (the rate was {rate:g})"
+        f"{name}: the {what}, so the net has died. Lower training.learning_rate (it was {rate:g})"
     )
 
 
 @torch.inference_mode()
 def _evaluate(net: nn.Module, batches, half: torch.dtype | None, device: str) -> list[float]:
-    """Mean loss, top-1 and top-5 accuracy (that of all classes where there are fewer)."""
+    """Compute mean loss, top-1 and top-5 accuracy (over all classes if there are fewer)."""
     net.eval()
     total = torch.zeros(3, device=device)
     count = 0

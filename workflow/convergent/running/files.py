@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, locks, and what the system refuses."""
+"""Files that are either whole or absent, locks, and errors for access that the system refuses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class ReadingError(ConvergentError, OSError):
-    """A file that the system did not let us read; the message names its path and the cause."""
+    """A file that the system refused to read; the message names its path and the cause."""
 
 
 class WritingError(ConvergentError, OSError):
@@ -49,15 +49,15 @@ def digest(*parts: object) -> str:
 def file_lock(path: str | Path, *, newest_wins: bool = False) -> Iterator[None]:
     """Hold a lock while the block runs; wait as long as another process holds it.
 
-    The system frees the lock of a process that was killed. On a file system without locks nothing
-    is waited for.
+    The system frees the lock of a process that was killed. On a file system without locks, the
+    block runs at once.
 
     Parameters
     ----------
     path : path
         The lock file, which serves no other purpose.
     newest_wins : bool
-        Whether, of several processes that wait, only the one that came last may go on.
+        Rule that of several waiting processes only the one that came last may go on.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def _refusal(path: Path, error: Exception) -> WritingError | None:
             )
         if number in REFUSED and (file is None or Path(file).is_relative_to(path.parent)):
             return WritingError(
-                f"{path}: cannot be written ({cause}); give yourself the right to write there, or "
+                f"{path}: cannot be written ({cause}); give yourself permission to write there, or "
                 "keep the results in another folder"
             )
         cause = cause.__cause__ or cause.__context__

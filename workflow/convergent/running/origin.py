@@ -1,13 +1,13 @@
-"""The record of what made the results of a run, and of what must not change while it goes on.
+"""The record of how the results of a run were made, and a check that its environment stays.
 
-What decided a store is its attribute ``origin``. What made everything else is told by the history
-of a run, one JSON record for each line of ``provenance.jsonl``: one for each job that was begun,
-and one for each configuration. The history only grows, so that it tells which commit trained a net
-and which drew a figure of it.
+The settings that determined a store are its attribute ``origin``. For all other results there is
+the history of the run, ``provenance.jsonl``, with a JSON record in each line: one for each job that
+was started, and one for each configuration. The history only grows, so that it shows which commit
+trained a net and which drew a figure of it.
 
-A configuration and code may change: Snakemake runs again exactly what depends on them. Versions of
-packages, the kind of device and the listed images may not, as nothing would run again, and the
-results of one run would come from two environments.
+The configuration and the code may change, because Snakemake then runs exactly the jobs that depend
+on them again. Versions of packages, the kind of device and the listed images may not: no job would
+run again, and the results of one run would come from two environments.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from convergent import ConvergentError
 from convergent.running.devices import choose_device
 from convergent.running.files import append
 
-# The file of a run's history.
+# Name of the file with a run's history.
 HISTORY = "provenance.jsonl"
-# All packages that a number or a picture goes through.
+# All packages that can affect a number or a picture.
 PACKAGES = (
     "captum", "dask", "matplotlib", "numba", "numpy", "pandas", "pillow", "scikit-learn", "scipy",
     "torch", "torchvision", "zarr", "zarrs",
@@ -43,7 +43,7 @@ class OriginError(ConvergentError, RuntimeError):
 
 
 def select(origin: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    """Return the part of a run's origin that some keys name.
+    """Return the part of a run's origin that is named by some keys.
 
     Parameters
     ----------
@@ -91,19 +91,19 @@ def record_job(
     rule : str
     wildcards : mapping
     configuration : mapping
-        The whole configuration. The history has it once; jobs refer to it by its hash.
+        The whole configuration. The history records it once; jobs refer to it by its hash.
     origin : mapping, optional
-        What decides the job's result; the history has its hash.
+        Settings that determine the job's result; the history records their hash.
     code : mapping, optional
         Commit of the code, as :func:`commit` returns it.
     device : str, optional
         ``device`` of the configuration, if the job computes on it.
     listing : path, optional
-        The list of images, if the job reads it; the history has its SHA-256.
+        The list of images, if the job reads it; the history records its SHA-256.
     lists_images : bool
-        Whether the job makes that list, so that all jobs that depend on it run again.
+        True for the job that makes that list; all jobs that depend on it then run again.
     accept_changes : bool
-        Whether to go on in spite of differences; the history then says what was accepted.
+        Permission to go on in spite of differences; the history then records them.
 
     Returns
     -------
@@ -140,8 +140,8 @@ def record_job(
     differences = past.differences(job)
     if differences and not accept_changes:
         raise OriginError(
-            f"{path}: earlier jobs of this run were made with something else "
-            f"({'; '.join(differences)}). Go back to that, give this run another name (run), or "
+            f"{path}: earlier jobs of this run had another environment or other images "
+            f"({'; '.join(differences)}). Go back to those, give this run another name (run), or "
             "accept the change with --config accept_changes=true"
         )
     if differences:
@@ -171,7 +171,7 @@ def parse_history(text: str) -> list[dict[str, Any]]:
 
 
 def fingerprint_of(settings: Mapping[str, Any]) -> str:
-    """Return a short hash of nested settings that JSON can hold."""
+    """Return a short hash of nested settings, which JSON must be able to hold."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -253,7 +253,7 @@ def _environment(job: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _compare(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
-    """Return in words what two environments both have and do not share."""
+    """Describe the differences in what two environments both record."""
     return [
         f"{name}: {there[name]} there, {here[name]} here"
         for name in sorted(there.keys() & here.keys())

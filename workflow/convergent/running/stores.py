@@ -1,4 +1,4 @@
-"""Zarr stores that say when they are complete and what made them."""
+"""Zarr stores that record whether they are complete and what made them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -88,10 +88,10 @@ class UnknownNameError(StoreError, KeyError):
 
 @dataclass(frozen=True)
 class _CheckedPipeline:
-    """A decoder of finished arrays that never takes missing or damaged data for numbers.
+    """A decoder of finished arrays that never reads missing or damaged data as numbers.
 
-    All ways to read an array of Zarr end here, with a list of the shards that they touch. Zarr
-    does not write a shard that holds nothing but fill values, and so takes a lost shard for one.
+    Every read of a Zarr array ends here, with a list of the shards that it touches. Zarr writes no
+    file for a shard that holds only fill values, and so mistakes a lost shard for such a one.
     """
 
     pipeline: CodecPipeline
@@ -133,7 +133,7 @@ class _CheckedPipeline:
 
     async def write(self, *_: Any, **__: Any) -> None:
         """Refuse to write: a finished store stays as it is."""
-        raise StoreError(f"{_shown(self.root)}/{self.array}: finished, nothing more is written")
+        raise StoreError(f"{_shown(self.root)}/{self.array}: it is finished and cannot be changed")
 
     def _key(self, path: str) -> str:
         return path.removeprefix(f"{self.array}/")
@@ -280,8 +280,8 @@ def open_store(path: str | Path, origin: Mapping[str, Any] | None = None) -> Sto
     ----------
     path : path
     origin : mapping, optional
-        All that decides the results of the run that reads the store. The store's own origin (see
-        :func:`record_origin`) must be a part of it; left out, the two are not compared.
+        All settings that determine the results of the run that reads the store. The store's own
+        origin (see :func:`record_origin`) must be a part of them; it is not checked if None.
 
     Raises
     ------
@@ -290,9 +290,9 @@ def open_store(path: str | Path, origin: Mapping[str, Any] | None = None) -> Sto
         than :data:`FORMAT`, or was made by another configuration; the message names each key that
         differs.
     ReadingError
-        If the system does not let it be read.
+        If the system refuses to read it.
     """
-    # An absolute path, as a task may read the store in a process that runs in another folder.
+    # Absolute, because a task may read the store in a process that runs in another folder.
     root = Path(path).absolute()
     if not exists(root):
         with suppress(OSError):
@@ -301,9 +301,13 @@ def open_store(path: str | Path, origin: Mapping[str, Any] | None = None) -> Sto
         try:
             group = Store(zarr.open_group(root, mode="r")._async_group)
         except (FileNotFoundError, NotADirectoryError):
-            raise StoreError(f"{path}: no Zarr group here; has what makes it been run?") from None
+            raise StoreError(
+                f"{path}: there is no Zarr group here; run the step that makes it first"
+            ) from None
     if group.attrs.get("complete") is not True:
-        raise StoreError(f"{path}: incomplete, it has no mark of a finished store; {_again(root)}")
+        raise StoreError(
+            f"{path}: incomplete, as it lacks the mark of a finished store; {_again(root)}"
+        )
     _check_format(path, group.attrs.get("format", 1))
     if origin is not None:
         _check_origin(path, group.attrs.get("origin"), origin)
@@ -311,7 +315,7 @@ def open_store(path: str | Path, origin: Mapping[str, Any] | None = None) -> Sto
 
 
 def record_origin(path: str | Path, origin: Mapping[str, Any]) -> None:
-    """Write into a finished store what decided its contents, as its attribute ``origin``.
+    """Write the settings that determined a finished store as its attribute ``origin``.
 
     Parameters
     ----------
@@ -330,10 +334,10 @@ def _check_origin(path: str | Path, recorded: Any, expected: Mapping[str, Any]) 
     """Raise an error unless the origin of a store is a part of the expected one."""
     if not recorded:
         raise StoreError(
-            f"{path}: its origin is not recorded (an earlier version, or no job of the workflow, "
-            f"made it); {_again(Path(path).absolute())}"
+            f"{path}: its origin is not recorded (it was made by an earlier version, or not by "
+            f"a job of the workflow); {_again(Path(path).absolute())}"
         )
-    # As JSON gives values back: tuples as lists, keys as strings.
+    # Convert as JSON does: tuples to lists, keys to strings.
     there, here = _flat(recorded), _flat(json.loads(json.dumps(expected)))
     differ = [
         f"{key}: {value} there, {here.get(key, 'absent')} here"
@@ -390,7 +394,7 @@ def save(
 
 def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the leaves of nested mappings by their dotted keys."""
-    leaves = {}
+    leaves: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, Mapping) and value:
             leaves |= _flat(value, f"{prefix}{key}.")
@@ -412,23 +416,23 @@ def _check_format(path: str | Path, number: Any) -> None:
     """Raise an error unless a store has the format that this version reads."""
     if number == FORMAT:
         return
-    of = f"{path}: of format {number}, where this version of convergent reads {FORMAT}"
+    fault = f"{path}: has format {number}, but this version of convergent reads format {FORMAT}"
     if isinstance(number, int) and number < FORMAT:
         raise StoreError(
-            f"{of}: an earlier version made it. The same snakemake command makes it again, from "
-            f"the trained weights, which are used as they are (with --forcerun {_shown(path)} if "
-            "it takes the store for up to date); in Python, call again what wrote it"
+            f"{fault}; an earlier version made it. Run the same snakemake command to make it again "
+            f"from the trained weights, which stay as they are (with --forcerun {_shown(path)} if "
+            "Snakemake finds the store up to date); in Python, repeat the call that wrote it"
         )
     raise StoreError(
-        f"{of}: a newer version made it. Use that version, or give this run another name (run)"
+        f"{fault}; a newer version made it. Use that version, or give this run another name (run)"
     )
 
 
 def _again(root: Path) -> str:
-    """Say how to make a store again; Snakemake takes a damaged one for finished until forced."""
+    """Advise how to make a store again; Snakemake must be forced, as it sees no damage."""
     return (
-        f"make it again: the same snakemake command with --forcerun {_shown(root)}, or in Python "
-        "the call that wrote it"
+        f"make it again: run the same snakemake command with --forcerun {_shown(root)}, or in "
+        "Python repeat the call that wrote it"
     )
 
 
@@ -459,7 +463,7 @@ def _without_file(array: zarr.Array) -> list[str]:
     return [key for key in keys if not _is_file(folder / key)]
 
 
-def _natural(path: str) -> Sequence[Any]:
+def _natural(path: str) -> Any:
     """Return a sorting key that puts conv2 before conv10."""
     return [
         (part.isdigit(), int(part) if part.isdigit() else part) for part in re.split(r"(\d+)", path)
@@ -494,10 +498,10 @@ def _is_passing(error: Exception) -> bool:
 
 
 def _not_read(message: str, error: Exception) -> ReadingError:
-    """Return an error for data that the system did not let us read, with advice."""
+    """Return an error for data that the system refused to read, with advice."""
     advice = (
-        "give yourself the right to read it"
+        "give yourself permission to read it"
         if error_number(error) in REFUSED
-        else "try again, and check the disk or the network if it stays"
+        else "try again, and check the disk or the network if it persists"
     )
     return ReadingError(f"{message}; {advice}")

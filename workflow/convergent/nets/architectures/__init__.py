@@ -1,4 +1,4 @@
-"""The architectures: every module of this package that has an ``ARCHITECTURE`` declares one.
+"""The architectures, each declared as ``ARCHITECTURE`` in a module of this package.
 
 The Snakefile reads the declarations, so importing a module of this package must not import torch;
 the functions that build nets import it when they are called.
@@ -32,8 +32,8 @@ class Architecture:
         Function that makes an untrained net from the options (without ``name``), ``size`` (side of
         the square input in pixels), ``inputs`` (its channels) and ``classes``.
     layers : callable or None
-        Function of the options that names the layers in the order in which they run; None if only
-        the net can tell.
+        Function of the options that names the layers in the order in which they run; None if only a
+        run of the net shows them.
     """
 
     name: str
@@ -49,5 +49,5 @@ def _declared() -> dict[str, Architecture]:
 
 
 ARCHITECTURES = _declared()
-# The paper's.
+# The paper's architecture.
 DEFAULT = "alexnet"

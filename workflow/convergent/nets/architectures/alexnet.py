@@ -60,9 +60,9 @@ def alexnet(
 ) -> nn.Sequential:
     """Build the paper's net: CaffeNet without groups.
 
-    3x3/2 max pooling follows conv1, conv2 and conv5, local response normalisation the first
-    two poolings, dropout fc6 and fc7. For a 227 pixel input the maps of conv1 to conv5 are
-    55, 27, 13, 13 and 13 wide.
+    3x3/2 max pooling follows conv1, conv2 and conv5, local response normalisation follows the
+    first two poolings, and dropout follows fc6 and fc7. For a 227 pixel input the maps of conv1
+    to conv5 are 55, 27, 13, 13 and 13 wide.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def alexnet(
     kernel, stride, padding : int
         Geometry of conv1. conv2 is 5x5 with padding 2, conv3 to conv5 3x3 with padding 1.
     dropout : float
-        Probability in fc6 and fc7.
+        Probability of dropout in fc6 and fc7.
     init : {"caffenet", "kaiming"}
         Gaussians and biases as in CaffeNet's definition, or He's for small nets trained
         without its long schedule.
@@ -127,7 +127,7 @@ ARCHITECTURE = Architecture("alexnet", AlexNet, alexnet, lambda options: LAYERS)
 
 
 def _last_side(size: int, kernel: int, stride: int, padding: int) -> int:
-    """Give the side of the map that fc6 sees."""
+    """Compute the side of the map that fc6 sees."""
     side = size
     geometry = [(kernel, stride, padding), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1)]
     for number, (k, s, p) in enumerate(geometry, 1):

@@ -15,7 +15,7 @@ from convergent.running.sections import Section
 if TYPE_CHECKING:
     from torch import nn
 
-# A pooling halves the maps after these convolutions.
+# Convolutions that are followed by a pooling, which halves the maps.
 POOLED = (1, 2, 4, 6, 8)
 
 
@@ -33,7 +33,7 @@ class VGG11(Section):
     ]  # fmt: skip
     """Units of conv1 to conv8."""
     batch_norm: bool = True
-    """Whether a batch normalisation follows each convolution."""
+    """Batch normalisation after each convolution."""
     fully_connected: list[PositiveInt] = []
     """Units of the layers fc9, fc10, ... before the last, such as [512, 512]; none if empty."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -63,11 +63,11 @@ def vgg11(
     channels : sequence of 8 int
         Units of conv1 to conv8.
     batch_norm : bool
-        Whether a batch normalisation follows each convolution.
+        Batch normalisation after each convolution.
     fully_connected : sequence of int
         Units of fc9, fc10, ...
     dropout : float
-        Probability in fc9, fc10, ...
+        Probability of dropout in fc9, fc10, ...
 
     Returns
     -------
