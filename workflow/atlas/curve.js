@@ -1,4 +1,4 @@
-// Figure 3: each unit's matched correlations, from best to worst, as points that lead to units.
+// Figure 3: the matched correlations of each unit, from best to worst, as points that link to units.
 "use strict";
 
 const NS = "http://www.w3.org/2000/svg";
@@ -10,7 +10,7 @@ function svg(tag, attributes, ...children) {
   return made;
 }
 
-/** Units from best to worst semi-matched, the first of equals first. */
+/** Units from best to worst semi-match; ties keep their order. */
 function ranked(semi) {
   return Array.from(semi.keys()).sort((i, j) => semi[j] - semi[i] || i - j);
 }
@@ -54,7 +54,7 @@ async function showCurve(state) {
   }
   const say = (rank) => {
     const unit = order[rank];
-    if (dead.data[unit]) return `Unit ${unit}, rank ${rank}: dead, it correlates with nothing`;
+    if (dead.data[unit]) return `Unit ${unit}, rank ${rank}: dead, so it correlates with nothing`;
     const one = alone[unit] < 0 ? "no partner of its own"
       : `partner of its own ${alone[unit]}, ${digits(matching[unit])}`;
     return `Unit ${unit}, rank ${rank}: best partner ${best[unit]}, ${digits(semi[unit])}; ${one}`;

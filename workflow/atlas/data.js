@@ -1,4 +1,4 @@
-// Reads what lies under data/. Opened as a file, a page may load scripts, and nothing else: each
+// Reads the files in data/. A page opened from the disk may load nothing but scripts, so each script
 // calls receive() with an .npz file in base64, or, once, with the description of the run.
 "use strict";
 
@@ -6,15 +6,15 @@ const UNMATCHED = 0.5; // as in section 4 of the paper
 const waiting = new Map();
 let run = null;
 
-const broken = (name) => new Error(`data/${name}.js cannot be read: is the atlas's folder whole? ` +
-  "Copy all of it, or make it again: the same snakemake command with -R atlas.");
+const broken = (name) => new Error(`data/${name}.js cannot be read: is the folder of the atlas complete? ` +
+  "Copy all of it, or make it again by the same snakemake command with -R atlas.");
 
 function receive(name, content) {
   const arrays = typeof content === "string" ? readNpz(fromBase64(content)) : content;
   waiting.get(name).resolve(arrays);
 }
 
-/** Arrays of data/<name>.js by their names, each {shape, data}; read once. */
+/** Arrays of data/<name>.js by name, each {shape, data}; every file is read once. */
 function load(name) {
   if (!waiting.has(name)) {
     const entry = {};
@@ -22,7 +22,7 @@ function load(name) {
       entry.resolve = resolve;
       const script = document.createElement("script");
       script.src = `data/${name}.js`;
-      // Once it has called receive(), this does nothing.
+      // Has no effect if the script has called receive().
       script.onload = script.onerror = reject;
       document.head.append(script);
     }).catch(() => {
@@ -76,7 +76,7 @@ function readNpy(bytes) {
   return { shape, data: new type(bytes.buffer.slice(10 + length)) };
 }
 
-/** The measure that units are matched and sorted by: the first of the run. */
+/** The measure by which units are matched and sorted: the first of the run. */
 const mainMeasure = () => run.measures[0].name;
 const capitalised = (text) => text[0].toUpperCase() + text.slice(1);
 const axisOf = ({ label, unit }) => (unit ? `${label}, ${unit}` : label);
@@ -84,13 +84,13 @@ const axisOf = ({ label, unit }) => (unit ? `${label}, ${unit}` : label);
 const layerOf = (name) => run.layers.find((layer) => layer.name === name);
 const unitsOf = (layer, net) => layerOf(layer).nets[net].units;
 
-/** A pair is stored once, in the order of the run; `side` is that of the first net asked for. */
+/** A pair is stored once, in the order of the run; `side` is the place of the first argument. */
 function pairOf(net, other) {
   const turned = run.nets.indexOf(net) > run.nets.indexOf(other);
   return { name: turned ? `${other}-${net}` : `${net}-${other}`, turned, side: turned ? "b" : "a" };
 }
 
-/** What relates the units of a net to those of another: get(mainMeasure(), "semi")[unit]. */
+/** Facts that relate the units of a net to those of another: get(mainMeasure(), "semi")[unit]. */
 async function relation(layer, net, other) {
   const pair = pairOf(net, other);
   const arrays = await load(`${layer}/${pair.name}`);
@@ -117,7 +117,7 @@ const matrices = new Map();
 function matrixOf(layer, a, b) {
   const key = [layer, a, b].join();
   if (!matrices.has(key)) {
-    // One at a time: those of large layers are large.
+    // Keep only one matrix, since those of large layers are large.
     matrices.clear();
     const read = readMatrix(layer, a, b);
     matrices.set(key, read);

@@ -1,15 +1,15 @@
-// The correlation matrix on a canvas: ordered, zoomed, with a cross-hair that keys move too.
+// The correlation matrix on a canvas, with orders, zoom, and a cross-hair for pointer and keyboard.
 "use strict";
 
 const ORDERS = {
-  original: "Both as they were trained: the order means nothing.",
+  original: "Rows and columns are in the order of training, which has no meaning.",
   matched: "Columns are permuted so that each unit's partner in the one-to-one matching lies on the diagonal.",
-  best: "Matched, the best matched units first: the diagonal fades where features are no longer shared.",
-  clusters: "Rows and columns follow the spectral clusters of both nets; lines part the clusters.",
+  best: "Columns are matched, with the best matched units first: the diagonal fades where features are no longer shared.",
+  clusters: "Rows and columns follow the spectral clusters of both nets; lines separate the clusters.",
 };
 const shown = { key: "", matrix: null, rows: [], columns: [], cuts: null, x: 0, y: 0, cells: 1, at: null };
 
-/** Colours of −100 … 100 as 32-bit pixels: orange, none, blue. */
+/** Colours for −100 … 100 as 32-bit pixels, from orange through none to blue. */
 function palette() {
   const dark = darkNow();
   const stops = dark
@@ -27,7 +27,7 @@ function palette() {
 
 const counted = (number) => Array.from({ length: number }, (_, i) => i);
 
-/** Units in the order of rows and of columns, and where clusters end. */
+/** The units in the order of rows and of columns, and the ends of clusters. */
 async function ordered(state, rows, columns) {
   const related = await relation(state.layer, state.a, state.b);
   const partner = related.get(mainMeasure(), "completed");
@@ -39,7 +39,7 @@ async function ordered(state, rows, columns) {
     const placed = first.map((i) => partner[i]).filter((j) => j >= 0);
     const rest = new Set(counted(columns));
     placed.forEach((j) => rest.delete(j));
-    // Units left over come last, in rows too, lest they shift the diagonal.
+    // Remaining units come last, in rows too, so that they do not shift the diagonal.
     first.sort((i, j) => (partner[i] < 0) - (partner[j] < 0));
     return { rows: first, columns: [...placed, ...rest], cuts: null };
   }
@@ -68,7 +68,7 @@ async function showMatrix(state) {
   }
   Object.assign(shown, { matrix }, order);
   document.getElementById("loading").hidden = true;
-  // The chosen cell, or the unit's with its best partner.
+  // The chosen cell, or that of the chosen unit and its best partner.
   const related = await relation(state.layer, state.a, state.b);
   if (!current(state)) return;
   const { unit, with: other } = state;
@@ -92,13 +92,13 @@ function resize() {
   for (const canvas of box.querySelectorAll("canvas")) canvas.width = canvas.height = size;
 }
 
-/** Draw the cells from (x, y) on; a pixel that covers several shows the largest in size. */
+/** Draw the cells from (x, y); a pixel that covers several shows the largest absolute value. */
 function paint() {
   const canvas = document.getElementById("pixels");
   const { matrix, rows, columns, x, y, cells, cuts } = shown;
   const size = canvas.width;
   if (!size || !matrix) return;
-  // A finger scrolls the page past what is seen as a whole, and moves what is not.
+  // A finger scrolls the page if the whole matrix is in view, and otherwise moves the matrix.
   canvas.parentNode.style.touchAction = fitted() ? "pan-y" : "none";
   const context = canvas.getContext("2d");
   const image = context.createImageData(size, size);
@@ -136,7 +136,7 @@ function paint() {
   }
   context.putImageData(image, 0, 0);
   if (cuts) {
-    context.fillStyle = "#ff7f0e"; // as clusters are in figure S5
+    context.fillStyle = "#ff7f0e"; // the colour of clusters in figure S5
     context.globalAlpha = 0.75;
     const thin = Math.max(1, Math.round((window.devicePixelRatio || 1) * 0.8));
     cuts[0].forEach((row) => context.fillRect(0, pixel(row, y), pixel(columns.length, x), thin));
@@ -169,7 +169,7 @@ function paintCross() {
   context.lineTo(left + cell / 2, size);
   context.stroke();
   context.globalAlpha = 1;
-  // Seen on any colour.
+  // Black and white lines are visible on any colour.
   const thin = context.lineWidth;
   for (const [color, width] of [["#000", 4 * thin], ["#fff", 2 * thin]]) {
     Object.assign(context, { strokeStyle: color, lineWidth: width });
@@ -177,10 +177,10 @@ function paintCross() {
   }
 }
 
-/** Whether what is drawn is what the address asks for; another matrix may be on its way. */
+/** True if the address asks for the matrix that is drawn; another one may be loading. */
 const settled = () => shown.matrix !== null && shown.key === [state.layer, state.a, state.b, state.order].join();
 
-/** Put the cross-hair on a cell and say what is there. */
+/** Put the cross-hair on a cell and describe the cell. */
 function point(row, column) {
   const { matrix, rows, columns } = shown;
   shown.at = {
@@ -286,7 +286,7 @@ function wireMatrix() {
   document.getElementById("order").onchange = (event) => go({ order: event.target.value });
 }
 
-/** Zoom about the cross-hair if it is in view, else about the middle. */
+/** Zoom around the cross-hair if it is in view, otherwise around the centre. */
 function zoomToCross(factor) {
   const { at, x, y, cells } = shown;
   const place = at ? [(at.column + 0.5 - x) / cells, (at.row + 0.5 - y) / cells] : [0.5, 0.5];

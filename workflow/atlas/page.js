@@ -13,7 +13,7 @@ function fault(error) {
   console.error(error);
 }
 
-/** State from an address: what it does not say, or says wrongly, is as at first. */
+/** Read the state from an address; missing or invalid parts take their defaults. */
 function parse(hash) {
   const given = new URLSearchParams(hash.replace(/^#/, ""));
   const among = (name, values) => (values.includes(given.get(name)) ? given.get(name) : values[0]);
@@ -40,12 +40,12 @@ function hashOf(next) {
   return `#${text.join("&")}`;
 }
 
-/** Change the state; another choice of units begins at its first page. */
+/** Change the state; another selection of units begins at its first page. */
 function go(changes, options) {
   visit(hashOf({ ...state, page: changes.unit ? state.page : 0, ...changes }), options);
 }
 
-/** Go to an address, which goes into the history unless `replace`; the first of `keep` to be found gets the focus. */
+/** Go to an address and, unless `replace`, add it to the history; focus the first element that matches `keep`. */
 function visit(next, { replace = false, show = false, keep = [] } = {}) {
   if (replace) history.replaceState(null, "", next);
   else if (next !== location.hash) history.pushState(null, "", next);
@@ -60,7 +60,7 @@ function visit(next, { replace = false, show = false, keep = [] } = {}) {
   });
 }
 
-/** Follow a link to a unit: on a phone it comes into view, and the keyboard goes on from there. */
+/** Follow a link to a unit: scroll it into view on a phone, and move the keyboard focus there. */
 function follow(link) {
   const row = link.closest("tr");
   const { unit, step } = link.dataset;
@@ -81,7 +81,7 @@ async function render() {
   }
 }
 
-/** Where no unit is asked for, the best matched one. */
+/** Choose the best matched unit if the address names none. */
 async function choose(asked) {
   if (asked.unit) return;
   const related = await relation(asked.layer, asked.a, asked.b);
@@ -107,7 +107,7 @@ async function show() {
     const layer = link.dataset.layer;
     link.href = hashOf({ ...state, layer, unit: null, with: null, page: 0 });
     mark(link, layer === state.layer);
-    // On a phone not all layers fit.
+    // Not all layers fit on a phone.
     if (layer === state.layer) link.parentNode.scrollLeft = link.offsetLeft - link.parentNode.offsetLeft - 60;
   }
   for (const link of document.querySelectorAll("[data-view]")) {
@@ -137,17 +137,17 @@ async function summarise(state) {
     element("b", {}, digits(mean, 2)), " on average, and ", element("b", {}, percent(unmatched)), ` have none above 0.5${paper ? ` (in the paper's nets ${percent(paper)})` : ""}.`);
 }
 
-/** Follow the system, or not. */
+/** Set the theme: that of the system, light, or dark. */
 function theme(choice) {
   const root = document.documentElement;
   if (choice === "auto") delete root.dataset.theme;
   else root.dataset.theme = choice;
-  const words = { auto: "Theme: as the system", light: "Theme: light", dark: "Theme: dark" };
+  const words = { auto: "Theme: system", light: "Theme: light", dark: "Theme: dark" };
   document.getElementById("theme").textContent = words[choice];
   try {
     localStorage.setItem("theme", choice);
   } catch {
-    // Kept for this visit only, where files may store nothing.
+    // Where files may store nothing, the theme lasts for this visit only.
   }
   if (shown.matrix) paint();
 }

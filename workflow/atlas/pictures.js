@@ -1,4 +1,4 @@
-// Pictures of units, cut out of their sheets.
+// Pictures of units, cut from their sheets.
 "use strict";
 
 const KINDS = { patches: "image patches", deconv: "deconvolutions" };
@@ -9,14 +9,14 @@ function sheetOf(path) {
     sheets.set(path, new Promise((resolve, reject) => {
       const image = new Image();
       image.onload = () => resolve(image);
-      image.onerror = () => reject(new Error(`${path} cannot be read: is the atlas's folder whole?`));
+      image.onerror = () => reject(new Error(`${path} cannot be read: is the folder of the atlas complete?`));
       image.src = path;
     }));
   }
   return sheets.get(path);
 }
 
-/** A canvas with the nine pictures of a unit, `side` CSS pixels wide, drawn once it is seen. */
+/** A canvas with the nine pictures of a unit, `side` CSS pixels wide, drawn once it is visible. */
 function picture(layer, net, unit, kind, side) {
   const label = `Nine ${KINDS[kind]} of unit ${unit} of ${net}`;
   const box = element("span", { class: "picture", role: "img", "aria-label": label });

@@ -1,4 +1,4 @@
-// All units of the first net: sorted, filtered, found by number, a page at a time.
+// Table of all units of the first net, with sorting, filters, search by number, and pages.
 "use strict";
 
 const PAGE = 50;
@@ -8,8 +8,8 @@ const columns = () => [
   { id: "matching", label: "One-to-one", title: `${capitalised(axisOf(run.measures[0]))}, of its partner when no two units may share (matching)` },
   ...run.measures.slice(1).map((measure) => (
     { id: measure.name, kind: "other", label: capitalised(measure.label), title: `${capitalised(axisOf(measure))}, of its best partner by that measure` })),
-  { id: "loss", label: "Map loss", title: "Loss of the sparse map that predicts it from the other net: 0 is perfect, 0.5 no better than its mean", rising: true },
-  { id: "weights", label: "Weights", title: "Units of the other net that the sparse map predicts it from" },
+  { id: "loss", label: "Map loss", title: "Loss of the sparse map that predicts it from the other net: 0 is perfect, 0.5 is no better than predicting its mean", rising: true },
+  { id: "weights", label: "Weights", title: "Units of the other net from which the sparse map predicts it" },
   { id: "cluster", label: "Cluster", title: "Spectral cluster of both nets' units", rising: true },
   { id: "mean", label: "Activation", title: "Mean activation and its rank" },
 ];
@@ -97,7 +97,7 @@ async function showTable(state) {
     },
     ...(page + step < 0 || page + step > last ? { disabled: "" } : {}),
   }, label);
-  const pages = last > 0 ? [turn(-1, "← Before"), `${page * PAGE + 1} to ${Math.min(rows.length, (page + 1) * PAGE)} of ${rows.length}`, turn(1, "Next →")] : [];
+  const pages = last > 0 ? [turn(-1, "← Previous"), `${page * PAGE + 1} to ${Math.min(rows.length, (page + 1) * PAGE)} of ${rows.length}`, turn(1, "Next →")] : [];
   document.getElementById("pages").replaceChildren(...pages);
 }
 

@@ -1,4 +1,4 @@
-// One unit: what it sees, its partners in every other net, its cluster.
+// One unit: its pictures, its partners in every other net, and its cluster.
 "use strict";
 
 const ways = () => [
@@ -11,7 +11,7 @@ const MEMBERS = 12;
 const netName = (net) => element("span", { class: "net", style: `--net:${run.colors[net]}` }, net);
 const netAndUnit = ({ net, number }) => `unit ${number} of ${net}`;
 
-/** A link that shows a unit; its nets become the pair if they are not. */
+/** A link that shows a unit; its net joins the pair if it is not in it. */
 function unitLink(unit, changes, ...content) {
   const next = { ...state, ...changes, unit };
   if (unit.net !== next.a && unit.net !== next.b) Object.assign(next, { a: unit.net, b: state.unit.net, page: 0 });
@@ -52,7 +52,7 @@ async function showUnit(state) {
     link.dataset.step = by;
     return link;
   };
-  // Large pictures large; those of few pixels need no room.
+  // Pictures with few pixels need less space.
   const pictures = layerOf(layer).nets[net].pictures;
   const side = Math.min(Math.floor((panel.clientWidth - 62) / 2), 290, Math.max(190, pictures ? 18 * pictures.side : 0));
 
@@ -68,18 +68,18 @@ async function showUnit(state) {
   panel.replaceChildren(
     element("div", { class: "unit-head" },
       element("h2", {}, netName(net), ` ${layer}, unit ${number}`),
-      element("span", { class: "steps" }, step(-1, "←", "Unit before"), step(1, "→", "Next unit"))),
+      element("span", { class: "steps" }, step(-1, "←", "Previous unit"), step(1, "→", "Next unit"))),
     compared || "",
-    element("div", { class: "large" }, ...Object.entries({ patches: "What excites it most", deconv: "What in them does (deconvolution)" }).map(
+    element("div", { class: "large" }, ...Object.entries({ patches: "What excites it most", deconv: "What it responds to in them (deconvolution)" }).map(
       ([kind, caption]) => element("figure", { style: `width: ${side}px` }, picture(layer, net, number, kind, side), element("figcaption", {}, caption)))),
     element("dl", { class: "facts" }, ...described.map(([name, text]) => element("div", {}, element("dt", {}, name), element("dd", {}, text)))),
-    ...(dead ? [element("p", {}, "A dead unit never changes, so that it correlates with nothing.")]
+    ...(dead ? [element("p", {}, "A dead unit never changes, so it correlates with nothing.")]
       : others.map((other, n) => partnersIn(state, other, related[n]))),
     dead ? "" : clusterOf(state, others[0], related[0]),
   );
 }
 
-/** "7 (6), 9 (3)": the most frequent first. */
+/** Count values, the most frequent first: "7 (6), 9 (3)". */
 function tally(names) {
   const counts = new Map();
   names.forEach((name) => counts.set(name, (counts.get(name) || 0) + 1));
@@ -107,7 +107,7 @@ function partnersIn(state, other, related) {
     element("div", { class: "ways" }, ...partners),
     element("p", { class: "small-print" },
       ...(own < 0 ? ["No partner of its own in the one-to-one matching"] : ["One-to-one: ", unitLink({ net: other, number: own }, { with: null }, `unit ${own}`), ` (${digits(related.get(mainMeasure(), "matching_value")[number])})`]),
-      `. ${weights} unit${weights === 1 ? "" : "s"} together predict it with a loss of ${digits(loss)} (0 is perfect, 0.5 no better than its mean).`));
+      `. ${weights} unit${weights === 1 ? "" : "s"} together predict it with a loss of ${digits(loss)} (0 is perfect, 0.5 is no better than predicting its mean).`));
 }
 
 function clusterOf(state, other, related) {
@@ -126,7 +126,7 @@ function clusterOf(state, other, related) {
     members(net, mine), members(other, theirs));
 }
 
-/** Two units side by side, as a cell of the matrix was chosen. */
+/** Two units side by side, once a cell of the matrix has been chosen. */
 async function comparison(state) {
   const pair = [state.unit, state.with];
   const matrix = await matrixOf(state.layer, state.a, state.b);
