@@ -33,7 +33,7 @@ def nets(units: int, features: int, noise: float) -> tuple[tuple, np.ndarray]:
 
 
 def whole_graph(xx, xy, yy, k, threshold):
-    """The same without components: one decomposition by subset, then k-means."""
+    """Cluster without components: one decomposition by subset, then k-means."""
     graph = combined_graph(xx, xy, yy, threshold)
     vectors = eigh(np.diag(graph.sum(axis=0)) - graph, subset_by_index=[0, k - 1])[1]
     return KMeans(k, n_init=10, random_state=0).fit_predict(vectors)

@@ -122,7 +122,7 @@ def wide(units: int) -> None:
 
 
 def steps_of_sgd(units: int, positions: int, steps: int = 20) -> None:
-    """The paper's 4,500 steps of 32 images at AlexNet's conv sizes, six decays at once."""
+    """Time the paper's 4,500 steps of 32 images at AlexNet's conv sizes, six decays at once."""
     rng = np.random.default_rng(0)
     x, y = (
         np.maximum(rng.standard_normal(size=(32 * positions, units), dtype=np.float32), 0).astype(

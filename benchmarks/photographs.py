@@ -37,7 +37,7 @@ def batches(images: int, size: int, folder: str | None = None) -> Iterator[torch
 
 
 def net(steps: int = 0, folder: str | None = None) -> torch.nn.Module:
-    """The preset's net, after some steps towards arbitrary labels: its maps get sparser."""
+    """Train the preset's net some steps towards arbitrary labels, which makes its maps sparser."""
     torch.manual_seed(0)
     net = models.build(**models.options(PRESET["model"], PRESET["data"], 1000))
     optimizer = torch.optim.AdamW(net.parameters(), 3e-4)

@@ -33,7 +33,7 @@ NET = {
 
 
 def passes(net: nn.Module, x: torch.Tensor) -> Callable[[], None]:
-    """Forwards and backwards, once tried."""
+    """Run forwards and backwards, after one trial."""
     net = net.to(memory_format=torch.channels_last)
     x = x.to(memory_format=torch.channels_last).requires_grad_()
     signal = torch.randn_like(net(x))
@@ -41,7 +41,7 @@ def passes(net: nn.Module, x: torch.Tensor) -> Callable[[], None]:
 
 
 def torchs(net: nn.Sequential) -> nn.Sequential:
-    """The net with torch's own normalisation."""
+    """Build the net with torch's own normalisation."""
     for name, child in net.named_children():
         if isinstance(child, modules.LocalResponseNorm):
             setattr(net, name, nn.LocalResponseNorm(child.size, child.alpha))
