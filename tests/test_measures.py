@@ -288,7 +288,9 @@ def test_new_measures_have_their_stores_and_rows_without_another_edit(tmp_path):
     assert (counts["toy"], counts["toy_within"], counts["compare_layers"]) == (1, 2, 1)
     pair = "results/tiny/pairs/net1-net2"
     names = ["toy.zarr", "measure_agreement.csv", "similarity.csv"]
-    snakemake(tmp_path, *(f"{pair}/{name}" for name in names), "results/tiny/nets/net1/toy.zarr")
+    names = [f"{pair}/{name}" for name in names]
+    snakemake(tmp_path, *names, "results/tiny/nets/net1/toy.zarr", "matched_toy")
+    assert (tmp_path / "results/tiny/figures/net1-net2/matched_toy.png").exists()
     correlation, toy = (open_store(tmp_path / pair / f"{n}.zarr") for n in ("correlation", "toy"))
     within = open_store(tmp_path / "results/tiny/nets/net1/toy.zarr")
     statistics = open_store(tmp_path / "results/tiny/statistics/net1.zarr")

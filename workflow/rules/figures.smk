@@ -269,6 +269,18 @@ FIGURES = {
         "activation in every net, as in figure S11.",
     ),
 }
+# Any further measure of units has its curve, too.
+shown = {row.params.get("measure") for row in FIGURES.values()}
+for measure in measures_of_units():
+    if measure.name not in shown:
+        FIGURES[f"matched_{measure.name}"] = Figure(
+            section=ONE_TO_ONE,
+            draw="one_to_one:draw_fig3",
+            inputs={"matching": MATCHING},
+            params={"measure": measure.name, "layers": RUN.layers},
+            caption="Each unit of the first net of {pair} with its partner in the second, by "
+            f"semi-matching and matching on {measure.label}.",
+        )
 FIGURE_OF_PAIR = f"{RESULTS}/figures/{{pair}}/{{name}}.{{suffix}}"
 FIGURE_OF_RUN = f"{RESULTS}/figures/{{name}}.{{suffix}}"
 
@@ -280,7 +292,8 @@ def figures(pair):
 
 
 for name, row in FIGURES.items():
-    of = "/{pair}" if row.of_pair else ""
+    drawn = f"{RESULTS}/figures/" + (f"{{pair}}/{name}" if row.of_pair else name)
+    place = f"{name}/{{pair}}" if row.of_pair else name
 
     rule:
         name:
@@ -288,12 +301,12 @@ for name, row in FIGURES.items():
         input:
             **row.inputs,
         output:
-            f"{RESULTS}/figures{of}/{name}.png",
-            f"{RESULTS}/figures{of}/{name}.pdf",
+            f"{drawn}.png",
+            f"{drawn}.pdf",
         log:
-            f"{LOGS}/{name}{of}.log",
+            f"{LOGS}/{place}.log",
         benchmark:
-            f"{TIMES}/{name}{of}.tsv"
+            f"{TIMES}/{place}.tsv"
         localrule: row.local
         conda:
             "../../envs/analysis.yaml"
