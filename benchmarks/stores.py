@@ -106,7 +106,7 @@ def main() -> None:
             record(net, batches, [options.layer], store, image_index=np.arange(options.images))
         source = open_store(store)[options.layer]
         images = min(source.shape[0], max(1, 128 * MB * source.shape[0] // source.nbytes))
-        data = stores.read(source, 0, images)
+        data = source[:images]
     zeros = (data == 0).mean()
     print(f"{options.layer}: {data.shape} {data.dtype}, {zeros:.0%} zeros, {THREADS} threads")
     results = {name: [] for name in CHOICES}

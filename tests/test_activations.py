@@ -78,7 +78,7 @@ def test_an_incomplete_store_is_refused(tmp_path):
     zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=3)
     with pytest.raises(stores.StoreError, match=r"a\.zarr: incomplete"):
         recording.open_store(tmp_path / "a.zarr")
-    with pytest.raises(stores.StoreError, match=r"b\.zarr: no Zarr group"):
+    with pytest.raises(stores.StoreError, match=r"b\.zarr: there is no Zarr group"):
         recording.open_store(tmp_path / "b.zarr")
 
 

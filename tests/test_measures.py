@@ -144,9 +144,25 @@ def test_an_unknown_invariance_is_an_error():
 
 def test_a_distance_of_units_is_an_error():
     values = dict.fromkeys(Measure.__dataclass_fields__)
-    values |= {"name": "m", "invariances": frozenset(), "gives": "units"}
+    values |= {"name": "m", "invariances": frozenset(), "gives": "units", "symmetric": True}
     with pytest.raises(ValueError, match="measure m: units are matched by their largest values"):
         Measure(**values | {"higher_is_more_alike": False})
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"gives": "units", "needs": "samples"}, "computes units from moments or codes, not from"),
+        ({"gives": "layers", "needs": "codes"}, "computes layers from moments, not from codes"),
+        ({"gives": "units", "needs": "codes", "symmetric": False}, "must be symmetric"),
+        ({"invariances": frozenset({"magic"})}, "unknown invariance magic"),
+    ],
+)
+def test_a_measure_that_nothing_can_use_is_an_error(declared, message):
+    values = dict.fromkeys(Measure.__dataclass_fields__)
+    values |= {"name": "m", "invariances": frozenset(), "higher_is_more_alike": True}
+    with pytest.raises(ValueError, match=message):
+        Measure(**values | declared)
 
 
 def test_the_registry_is_cheap_to_import():
