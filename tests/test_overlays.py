@@ -29,6 +29,7 @@ def test_another_architecture_takes_nothing_of_the_first_ones():
     assert [layer[:4] for layer in found.layers[:8]] == ["conv"] * 8
     assert set(found.clusters.values()) == {"auto"}
     assert found.mapping.sgd.layers == []
+    assert found.mapping.sgd.iterations == load(BASE).mapping.sgd.iterations
 
 
 def test_what_the_overlay_says_stays():

@@ -104,12 +104,11 @@ def shapes_of(net):
     if shapes or not file.with_name("weights.pt").exists():
         return shapes
     if not MEASURED:
-        # All nets have the same layers.
+        # All nets have the same layers. If jobs have environments of their own, only those have
+        # torch.
         try:
             from convergent.units.receptive_fields import net_shapes
-        except (
-            ImportError
-        ):  # Jobs have environments of their own, and torch is there only.
+        except ImportError:
             return None
         MEASURED.append(net_shapes(RUN.net_options))
     return MEASURED[0]

@@ -38,9 +38,12 @@ def settle(
         return settled
     settled["model"] = dict(overlay["model"])
     settled["layers"] = overlay.get("layers", [])
-    # A figure shows the first layer of AlexNet and of VGG alike; numbers of clusters are by layer.
-    for section, key, value in (("clustering", "k", "auto"), ("mapping", "sgd", {})):
-        if isinstance(merged.get(section), Mapping):
-            asked = (overlay.get(section) or {}).get(key, value)
-            settled[section] = {**merged[section], key: asked}
+    # Both name layers of the other architecture.
+    clustering, mapping = merged.get("clustering"), merged.get("mapping")
+    if isinstance(clustering, Mapping):
+        k = (overlay.get("clustering") or {}).get("k", "auto")
+        settled["clustering"] = {**clustering, "k": k}
+    if isinstance(mapping, Mapping) and isinstance(mapping.get("sgd"), Mapping):
+        layers = ((overlay.get("mapping") or {}).get("sgd") or {}).get("layers", [])
+        settled["mapping"] = {**mapping, "sgd": {**mapping["sgd"], "layers": layers}}
     return settled
