@@ -85,7 +85,8 @@ def test_a_trained_net_comes_back_from_its_weights(tmp_path, small_net):
         "name": "alexnet", "channels": (4, 6, 8, 8, 6), "fully_connected": (10, 9), "kernel": 3,
         "stride": 1, "padding": 1, "init": "kaiming",
     }  # fmt: skip
-    net = models.load(tmp_path / "weights.pt", model, {"size": 16, "mean": [0.5]}, classes=3)
+    described = {"model": model, "size": 16, "inputs": 1}
+    net = models.load(tmp_path / "weights.pt", described, classes=3)
     images = torch.rand(2, 1, 16, 16)
     torch.testing.assert_close(net.eval()(images), small_net.eval()(images), rtol=0, atol=0)
 

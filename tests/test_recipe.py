@@ -15,7 +15,7 @@ from running import ROOT, copy_repository, planned, snakemake
 
 from convergent import config
 from convergent.nets import datasets, models, modules, recipe, training
-from convergent.nets.architectures import alexnet
+from convergent.nets.architectures import alexnet, resnet
 from convergent.running import devices
 
 # A run of the version before, all that decides its weights, and the key of its net1.
@@ -47,22 +47,27 @@ BEFORE = {
 # What trains, with a hash of its syntax tree when RECIPE got its present name or, since then, when
 # somebody made sure that weights stay the same.
 TRAINS = {
-    models.build: "e06abebf",
+    models.build: "0f7524cd",
     alexnet.alexnet: "0562dd1c",
-    models.options: "6e426413",
+    models.options: "619d1756",
     modules.LocalResponseNorm: "23d71b36",
     modules._ResponseNorm: "2da89e34",
     modules._window_sum: "badfa746",
     modules.with_relu: "f6f09bd6",
+    modules.ResidualBlock: "77e034bd",
+    resnet.resnet: "9405addf",
     alexnet._initialize: "166f4713",
     alexnet._last_side: "e61776fb",
-    datasets.Images: "2acc0063",
-    datasets.load: "bbea5de6",
-    datasets._split: "5ed18fe3",
+    datasets.Images: "67c79bd1",
+    datasets.load: "e6b6a5de",
+    datasets.subset: "85f9194d",
+    datasets._labels: "acde488d",
+    datasets._split: "93fb490e",
     datasets.normalize: "686c28b9",
-    training.train: "1f9a91ac",
+    training.train: "184b2c3b",
     training._optimizer: "c7973a1d",
-    training._scheduler: "398dfd73",
+    training._scheduler: "7488984c",
+    training._seeded: "7a40aff4",
     training._mixed: "4b351a81",
     devices.half_precision: "fac72a5d",
     devices.compiled: "c69f573e",
@@ -154,12 +159,19 @@ def test_where_images_lie_and_what_else_is_listed_of_them_do_not_count(deciding)
     assert recipe.checkpoint_key(**deciding | {"data": data}) == KEY
 
 
+def test_what_decides_no_weights_does_not_count(deciding):
+    training = deciding["training"] | {"workers": 5, "snapshots": [0, 0.5]}
+    assert recipe.checkpoint_key(**deciding | {"training": training}) == KEY
+
+
 def test_all_that_decides_weights_counts(deciding, monkeypatch):
     listing, changed = deciding["listing"], [{"seed": 2}, {"threads": 2}]
     changed += [{"listing": listing.assign(**{name: 7})} for name in recipe.COLUMNS]
     changed += [{"listing": listing.iloc[::-1]}]
+    changed += [{"code": "one"}, {"code": "other"}]
     for part in ("data", "model", "training"):
         names = recipe.VIEWS if part == "data" else deciding[part]
+        names = [name for name in names if f"{part}.{name}" not in recipe.WITHOUT_EFFECT]
         changed += [{part: deciding[part] | {name: "other"}} for name in names]
     transform = deciding["data"]["train_transform"] | {"shift": 2}
     changed += [{"data": deciding["data"] | {"train_transform": transform}}]
@@ -179,13 +191,13 @@ def test_a_gpu_s_half_precision_counts_and_its_threads_do_not(deciding, monkeypa
 
 
 def test_later_keys_count_only_where_a_training_is_another(deciding, monkeypatch):
-    later = {"training.snapshots": [], "data.train_transform.turn": 0}
-    monkeypatch.setattr(recipe, "LATER", later)
+    later = {"training.warmup": [], "data.train_transform.turn": 0}
+    monkeypatch.setattr(recipe, "LATER", recipe.LATER | later)
 
-    def key(snapshots, turn):
+    def key(warmup, turn):
         transform = deciding["data"]["train_transform"] | {"turn": turn}
         data = deciding["data"] | {"train_transform": transform}
-        values = deciding["training"] | {"snapshots": snapshots}
+        values = deciding["training"] | {"warmup": warmup}
         return recipe.checkpoint_key(**deciding | {"data": data, "training": values})
 
     assert key([], 0) == KEY

@@ -133,6 +133,13 @@ def test_step_schedule_steps(images):
     assert [row["learning_rate"] for row in history] == pytest.approx([0.01, 0.01, 0.001, 0.001])
 
 
+def test_steps_may_be_at_uneven_epochs(images):
+    recipe = RECIPE | {"optimizer": "sgd", "schedule": "step", "learning_rate": 0.01}
+    _, history = training.train(build, *images, seed=1, **recipe | {"step_epochs": [1, 3]})
+    rates = [row["learning_rate"] for row in history]
+    assert rates == pytest.approx([0.01, 0.001, 0.001, 0.0001])
+
+
 def test_every_epoch_and_seed_has_its_own_order_and_views(images, monkeypatch):
     seen = []
     fetch = datasets.Images.__getitems__

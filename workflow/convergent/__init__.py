@@ -1,7 +1,8 @@
 """Convergent learning: which features nets that start from different seeds share.
 
 The packages are named after the way of the data, and a module imports only from packages before
-its own: running, nets, activations, measures, alignment, inference, units, figures, config.
+its own: running, nets, activations, measures, alignment, inference, consequences, units, figures,
+config.
 Notation is that of Li, Yosinski, Clune, Lipson and Hopcroft, "Convergent Learning" (ICLR 2016).
 """
 

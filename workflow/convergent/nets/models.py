@@ -11,12 +11,20 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from convergent import ConvergentError
+from convergent.nets import sources
 from convergent.nets.architectures import ARCHITECTURES, DEFAULT
+from convergent.nets.weights import WeightsError
 
-
-class WeightsError(ConvergentError, ValueError):
-    """Weights that cannot be read or belong to another net; the message names their file."""
+__all__ = [
+    "WeightsError",
+    "activation",
+    "build",
+    "evaluating",
+    "layers",
+    "load",
+    "options",
+    "run_once",
+]
 
 
 def build(name: str = DEFAULT, **options) -> nn.Module:
@@ -25,66 +33,82 @@ def build(name: str = DEFAULT, **options) -> nn.Module:
     Parameters
     ----------
     name : str
-        Name of one of :data:`convergent.nets.architectures.ARCHITECTURES`.
+        Name of one of :data:`convergent.nets.architectures.ARCHITECTURES`; or a net that is brought
+        along, as ``path.py:function``, ``torchvision:name`` or ``timm:name``.
     **options
         Arguments of the function that builds it, such as
-        :func:`convergent.nets.architectures.alexnet.alexnet`.
+        :func:`convergent.nets.architectures.alexnet.alexnet`; for a brought net those of
+        :func:`convergent.nets.sources.build_brought`.
 
     Raises
     ------
     ValueError
         If there is no such architecture, or the input is too small for it.
+    SourceError
+        If a brought net cannot be built.
     """
+    if sources.is_brought(name):
+        return sources.build_brought(name, **options)
     if name not in ARCHITECTURES:
-        raise ValueError(f"model {name!r} is none of {', '.join(ARCHITECTURES)}")
+        raise ValueError(
+            f"model {name!r} is none of {', '.join(ARCHITECTURES)}, and no path.py:function, "
+            "torchvision:name or timm:name"
+        )
     return ARCHITECTURES[name].build(**options)
 
 
-def options(model: Mapping[str, Any], data: Mapping[str, Any], classes: int) -> dict[str, Any]:
-    """Make options for :func:`build` from the configuration's sections ``model`` and ``data``."""
-    return {**model, "size": data["size"], "inputs": len(data["mean"]), "classes": classes}
+def options(net: Mapping[str, Any], classes: int | None = None) -> dict[str, Any]:
+    """Make options for :func:`build` from a net of the run.
+
+    Parameters
+    ----------
+    net : mapping
+        ``model``, the net's section of the configuration; ``size``, the side of its square input in
+        pixels; and ``inputs``, the input's channels.
+    classes : int, optional
+        Classes of the run's images; the architecture's own default if they are not known yet.
+    """
+    known = {} if classes is None else {"classes": classes}
+    return {**net["model"], "size": net["size"], "inputs": net["inputs"], **known}
 
 
-def load(
-    weights: str | Path, model: Mapping[str, Any], data: Mapping[str, Any], classes: int
-) -> nn.Module:
-    """Load a trained net: :func:`build` with :func:`options`, and the weights of a file.
+def load(weights: str | Path, net: Mapping[str, Any], classes: int) -> nn.Module:
+    """Load a net of the run: :func:`build` with :func:`options`, and the weights of a file.
 
     Raises
     ------
     WeightsError
         If the file cannot be read, or belongs to another net.
     """
-    net = build(**options(model, data, classes))
+    module = build(**options(net, classes))
     try:
-        net.load_state_dict(torch.load(weights, weights_only=True))
+        module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     except Exception as error:
         raise WeightsError(
             f"{weights}: cannot be read as weights of this net ({error}). If they belong to "
-            "another net, correct `model`, `data` or the file; if it is damaged, train again: "
+            "another net, correct `model`, `data` or the file; if it is damaged, make it again: "
             f"run the same snakemake command with --forcerun {weights}"
         ) from error
-    return net
+    return module
 
 
 def layers(net: nn.Module, example: torch.Tensor) -> list[str]:
-    """Name the layers that end in a ReLU, in the order in which they run.
+    """Name all ReLUs of a net, in the order in which they run.
 
-    A ReLU that is a child named ``relu`` has its parent's name, so that the layers of the paper's
-    net are conv1 to conv5, fc6 and fc7. Any other has its own path as its name.
+    A ReLU that is the child ``relu`` of an `nn.Sequential` has its parent's name, so that the
+    layers of the paper's net are conv1 to conv5, fc6 and fc7. Any other has the name that
+    :func:`convergent.nets.places.places` gives it.
 
     Parameters
     ----------
     net : nn.Module
-        Any net whose ReLUs are `nn.ReLU` modules.
+        Any net; ReLUs that are functions are found if torch.fx can trace it.
     example : torch.Tensor of shape (image, channel, y, x)
         Images, or anything else that the net takes.
     """
-    order: list[nn.Module] = []
-    relus = {module: name for name, module in _relus(net).items()}
-    hooks = [relu.register_forward_hook(lambda relu, *_: order.append(relu)) for relu in relus]
-    run_once(net, example, hooks)
-    return list(dict.fromkeys(relus[relu] for relu in order))
+    from convergent.nets.places import named_once, places
+
+    return named_once(net, [place for place in places(net, example) if place.kind == "relu"])
 
 
 def run_once(net: nn.Module, example: torch.Tensor, hooks: Sequence[RemovableHandle]) -> None:
@@ -142,17 +166,10 @@ def activation(net: nn.Module, layer: str) -> nn.ReLU:
     Raises
     ------
     KeyError
-        If the net has no such layer; the message lists its layers.
+        If `layer` is not the first use of a ReLU module; the message lists those.
     """
-    relus = _relus(net)
-    if layer not in relus:
-        raise KeyError(f"the net has no layer {layer!r}; it has {', '.join(relus)}")
-    return relus[layer]
-
-
-def _relus(net: nn.Module) -> dict[str, nn.ReLU]:
-    return {
-        path.removesuffix(".relu"): module
-        for path, module in net.named_modules()
-        if isinstance(module, nn.ReLU)
-    }
+    relus = {path: module for path, module in net.named_modules() if isinstance(module, nn.ReLU)}
+    for path in (layer, f"{layer}.relu"):
+        if path in relus:
+            return relus[path]
+    raise KeyError(f"{layer!r} is no ReLU module of the net; it has {', '.join(relus) or 'none'}")

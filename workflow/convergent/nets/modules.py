@@ -7,6 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 
 class LocalResponseNorm(nn.Module):
@@ -36,6 +37,41 @@ class LocalResponseNorm(nn.Module):
 def with_relu(**linear: nn.Module) -> nn.Sequential:
     """Put a ReLU after one or more modules, as a child named ``relu``."""
     return nn.Sequential(OrderedDict(linear, relu=nn.ReLU()))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut around them (He et al. 2016, figure 2).
+
+    The shortcut has no weights (option A): where the block halves the map it takes every second
+    pixel, and new channels, half of them on either side, are zeros. Each ReLU is a module of its
+    own: ``relu1`` between the convolutions, ``relu`` after the sum.
+
+    Parameters
+    ----------
+    inputs, units : int
+        Channels of input and output; not fewer in the output.
+    stride : int
+        Stride of the first convolution.
+    """
+
+    def __init__(self, inputs: int, units: int, stride: int = 1):
+        super().__init__()
+        self.stride, self.new = stride, units - inputs
+        self.conv1 = nn.Conv2d(inputs, units, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(units)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(units, units, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(units)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Add to a batch (image, channel, y, x) what the convolutions make of it."""
+        inside = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
+        if self.stride > 1 or self.new:
+            before = self.new // 2
+            x = x[:, :, :: self.stride, :: self.stride]
+            x = functional.pad(x, (0, 0, 0, 0, before, self.new - before))
+        return self.relu(inside + x)
 
 
 class _ResponseNorm(torch.autograd.Function):

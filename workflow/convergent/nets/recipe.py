@@ -19,9 +19,12 @@ RECIPE = "e9d4a5f7e614dd9b"
 # Keys that `data`, `model` and `training` have gained since, such as "training.snapshots", each
 # with the value that leaves training as it was before. A key with that value does not enter the
 # hash. (The value need not be the key's default, which may change.)
-LATER: dict[str, Any] = {}
-# Keys of `data` that determine views, and columns of the list that identify the images.
-VIEWS = ("size", "mean", "std", "train_transform", "validation_transform")
+LATER: dict[str, Any] = {"data.subset": None}
+# Keys that decide no weights.
+WITHOUT_EFFECT = ("training.workers", "training.snapshots")
+# Keys of `data` that determine training images and views, and columns of the list that identify
+# the images.
+VIEWS = ("size", "mean", "std", "train_transform", "validation_transform", "subset")
 COLUMNS = ("split", "image", "label", "class", "crc32")
 
 
@@ -34,6 +37,7 @@ def checkpoint_key(
     training: Mapping[str, Any],
     device: str,
     threads: int,
+    code: str | None = None,
 ) -> str:
     """Hash all settings that determine weights, so that a checkpoint serves only one training.
 
@@ -45,11 +49,13 @@ def checkpoint_key(
         Table from :func:`convergent.nets.datasets.list_folder`.
     seed : int
     data, model, training : mapping
-        Sections of the configuration; `training` without ``workers``, which have no effect.
+        Sections of the configuration. Keys of `WITHOUT_EFFECT` do not count.
     device : {"cpu", "cuda"}
     threads : int
         Number of threads, which determines how a CPU rounds sums. On a GPU its type of half
         precision enters instead.
+    code : str, optional
+        Hash of the user's own code that builds the net.
 
     Returns
     -------
@@ -62,13 +68,20 @@ def checkpoint_key(
     views = _without_later({key: data[key] for key in VIEWS}, "data")
     parts = [views, _without_later(model, "model"), _without_later(training, "training")]
     computing = threads if device == "cpu" else half_precision(device)
-    return digest(seed, *parts, RECIPE, device, computing, listing[list(COLUMNS)].to_csv())
+    own = [code] if code else []
+    return digest(seed, *parts, RECIPE, device, computing, listing[list(COLUMNS)].to_csv(), *own)
+
+
+def snapshot_file(epoch: float) -> str:
+    """Name the file of the weights after an epoch, such as ``0.1.pt`` or ``5.pt``."""
+    return f"{int(epoch) if epoch == int(epoch) else epoch}.pt"
 
 
 def _without_later(values: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Remove the keys of `LATER` whose values leave training as it was."""
+    """Remove keys without effect, and those of `LATER` whose values leave training as it was."""
     return {
         key: _without_later(value, f"{path}.{key}") if isinstance(value, Mapping) else value
         for key, value in values.items()
-        if f"{path}.{key}" not in LATER or value != LATER[f"{path}.{key}"]
+        if f"{path}.{key}" not in WITHOUT_EFFECT
+        and (f"{path}.{key}" not in LATER or value != LATER[f"{path}.{key}"])
     }

@@ -1,24 +1,16 @@
-"""Shapes of a net's layers and costs of the net, traced before it is trained.
+"""Shapes of a net's layers and costs of the net, as they are kept in files.
 
-Reading them back is fast, because the rules do so to request resources for jobs.
+Reading them is fast, because the rules do so to request resources for jobs.
+:func:`convergent.activations.shapes.layer_shapes` measures them.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from convergent import ConvergentError
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-# Axes of an activation without the image axis, by the number of all its axes.
-AXES = {2: ("unit",), 3: ("token", "unit"), 4: ("y", "x", "unit")}
+from typing import Any, NamedTuple
 
 
 class Layer(NamedTuple):
@@ -27,7 +19,7 @@ class Layer(NamedTuple):
     Attributes
     ----------
     place : str
-        Kind of module whose output is analysed.
+        Name of the place of the net whose output is analysed.
     axes : str
         Axes of the recorded activation, such as "y x unit"; the unit is the last.
     height, width : int or None
@@ -54,7 +46,7 @@ class Costs(NamedTuple):
     Attributes
     ----------
     multiply_adds : int
-        Multiplications with an addition for one image.
+        Multiplications with an addition for one image, in convolutions and matrix products.
     parameters : int
     outputs : int
         Number of values that convolutions, normalisations and full connections put out for one
@@ -71,89 +63,6 @@ class Shapes(NamedTuple):
 
     layers: dict[str, Layer]
     costs: Costs
-
-
-def layer_shapes(
-    build: Callable[[], nn.Module],
-    shape: Sequence[int],
-    receptive_fields: Callable[
-        [nn.Module, Sequence[str], torch.Tensor], Mapping[str, int | None]
-    ] = lambda net, layers, example: {},
-) -> Shapes:
-    """Trace the shapes of all layers of a net.
-
-    The net is built and run on torch's meta device, which computes no values and takes no memory.
-    A net that does not support this is run on one blank image on the CPU.
-
-    Parameters
-    ----------
-    build : callable
-        Function that makes the net.
-    shape : sequence of int
-        Shape (channel, y, x) of an image.
-    receptive_fields : callable, optional
-        Function of net, names of layers and example that returns sides of receptive fields, such as
-        :func:`convergent.units.receptive_fields.sides`.
-    """
-    import torch
-
-    try:
-        with torch.device("meta"):
-            return _trace(build(), torch.empty(1, *shape), receptive_fields)
-    except ConvergentError:
-        raise
-    except (NotImplementedError, RuntimeError):
-        return _trace(build(), torch.zeros(1, *shape), receptive_fields)
-
-
-def _trace(net: nn.Module, example: torch.Tensor, receptive_fields: Callable) -> Shapes:
-    from torch import nn
-
-    from convergent.nets.models import activation, layers, run_once
-
-    counted = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
-    order = layers(net, example)
-    names = {activation(net, layer): layer for layer in order}
-    outputs: dict[str, torch.Size] = {}
-    costs = {"multiply_adds": 0, "outputs": 0}
-
-    def measure(module: nn.Module, _: tuple, output: torch.Tensor) -> None:
-        if module in names:
-            outputs[names[module]] = output.shape
-        if isinstance(module, counted):
-            costs["outputs"] += output.numel()
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            times = output.numel() // module.weight.shape[0]
-            costs["multiply_adds"] += times * module.weight.numel()
-
-    modules = [module for module in net.modules() if module in names or isinstance(module, counted)]
-    run_once(net, example, [module.register_forward_hook(measure) for module in modules])
-    fields = receptive_fields(net, order, example)
-    parameters = sum(parameter.numel() for parameter in net.parameters())
-    return Shapes(
-        {name: _layer(name, outputs[name], fields.get(name)) for name in order},
-        Costs(parameters=parameters, **costs),
-    )
-
-
-def _layer(name: str, shape: Sequence[int], receptive_field: int | None) -> Layer:
-    """Describe a layer by the shape of its output, in which maps have the unit before y and x."""
-    maps = len(shape) == 4
-    units = shape[1] if maps else shape[-1]
-    height, width = shape[2:] if maps else (None, None)
-    positions = 1
-    for length in shape[1:]:
-        positions *= length
-    return Layer(
-        layer=name,
-        place="relu",
-        axes=" ".join(AXES[len(shape)]),
-        units=units,
-        height=height,
-        width=width,
-        positions=positions // units,
-        receptive_field=receptive_field,
-    )
 
 
 def write_shapes(path: str | Path, shapes: Shapes, options: Mapping[str, Any]) -> None:

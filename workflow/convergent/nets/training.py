@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from convergent import ConvergentError
 from convergent.nets.datasets import Images, normalize
+from convergent.nets.recipe import snapshot_file
 from convergent.running.devices import compiled, half_precision
 from convergent.running.progress import bar, time_left
 from convergent.running.stores import writing
@@ -42,13 +43,15 @@ def train(
     momentum: float,
     weight_decay: float,
     schedule: str,
-    step_epochs: int,
+    step_epochs: int | Sequence[int],
     gamma: float,
     compile: bool = False,
     workers: int = 0,
     device: str = "cpu",
     checkpoint: str | Path | None = None,
     name: str = "net",
+    snapshots: Sequence[float] = (),
+    keep: Callable[[float, dict[str, torch.Tensor]], None] | None = None,
 ) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
     """Train a net; the same seed gives the same weights, bit for bit on the CPU.
 
@@ -69,8 +72,8 @@ def train(
     optimizer : {"sgd", "adamw"}
         Optimizer; only sgd uses `momentum`.
     schedule : {"step", "onecycle", "constant"}
-        Schedule of the rate: multiplied by `gamma` every `step_epochs`, one cycle that peaks at
-        `learning_rate`, or constant.
+        Schedule of the rate: multiplied by `gamma` every `step_epochs` (or after each of these
+        epochs, if there are several), one cycle that peaks at `learning_rate`, or constant.
     compile : bool
         Compilation of the net on a GPU.
     workers : int
@@ -81,6 +84,12 @@ def train(
         File for the state after each epoch; if it exists, training resumes from it.
     name : str
         Name of the net in messages.
+    snapshots : sequence of float
+        Epochs after which `keep` is called, with fractions of an epoch rounded to whole steps, but
+        to one step at least; 0 is the untrained net. They change no weights. If the checkpoint is
+        beyond one of them, the net is trained from the start, so leave out those that are kept.
+    keep : callable, optional
+        Function of an epoch of `snapshots` and the state dict at that moment, on the CPU.
 
     Returns
     -------
@@ -98,8 +107,7 @@ def train(
     """
     torch.use_deterministic_algorithms(device == "cpu")
     torch.backends.cudnn.benchmark = device == "cuda"
-    torch.manual_seed(seed)
-    net = build().to(device, memory_format=torch.channels_last)
+    net = _seeded(build, seed).to(device, memory_format=torch.channels_last)
     optimize = _optimizer(net, optimizer, learning_rate, momentum, weight_decay)
     steps = math.ceil(len(training) / batch_size)
     scheduler = _scheduler(optimize, schedule, learning_rate, epochs, steps, step_epochs, gamma)
@@ -107,18 +115,36 @@ def train(
     scaler = torch.amp.GradScaler(device, enabled=half is torch.float16)
     parts = {"net": net, "optimizer": optimize, "scheduler": scheduler, "scaler": scaler}
     history: list[dict[str, Any]] = []
+    due = {epoch: _step(epoch, steps) for epoch in snapshots if keep is not None}
+
+    def keep_due(step: int) -> None:
+        for epoch in [epoch for epoch, last in due.items() if last == step]:
+            keep(epoch, _copied(net))  # type: ignore[misc]  # nothing is due without it
+
+    keep_due(0)
     if checkpoint is not None and Path(checkpoint).exists():
         try:
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            for part, module in parts.items():
-                module.load_state_dict(state[part])
-            history = state["history"]
+            done = len(state["history"])
+            passed = [epoch for epoch, last in due.items() if 0 < last < done * steps]
+            if not passed:
+                for part, module in parts.items():
+                    module.load_state_dict(state[part])
+                history = state["history"]
         except Exception as error:
             raise TrainingError(
                 f"{checkpoint}: cannot be resumed from ({error}); try again if memory or the disk "
                 f"failed. If it is damaged, move it away, and {name} is trained from the start"
             ) from error
-        logger.info("%s: resumed after epoch %d of %d", name, len(history), epochs)
+        if passed:
+            logger.info(
+                "%s: trained anew, to the same weights, because its checkpoint after epoch %d is "
+                "beyond epoch %g, a snapshot that is not there",
+                *(name, done, min(passed)),
+            )
+        else:
+            logger.info("%s: resumed after epoch %d of %d", name, done, epochs)
+            keep_due(done * steps)
 
     forward = compiled(net, device) if compile else net  # the checkpoint keeps the names of `net`
     center, scale = (torch.tensor(values, device=device) for values in (mean, std))
@@ -158,6 +184,7 @@ def train(
                     if not math.isfinite(loss_):
                         raise _died(name, f"loss is {loss_} in epoch {epoch + 1}", rate)
                     shown.set_postfix(epoch=epoch + 1, loss=f"{loss_:.3f}", top1=f"{top1:.1%}")
+                keep_due(epoch * steps + step)
                 shown.update()
             train_loss, train_top1 = (total / len(training)).tolist()
             val_loss, val_top1, val_top5 = _evaluate(forward, batches(validation), half, device)
@@ -185,8 +212,73 @@ def train(
                 state = {part: module.state_dict() for part, module in parts.items()}
                 with writing(checkpoint) as path, open(path, "wb") as file:
                     torch.save({**state, "history": history}, file)
-    weights = {key: value.cpu().contiguous() for key, value in net.state_dict().items()}
-    return weights, history
+    return _copied(net), history
+
+
+def untrained(build: Callable[[], nn.Module], seed: int) -> dict[str, torch.Tensor]:
+    """Return the state dict of a net before its first step, exactly that with which it is trained.
+
+    Parameters
+    ----------
+    build : callable
+        Function that makes the untrained net with torch's global generator.
+    seed : int
+        Seed that :func:`train` would be given.
+    """
+    return _copied(_seeded(build, seed))
+
+
+def untrained_net(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """Make a net as it is before its first step.
+
+    Parameters
+    ----------
+    build, seed
+        See :func:`untrained`.
+    """
+    return _seeded(build, seed)
+
+
+def find_snapshot(folder: str | Path, epoch: float) -> Path:
+    """Find the weights that a training kept after an epoch.
+
+    Parameters
+    ----------
+    folder : path
+        Folder of files that :func:`convergent.nets.recipe.snapshot_file` names.
+    epoch : float
+
+    Raises
+    ------
+    TrainingError
+        If there are none; the message lists the epochs that are kept.
+    """
+    path = Path(folder) / snapshot_file(epoch)
+    if not path.is_file():
+        kept = sorted((float(file.stem), file.stem) for file in Path(folder).glob("[0-9]*.pt"))
+        raise TrainingError(
+            f"{path}: no weights are kept after epoch {path.stem}, only after "
+            f"{', '.join(stem for _, stem in kept) or 'none'}; add it to training.snapshots"
+        )
+    return path
+
+
+def _seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return build()
+
+
+def _copied(net: nn.Module) -> dict[str, torch.Tensor]:
+    """Copy a net's state to the CPU, where it does not change with the net."""
+    return {
+        key: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for key, value in net.state_dict().items()
+    }
+
+
+def _step(epoch: float, steps: int) -> int:
+    """Return the step after which a net has been trained for some epochs of `steps` each."""
+    return max(1, round(epoch * steps)) if epoch else 0
 
 
 def _optimizer(net, name, learning_rate, momentum, weight_decay) -> torch.optim.Optimizer:
@@ -202,6 +294,8 @@ def _optimizer(net, name, learning_rate, momentum, weight_decay) -> torch.optim.
 def _scheduler(optimizer, name, learning_rate, epochs, steps, step_epochs, gamma):
     """Make a schedule that advances once per batch."""
     rates = torch.optim.lr_scheduler
+    if name == "step" and isinstance(step_epochs, Sequence):
+        return rates.MultiStepLR(optimizer, [epoch * steps for epoch in step_epochs], gamma)
     if name == "step":
         return rates.StepLR(optimizer, step_epochs * steps, gamma)
     if name == "onecycle":

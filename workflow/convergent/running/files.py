@@ -86,13 +86,19 @@ def file_lock(path: str | Path, *, newest_wins: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def writing(path: str | Path) -> Iterator[Path]:
+def writing(path: str | Path, *, shared: bool = False) -> Iterator[Path]:
     """Yield a scratch path beside `path` that takes its name when the block succeeds.
 
     Files and directories are handled alike. If the block fails, `path` stays as it was and the
     scratch path is removed; a scratch path that a killed run left behind is overwritten. An old
     directory at `path` is set aside until the new one has its name: if the process is killed in
     between, the next process that writes or opens `path` brings the old directory back.
+
+    Parameters
+    ----------
+    path : path
+    shared : bool
+        True if several processes may write the file at once, as a cache; the last of them stands.
 
     Raises
     ------
@@ -102,7 +108,8 @@ def writing(path: str | Path) -> Iterator[Path]:
         If there is no permission to write, or the disk is read-only.
     """
     path = Path(path)
-    scratch = path.with_name(f".{path.stem}.partial{path.suffix}")
+    own = f".{uuid.uuid4().hex}" if shared else ""
+    scratch = path.with_name(f".{path.stem}{own}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove(scratch)

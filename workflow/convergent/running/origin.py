@@ -32,8 +32,8 @@ from convergent.running.files import append
 HISTORY = "provenance.jsonl"
 # All packages that can affect a number or a picture.
 PACKAGES = (
-    "captum", "dask", "matplotlib", "numba", "numpy", "pandas", "pillow", "scikit-learn", "scipy",
-    "torch", "torchvision", "zarr", "zarrs",
+    "dask", "matplotlib", "numba", "numpy", "pandas", "pillow", "scikit-learn", "scipy",
+    "timm", "torch", "torchvision", "zarr", "zarrs",
 )  # fmt: skip
 ROOT = Path(__file__).parents[3]
 
