@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import nn
 
+from convergent.activations.shapes import layer_shapes
 from convergent.nets import models, shapes
 from convergent.units.receptive_fields import sides
 
 
 @pytest.fixture(scope="module")
 def paper():
-    return shapes.layer_shapes(models.build, (3, 227, 227), sides)
+    return layer_shapes(models.build, (3, 227, 227), receptive_fields=sides)
 
 
 def test_the_paper_s_maps(paper):
@@ -42,7 +43,7 @@ def test_costs_are_those_worked_out_by_hand(paper):
 
 def test_shapes_are_those_of_what_the_layers_give(small_net):
     example, found = torch.zeros(1, 1, 16, 16), {}
-    told = shapes.layer_shapes(lambda: small_net, (1, 16, 16))
+    told = layer_shapes(lambda: small_net, (1, 16, 16))
     for name in models.layers(small_net, example):
         hook = models.activation(small_net, name).register_forward_hook(
             lambda module, args, output, name=name: found.update({name: output.shape})
@@ -64,22 +65,22 @@ class Branch(nn.Module):
         return self.relu(x + self.conv(x) * float(x.max()))
 
 
-def test_a_net_that_needs_values_is_run_and_has_no_field_after_a_branch():
+def test_a_net_that_needs_values_is_run_and_its_field_after_a_branch_is_measured():
     def build():
         layers = {"first": nn.Conv2d(1, 2, 3), "relu": nn.ReLU(), "branch": Branch()}
         return nn.Sequential(OrderedDict(layers))
 
-    found = shapes.layer_shapes(build, (1, 6, 5), sides)
+    found = layer_shapes(build, (1, 6, 5), receptive_fields=sides)
     first, branch = found.layers.values()
     assert first[3:] == (2, 4, 3, 12, 3)
-    assert branch[3:] == (2, 4, 3, 12, None)
+    assert branch[3:] == (2, 4, 3, 12, 5)
     # One group sees one channel.
     assert found.costs.multiply_adds == 12 * (2 * 9 + 2 * 9)
 
 
 def test_tokens_have_their_units_last():
     net = nn.Sequential(nn.Flatten(2), nn.Linear(6, 7), nn.ReLU())
-    (layer,) = shapes.layer_shapes(lambda: net, (5, 2, 3)).layers.values()
+    (layer,) = layer_shapes(lambda: net, (5, 2, 3)).layers.values()
     assert (layer.axes, layer.units, layer.positions) == ("token unit", 7, 5)
 
 
@@ -95,7 +96,7 @@ def test_what_is_written_is_read_again_and_no_other_net_s(tmp_path, paper):
 
 def test_an_input_that_is_too_small_is_told():
     with pytest.raises(ValueError, match=r"data.size: 5 pixels shrink to"):
-        shapes.layer_shapes(lambda: models.build(size=5, kernel=3, stride=1), (3, 5, 5))
+        layer_shapes(lambda: models.build(size=5, kernel=3, stride=1), (3, 5, 5))
 
 
 def test_rules_read_shapes_and_architectures_without_torch():

@@ -90,6 +90,20 @@ class Cut(NamedTuple):
         return int(np.searchsorted(self.edges, start, side="right")) - 1, [start, *inner, stop]
 
 
+class Parts(NamedTuple):
+    """Moments of images, and of each half of them.
+
+    Attributes
+    ----------
+    whole : Moments
+    halves : (Moments, Moments), optional
+        None if one half has no images.
+    """
+
+    whole: Moments
+    halves: tuple[Moments, Moments] | None
+
+
 class Blocks(NamedTuple):
     """Moments of every block of images.
 
@@ -114,6 +128,28 @@ class Blocks(NamedTuple):
             reduce(Moments.merge, part) for part in (self.moments[:middle], self.moments[middle:])
         )
         return first, last
+
+    def parts(self) -> Parts:
+        """Merge all blocks, and those of each half."""
+        first, last = self.halves()
+        return Parts(first.merge(last), (first, last))
+
+    def parts_without(self, halves: tuple[Moments, Moments]) -> Iterator[Parts]:
+        """Merge all blocks but one, and those of each half, for each block in turn.
+
+        Parameters
+        ----------
+        halves : (Moments, Moments)
+            Those with all blocks, from :meth:`parts`.
+        """
+        middle = int(np.searchsorted(self.cut.edges, self.cut.half))
+        for side, own in enumerate((self.moments[:middle], self.moments[middle:])):
+            if len(own) == 1:
+                yield Parts(halves[1 - side], None)
+                continue
+            for rest in Blocks(self.cut, own).leave_one_out():
+                left = (halves[0], rest) if side else (rest, halves[1])
+                yield Parts(left[0].merge(left[1]), left)
 
     def leave_one_out(self) -> Iterator[Moments]:
         """Merge all blocks but one, for each block in turn, as a delete-one jackknife needs."""

@@ -1,7 +1,7 @@
 """Codes of activations: the numbers of the bins that they fall into (section 3.2, footnote 8).
 
 Mutual information is counted from codes. Each bin holds 5% of a unit's samples; one more bin holds
-the values around zero.
+the values around zero. Units with negative values have bins on both sides of it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from convergent.paper import BINS
 
 # Footnote 8: one bin for all values up to this; the other 20 hold 5% of the mass each.
 ZERO = 1e-6
-SHARES = np.arange(1, BINS - 1) / (BINS - 1)
+# Left end of a zero bin between two sides, which holds -1e-6 itself.
+BELOW = np.nextafter(-ZERO, -np.inf)
+SHARES = BINS - 1
 # Units that are sorted together.
 BLOCK = 32
 BINNINGS = ("paper", "reference")
@@ -26,7 +28,7 @@ def discretize(x: NDArray, binning: str = "paper") -> tuple[NDArray[np.uint8], N
     Parameters
     ----------
     x : ndarray of shape (sample, unit)
-        Activations after the ReLU.
+        Activations.
     binning : {"paper", "reference"}
         ``paper`` cuts at the 5%, 10%, ... percentiles of all of a unit's samples that lie above
         the zero bin, so a unit that is active 28% of the time has 6 or 7 bins. ``reference``,
@@ -35,9 +37,20 @@ def discretize(x: NDArray, binning: str = "paper") -> tuple[NDArray[np.uint8], N
     Returns
     -------
     codes : ndarray of shape (sample, unit), uint8
-        Number of the unit's edges that lie below the activation; 0 is the zero bin.
+        Number of the unit's edges that lie below the activation, at most 20. Of units without
+        negative values, 0 is the zero bin.
     edges : ndarray of shape (unit, 20), float64
-        Right ends of the bins, ascending, the first of them 1e-6; padded with infinity.
+        Right ends of the bins, ascending, padded with infinity; the first is 1e-6 in units
+        without negative values.
+
+    Notes
+    -----
+    The zero bin of a unit with values below -1e-6 is [-1e-6, 1e-6], between bins of both signs.
+    ``paper`` cuts at the percentiles of all samples outside it, and has it only if one of them
+    lies in it; otherwise at most 5% of the samples do, and share a bin with their neighbours.
+    Codes are then those of the ranks: any increasing map of the values leaves them as they are.
+    ``reference`` divides the 20 shares between the signs by their numbers of samples, with at
+    least one for each.
 
     Raises
     ------
@@ -64,17 +77,41 @@ def discretize(x: NDArray, binning: str = "paper") -> tuple[NDArray[np.uint8], N
             unit = start + i
             if not (np.isfinite(row[0]) and np.isfinite(row[-1])):
                 raise FloatingPointError(f"unit {unit}: activations contain NaN or infinity")
-            mass = row if binning == "paper" else row[np.searchsorted(row, ZERO, side="right") :]
-            cuts = np.unique(_quantiles(mass)) if len(mass) else np.empty(0)
-            cuts = np.concatenate([[ZERO], cuts[cuts > ZERO]])
+            cuts = _cuts(row, binning)
             edges[unit, : len(cuts)] = cuts
         _encode(columns, edges[start : start + BLOCK], codes[:, start : start + BLOCK])
     return codes, edges
 
 
-def _quantiles(ordered: NDArray) -> NDArray[np.float64]:
-    """Compute the quantiles SHARES of sorted values, by linear interpolation."""
-    place = SHARES * (len(ordered) - 1)
+def _cuts(ordered: NDArray, binning: str) -> NDArray[np.float64]:
+    """Choose the edges between the bins of a unit's sorted values; see :func:`discretize`."""
+    signed = ordered[0] < -ZERO
+    zero = True
+    if binning == "paper":
+        cuts = _quantiles(ordered, SHARES)
+        sides = [cuts[cuts < -ZERO], cuts[cuts > ZERO]]
+        zero = not signed or sum(map(len, sides)) < len(cuts)
+    else:
+        negative = ordered[: np.searchsorted(ordered, -ZERO)]
+        positive = ordered[np.searchsorted(ordered, ZERO, side="right") :]
+        below = 0
+        if signed:
+            share = len(negative) / (len(negative) + len(positive))
+            below = min(max(1, round(share * SHARES)), SHARES - (len(positive) > 0))
+        sides = [_quantiles(negative, below), _quantiles(positive, SHARES - below)]
+    ends = []
+    if zero and signed:
+        ends.append(BELOW)
+    if zero and (not signed or ordered[-1] > ZERO):
+        ends.append(ZERO)
+    return np.unique(np.concatenate([sides[0], ends, sides[1]]))
+
+
+def _quantiles(ordered: NDArray, shares: int) -> NDArray[np.float64]:
+    """Compute the cuts between equal shares of sorted values, by linear interpolation."""
+    if len(ordered) == 0:
+        return np.empty(0)
+    place = np.arange(1, shares) / shares * (len(ordered) - 1)
     below = place.astype(np.intp)
     low, high = (ordered[i].astype(np.float64) for i in (below, below + (place > below)))
     return low + (high - low) * (place - below)

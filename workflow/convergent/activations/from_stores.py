@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import dask
+import numpy as np
 import zarr
 
-from convergent.activations.blocks import Cut
 from convergent.activations.reductions import Reduction
 from convergent.running.scheduling import compute, task
 from convergent.running.stores import StoreError
@@ -21,21 +21,25 @@ LEAF_BYTES = 24 * 2**20
 
 
 def reduce_stores(
-    arrays: Sequence[zarr.Array], reductions: Sequence[Reduction], cut: Cut, **options
+    arrays: Sequence[zarr.Array],
+    reductions: Sequence[Reduction],
+    *,
+    rows: int | None = None,
+    **options,
 ) -> list[list]:
     """Run reductions over a layer of stores, in one pass.
 
     Each leaf of the tree reads a run of images and reduces it on one BLAS thread; parts are
-    merged pairwise. Memory does not grow with the images, and results depend neither on the
-    scheduler nor on its workers.
+    merged pairwise. Memory grows with the images only if parts do, and results depend neither on
+    the scheduler nor on its workers.
 
     Parameters
     ----------
     arrays : sequence of zarr.Array of shape (image, ..., unit)
         The layer of each net.
     reductions : sequence of Reduction
-    cut : Cut
-        The blocks of images.
+    rows : int, optional
+        Images that one leaf reads; by default :func:`leaf_rows` of the first array.
     **options
         `scheduler`, `workers` and `step` for :func:`convergent.running.scheduling.compute`.
 
@@ -52,16 +56,14 @@ def reduce_stores(
     # Workers save nothing, so they are not sent the functions that save.
     leaf = _leaf(arrays, [replace(reduction, save={}) for reduction in reductions])
     parts: dict[tuple[int, int], list] = defaultdict(list)
-    images, step = arrays[0].shape[0], leaf_rows(arrays[0])
+    images, step = arrays[0].shape[0], rows or leaf_rows(arrays[0])
     for start in range(0, images, step):
-        first, cuts = cut.across(start, min(start + step, images))
-        blocks = range(first, first + len(cuts) - 1)
-        keys = [
-            (number, block)
-            for number, reduction in enumerate(reductions)
-            for block in (blocks if reduction.by_block else [0])
-        ]
-        for key, part in zip(keys, task(leaf, nout=len(keys))(first, cuts), strict=True):
+        stop = min(start + step, images)
+        keys = []
+        for number, reduction in enumerate(reductions):
+            first, cuts = reduction.across(start, stop)
+            keys += [(number, block) for block in range(first, first + len(cuts) - 1)]
+        for key, part in zip(keys, task(leaf, nout=len(keys))(start, stop), strict=True):
             parts[key].append(part)
     trees = [_tree(reductions[number].merge, each) for (number, _), each in parts.items()]
     results: list[list] = [[] for _ in reductions]
@@ -78,24 +80,24 @@ def leaf_rows(array: zarr.Array) -> int:
 
 def _leaf(
     arrays: Sequence[zarr.Array], reductions: Sequence[Reduction]
-) -> Callable[[int, list[int]], list]:
-    """Make the function that reads images from `cuts[0]` to `cuts[-1]` and reduces them.
+) -> Callable[[int, int], list]:
+    """Make the function that reads images from row `start` to `stop` and reduces them.
 
-    It is given the number of the first block and the rows at which blocks meet, and returns the
-    parts of each reduction in turn.
+    It returns the parts of each reduction in turn.
     """
 
-    def leaf(first: int, cuts: list[int]) -> list[Any]:
-        start, stop = cuts[0], cuts[-1]
+    def leaf(start: int, stop: int) -> list[Any]:
         data = [array[start:stop] for array in arrays]
         parts: list[dict[int, Any]] = [{} for _ in reductions]
         try:
             for reduction, each in zip(reductions, parts, strict=True):
-                rows = cuts if reduction.by_block else [start, stop]
-                for block, (i, j) in enumerate(itertools.pairwise(rows), first):
+                first, cuts = reduction.across(start, stop)
+                for block, (i, j) in enumerate(itertools.pairwise(cuts), first):
                     reduction.add(each, block, i, [v[i - start : j - start] for v in data])
         except FloatingPointError as error:
-            stores = " or ".join(str(array.store_path) for array in arrays)
+            infinite = [not np.isfinite(values).all() for values in data]
+            named = list(itertools.compress(arrays, infinite)) or arrays
+            stores = " or ".join(str(array.store_path) for array in named)
             raise StoreError(f"{stores}: images {start} to {stop}: {error}") from error
         return [part for each in parts for part in each.values()]
 

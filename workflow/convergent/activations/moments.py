@@ -9,6 +9,8 @@ rounding.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -220,6 +222,106 @@ def correlation(x: NDArray, y: NDArray) -> NDArray[np.float64]:
         In [-1, 1]; 0 for dead units.
     """
     return Moments.of(x, y).correlation()
+
+
+@np.errstate(invalid="ignore", over="ignore")  # as in Moments.of
+def moments_of_layers(
+    x: Sequence[NDArray],
+    y: Sequence[NDArray],
+    strips: Sequence[tuple[slice, slice]],
+    inner: Sequence[int],
+) -> list[Moments]:
+    """Compute moments between several layers of two nets, and within them, in one go.
+
+    Every activation is converted once, and the layers of a net stand side by side, so that a strip
+    of pairs of layers is one product.
+
+    Parameters
+    ----------
+    x, y : sequence of ndarray of shape (sample, unit)
+        Layers of the first and of the second net, all for the same samples.
+    strips : sequence of (slice, slice)
+        Layers of `x` and of `y` whose pairs are wanted.
+    inner : sequence of int
+        Layers within which moments are wanted, counted through `x` and then `y`.
+
+    Returns
+    -------
+    list of Moments
+        Those between all units of the layers of each strip, then those within each layer of
+        `inner`.
+
+    Raises
+    ------
+    ValueError, FloatingPointError
+        As :meth:`Moments.of`.
+    """
+    sides = [[_samples(each, name) for each in side] for side, name in ((x, "x"), (y, "y"))]
+    layers = [*sides[0], *sides[1]]
+    count = len(layers[0])
+    if any(len(layer) != count for layer in layers):
+        raise ValueError(f"layers must share their samples, got {[len(z) for z in layers]}")
+    ends = [np.cumsum([0, *(z.shape[1] for z in side)]).tolist() for side in sides]
+    # Places of each layer's units, and of each strip's, among those that stand side by side.
+    places = [(side, slice(*at)) for side in (0, 1) for at in itertools.pairwise(ends[side])]
+    blocks = [
+        tuple(slice(end[at.start], end[at.stop]) for end, at in zip(ends, strip, strict=True))
+        for strip in strips
+    ]
+    shifts = [_pilot_shift(layer) for layer in layers]
+    sums, between, within = _add_up_layers(layers, shifts, places, blocks, inner)
+    parts = [sums[side][:, part] for side, part in places]
+    if not all(map(_in_range, layers, shifts, parts)):
+        joined = [np.concatenate(side, axis=1) for side in sides]
+        found = [Moments.of(joined[0][:, r], joined[1][:, c]) for r, c in blocks]
+        return [*found, *(Moments.of(layers[number]) for number in inner)]
+    found = []
+    stats = [_mean_var(total, count) for total in sums]
+    shift_x, shift_y = np.concatenate(shifts[: len(x)]), np.concatenate(shifts[len(x) :])
+    for (rows, columns), comoment in zip(blocks, between, strict=True):
+        (mean_x, var_x), (mean_y, var_y) = stats
+        mean_x, mean_y = mean_x[rows], mean_y[columns]
+        comoment -= np.outer(mean_x, mean_y) * count
+        means = mean_x + shift_x[rows], mean_y + shift_y[columns]
+        found.append(Moments(count, *means, var_x[rows], var_y[columns], comoment))
+    for number, comoment in zip(inner, within, strict=True):
+        side, part = places[number]
+        mean = stats[side][0][part]
+        comoment -= np.outer(mean, mean) * count
+        mean, var = mean + shifts[number], np.maximum(comoment.diagonal() / count, 0)
+        found.append(Moments(count, mean, mean, var, var, comoment))
+    return found
+
+
+def _add_up_layers(
+    layers: Sequence[NDArray],
+    shifts: Sequence[NDArray[np.float64]],
+    places: Sequence[tuple[int, slice]],
+    blocks: Sequence[tuple[slice, ...]],
+    inner: Sequence[int],
+) -> tuple[list[NDArray], list[NDArray], list[NDArray]]:
+    """Add up sums of both sides as :func:`_add_up`, products of blocks, and those within layers."""
+    widths = [max(part.stop for side, part in places if side == which) for which in (0, 1)]
+    count = len(layers[0])
+    rows = min(count, max(TILE, *widths))
+    buffers = [np.empty((rows, width), np.float32) for width in widths]
+    sums = [np.zeros((2, width)) for width in widths]
+    between = [np.zeros((r.stop - r.start, c.stop - c.start)) for r, c in blocks]
+    within = [np.zeros((layers[number].shape[1],) * 2) for number in inner]
+    for start in range(0, count, rows):
+        tiles = [buffer[: count - start] for buffer in buffers]
+        for layer, shift, (side, part) in zip(layers, shifts, places, strict=True):
+            piece, target = layer[start : start + rows], tiles[side][:, part]
+            # Only float16 is converted more quickly to a place of its own than to its columns.
+            _tile(widen(piece) if piece.dtype == np.float16 else piece, shift, target)
+        for tile, total in zip(tiles, sums, strict=True):
+            _add_sums(tile, total)
+        for (r, c), comoment in zip(blocks, between, strict=True):
+            comoment += tiles[0][:, r].T @ tiles[1][:, c]
+        for number, comoment in zip(inner, within, strict=True):
+            side, part = places[number]
+            comoment += tiles[side][:, part].T @ tiles[side][:, part]
+    return sums, between, within
 
 
 def _samples(x: NDArray, name: str) -> NDArray:

@@ -2,7 +2,6 @@
 
 A store is a Zarr v3 group with one array per layer, (image, y, x, unit) for convolutional
 layers, (image, position, unit) for tokens and times, and (image, unit) for fully connected ones.
-Activations are those after the ReLU.
 """
 
 from __future__ import annotations
@@ -12,15 +11,16 @@ import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
 from convergent import ConvergentError
+from convergent.activations.layouts import Layout
 from convergent.activations.samples import Places
 from convergent.nets.marks import Marks, batches, save_marks
 from convergent.running.stores import DiskFullError, create, new_store, open_store, save
@@ -57,6 +57,8 @@ def record(
     layers: Sequence[str],
     store: str | Path,
     *,
+    beside: Mapping[str | Path, torch.nn.Module] | None = None,
+    places: Mapping[str, str | Mapping | Layout] | None = None,
     image_index: NDArray[np.integer] | None = None,
     identity: NDArray[np.integer] | None = None,
     unit_axis: Mapping[str, int] | None = None,
@@ -66,7 +68,7 @@ def record(
     device: str = "cpu",
     batch_size: int = 128,
 ) -> None:
-    """Write the post-ReLU activations of all `layers` in one pass over the images.
+    """Write the activations of all `layers` in one pass over the images.
 
     Shards are written while the net runs on. At most two batches and two shards per layer are
     in memory, however many images there are. The net is run in evaluation mode and left in the
@@ -82,9 +84,15 @@ def record(
         entry is the images, or a dictionary with an entry of
         :data:`convergent.nets.marks.ENTRIES`.
     layers : sequence of str
-        Names as given by :func:`convergent.nets.models.layers`.
+        Names of the arrays in the store.
     store : path
         Path of the Zarr group. Once complete it replaces any store there.
+    beside : mapping of path to nn.Module, optional
+        Further nets with the same places, which are run on each batch as well, with their stores.
+    places : mapping of layer to str, mapping or Layout, optional
+        Place of each layer (:func:`convergent.nets.places.places`), and how its output is arranged,
+        as :meth:`convergent.activations.layouts.Layout.of` takes it. A layer without an entry is
+        the place of that name.
     image_index : ndarray of shape (image,), optional
         The images' places in their data set, stored as ``image_index``. They count from 0 by
         default, which works for an array or a `torch.utils.data.DataLoader`.
@@ -109,8 +117,12 @@ def record(
 
     Raises
     ------
-    KeyError
-        If the net lacks one of the layers.
+    PlaceError
+        If the net lacks the place of a layer; a `KeyError` too.
+    RunError
+        If the net cannot run on the images.
+    LayoutError
+        If a layer's output cannot be arranged as its layout says.
     ValueError
         If there are no images, or `image_index` or `identity` do not match them.
     ProbingError
@@ -144,33 +156,47 @@ def record(
                 f"{store}: identity must hold a whole number for each of {len(index)} images, got "
                 f"{identity.dtype} of shape {identity.shape}"
             )
-    writers: dict[str, _Writer] = {}
+    nets = {store: net, **(beside or {})}
+    writers: dict[tuple[str | Path, str], _Writer] = {}
     marks: list[Marks] = []
     count = 0
     # One more than cores, so that no core idles while the net's threads wait for each other.
     threads = torch.get_num_threads() + 1
     try:
-        with (
-            new_store(store) as group,
-            ThreadPoolExecutor(threads) as pool,
-            outputs(net, layers, dtype=dtype, device=device, unit_axis=unit_axis) as run,
-        ):
+        with ExitStack() as stack:
+            groups = {path: stack.enter_context(new_store(path)) for path in nets}
+            pool = stack.enter_context(ThreadPoolExecutor(threads))
+            options: dict[str, Any] = {"dtype": dtype, "device": device, "unit_axis": unit_axis}
+            runs = {
+                path: stack.enter_context(
+                    outputs(
+                        each,
+                        layers,
+                        places=places,
+                        name="" if each is net else str(path),
+                        **options,
+                    )
+                )
+                for path, each in nets.items()
+            }
             for batch in batches(images, batch_size):
                 start, count = count, count + len(batch.images)
                 if count > len(index):
                     raise ValueError(
                         f"{store}: there are more images than image_index names ({len(index)})"
                     )
-                blocks = run(batch.images)
                 marks.append(batch.marks(index[start:count]))
-                if not writers:
-                    for layer, block in blocks.items():
-                        places = Places.random(block.shape, index, positions, seed)
-                        array = _create(group, layer, block, len(index), places)
-                        writers[layer] = _Writer(array, places, pool, device)
+                for path, run in runs.items():
+                    blocks = run(batch.images)
+                    if not start:
+                        for layer, block in blocks.items():
+                            chosen = Places.random(block.shape, index, positions, seed)
+                            array = _create(groups[path], layer, block, len(index), chosen)
+                            writers[path, layer] = _Writer(array, chosen, pool, device)
+                    for layer in layers:
+                        writers[path, layer].append(blocks.pop(layer), start)
+                if not start:
                     _warn_if_small(store, sum(w.array.nbytes for w in writers.values()))
-                for layer in layers:
-                    writers[layer].append(blocks.pop(layer), start)
             if count < len(index):
                 raise ValueError(
                     f"{store}: there are {count} images, but image_index names {len(index)}; give "
@@ -180,10 +206,11 @@ def record(
                 writer.flush()
             for writer in writers.values():
                 writer.wait()
-            if identity is None:
-                save_marks(group, Marks.joined(marks))
-            else:
-                save_marks(group, Marks(index, identity.astype(np.uint64)))
+            joined = Marks.joined(marks)
+            if identity is not None:
+                joined = Marks(index, identity.astype(np.uint64))
+            for group in groups.values():
+                save_marks(group, joined)
     except DiskFullError as error:
         left = sum(w.array.nbytes * (1 - w.written / len(index)) for w in writers.values())
         raise DiskFullError(
@@ -197,91 +224,98 @@ def outputs(
     net: torch.nn.Module,
     layers: Sequence[str],
     *,
+    places: Mapping[str, str | Mapping | Layout] | None = None,
     dtype: str = "float16",
     device: str = "cpu",
     unit_axis: Mapping[str, int] | None = None,
+    name: str = "",
 ) -> Iterator[Callable[[torch.Tensor], dict[str, torch.Tensor]]]:
     """Yield a function from a batch of images to the activations of `layers`.
 
     Activations are on `device`, of `dtype`, with the unit as their last axis. The next call but
-    one reuses their memory. Parameters and errors are those of :func:`record`; the
-    net stays in evaluation mode on `device` until the context ends. A few of the first images
-    are run beforehand, to probe the outputs of the layers
-    (:mod:`convergent.activations.probing`).
+    one reuses their memory. Parameters and errors are those of :func:`record`; errors and warnings
+    say `name` beside the layer, if it is given. The net stays in evaluation mode on `device` until
+    the context ends. A few of the first images are run beforehand, to probe the outputs of the
+    layers (:mod:`convergent.activations.probing`).
     """
     import torch
 
-    from convergent.activations.probing import Output, probe
-    from convergent.nets.models import activation, evaluating, run_once
+    from convergent.activations.probing import probe
+    from convergent.nets.models import evaluating
+    from convergent.nets.places import running_on, tapping
     from convergent.running.devices import exact
 
     if dtype not in ("float16", "float32"):
         raise ValueError(f"dtype must be float16 or float32, got {dtype!r}")
     if not layers or len(set(layers)) < len(layers):
         raise ValueError(f"layers must name at least one layer, and each once, got {list(layers)}")
-    unknown = sorted(set(unit_axis or ()) - set(layers))
-    if unknown:
-        raise ValueError(f"unit_axis names {unknown[0]}, which is not among layers")
+    for key, given in (("unit_axis", unit_axis), ("places", places)):
+        unknown = sorted(set(given or ()) - set(layers))
+        if unknown:
+            raise ValueError(f"{key} names {unknown[0]}, which is not among layers")
     exact()
-    modules = {layer: activation(net, layer) for layer in layers}
+    layouts = {layer: Layout.of((places or {}).get(layer, layer), layer) for layer in layers}
+    stated = {n: each.unit_axis for n, each in layouts.items() if each.unit_axis is not None}
+    stated |= unit_axis or {}
+    of_place: dict[str, list[str]] = {}
+    for layer, layout in layouts.items():
+        of_place.setdefault(layout.place, []).append(layer)
     types = [p.dtype for p in net.parameters() if p.is_floating_point()]
     # Two for each layer, used in turn: fresh memory costs many times as much as the copy.
     slots: list[dict[str, torch.Tensor]] = [{}, {}]
-    probed: dict[str, Output] = {}
+    axes: dict[str, int] = {}
     shapes: dict[str, torch.Size] = {}
     rounding: dict[str, _Rounding] = {}
-    most = 0
+    images = most = 0
 
-    def run(batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        nonlocal most
-        slots.reverse()
-        if batch.is_floating_point() or batch.dtype == torch.uint8:
-            batch = batch.to(device, dtype=(types or [torch.float32])[0], non_blocking=True)
-        else:
-            batch = batch.to(device, non_blocking=True)
-        if not probed:
-            probed.update(probe(net, modules, batch, unit_axis))
-        # The size of a batch decides how sums are rounded. The last batch may be smaller and is
-        # filled up, or units that are constant on all images would seem to vary.
-        images, most = len(batch), max(most, len(batch))
-        if images < most:
-            batch = torch.cat([batch, batch[-1:].expand(most - images, *batch.shape[1:])])
-        calls = dict.fromkeys(layers, 0)
+    called = {layer: f"{layer} of {name}" if name else layer for layer in layers}
 
-        def copy_output(layer: str):
-            def hook(module, args, output: torch.Tensor) -> None:
-                calls[layer] += 1
-                # If a module runs more than once, its last output counts.
-                if calls[layer] < probed[layer].calls:
-                    return
-                values = output.movedim(probed[layer].axis, -1)
-                shape = shapes.setdefault(layer, values.shape[1:])
-                if len(values) != len(batch) or values.shape[1:] != shape:
-                    raise RecordingError(
-                        f"layer {layer}: {len(batch)} images give {tuple(values.shape)}, but "
-                        f"earlier ones gave {tuple(shape)} each; pass all images in one size"
-                    )
-                if layer not in rounding:
-                    rounding[layer] = _Rounding.choose(values[:images], dtype, layer)
-                slot = slots[0].get(layer)
-                if slot is None or len(slot) < len(values):
-                    slot = torch.empty(
-                        values.shape, dtype=rounding[layer].kind, device=values.device
-                    )
-                    slots[0][layer] = slot
-                # Copied now, as later modules may work in place.
-                _check(slot[: len(values)].copy_(values), output, layer)
-                rounding[layer].add(values[:images], slot[:images])
+    def copy(layer: str, output: torch.Tensor) -> None:
+        values = layouts[layer].arrange(output, axes[layer], layer)
+        shape = shapes.setdefault(layer, values.shape[1:])
+        if len(values) != most or values.shape[1:] != shape:
+            raise RecordingError(
+                f"layer {called[layer]}: {most} images give {tuple(values.shape)}, but earlier "
+                f"ones gave {tuple(shape)} each; pass all images in one size"
+            )
+        if layer not in rounding:
+            rounding[layer] = _Rounding.choose(values[:images], dtype, called[layer])
+        slot = slots[0].get(layer)
+        if slot is None or len(slot) < len(values):
+            slot = torch.empty(values.shape, dtype=rounding[layer].kind, device=values.device)
+            slots[0][layer] = slot
+        # Copied now, as later modules may work in place.
+        _check(slot[: len(values)].copy_(values), values, called[layer])
+        rounding[layer].add(values[:images], slot[:images])
 
-            return hook
+    def seen(place: str, output: torch.Tensor) -> None:
+        for layer in of_place[place]:
+            copy(layer, output)
 
-        run_once(net, batch, [m.register_forward_hook(copy_output(n)) for n, m in modules.items()])
-        return {layer: slots[0][layer][:images] for layer in layers}
+    with evaluating(net, device, channels_last=True), tapping(net, of_place, seen) as forward:
 
-    with evaluating(net, device, channels_last=True):
+        def run(batch: torch.Tensor) -> dict[str, torch.Tensor]:
+            nonlocal images, most
+            slots.reverse()
+            if batch.is_floating_point() or batch.dtype == torch.uint8:
+                batch = batch.to(device, dtype=(types or [torch.float32])[0], non_blocking=True)
+            else:
+                batch = batch.to(device, non_blocking=True)
+            if not axes:
+                of_layers = {layer: layout.place for layer, layout in layouts.items()}
+                axes.update(probe(net, of_layers, batch, stated))
+            # The size of a batch decides how sums are rounded. The last batch may be smaller and is
+            # filled up, or units that are constant on all images would seem to vary.
+            images, most = len(batch), max(most, len(batch))
+            if images < most:
+                batch = torch.cat([batch, batch[-1:].expand(most - images, *batch.shape[1:])])
+            with running_on(batch), torch.no_grad():
+                forward(batch)
+            return {layer: slots[0][layer][:images] for layer in layers}
+
         yield run
         for layer, each in rounding.items():
-            each.check(layer)
+            each.check(called[layer])
 
 
 class _Writer:
@@ -426,7 +460,7 @@ class _Rounding:
 
 
 def _check(values: torch.Tensor, output: torch.Tensor, layer: str) -> None:
-    """Check that all values are finite: a layer's output, converted to the stored type."""
+    """Check that all values are finite: those of a layer, converted to the stored type."""
     if all(math.isfinite(value) for value in values.aminmax()):  # NaN is both
         return
     smallest, largest = (value.item() for value in output.aminmax())

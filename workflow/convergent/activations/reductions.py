@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from convergent.activations.blocks import Blocks, Cut, save_blocks
 from convergent.activations.codes import discretize
+from convergent.activations.grids import Grid
 from convergent.activations.moments import Moments
 from convergent.activations.samples import Places, Samples
-from convergent.activations.strongest import Strongest, Top
+from convergent.activations.strongest import Extremes, Top
 from convergent.paper import BINS
 from convergent.running.stores import save
 
@@ -46,7 +47,7 @@ def _unchanged(part: Any) -> Any:
 class Reduction:
     """A quantity of a layer of one or several nets, as an engine computes it.
 
-    A piece is a run of images, within one block if the reduction is by block. Parts are merged in
+    A piece is a run of images, within one block if the reduction has blocks. Parts are merged in
     the order of the images.
 
     Attributes
@@ -61,8 +62,8 @@ class Reduction:
     save : mapping of tuple of int to callable
         For a net ``(n,)`` or a pair ``(a, b)``, the function that writes its result. It is called
         with the layer's group in the store of that net or pair and the list of parts.
-    by_block : bool
-        Whether each block of images has a part of its own. If not, the list holds one part.
+    cut : Cut, optional
+        Blocks of images, each of which has a part of its own. Without it, the list holds one part.
     samples : int
         Number of samples that a piece should have at least, where an engine can wait for them.
     shrink : callable
@@ -73,9 +74,16 @@ class Reduction:
     reduce: Callable[..., Any]
     merge: Callable[[Any, Any], Any]
     save: Mapping[tuple[int, ...], Callable[[zarr.Group, list], None]]
-    by_block: bool = False
+    cut: Cut | None = None
     samples: int = 1
     shrink: Callable[[Any], Any] = _unchanged
+
+    def across(self, start: int, stop: int) -> tuple[int, list[int]]:
+        """Find the first block of rows `start` to `stop`, and the rows at which they are cut.
+
+        Without blocks, all rows are in block 0.
+        """
+        return self.cut.across(start, stop) if self.cut else (0, [start, stop])
 
     def add(self, parts: dict[int, Any], block: int, start: int, piece: Sequence[NDArray]) -> None:
         """Reduce a piece and merge it into the part of its block.
@@ -83,15 +91,14 @@ class Reduction:
         Parameters
         ----------
         parts : dict of int to part
-            By block; all images are block 0 unless the reduction is `by_block`.
+            By block.
         block, start : int
             Number of the piece's block, and row of its first image.
         piece : sequence of ndarray of shape (image, ..., unit)
             Activations of every net.
         """
-        key = block if self.by_block else 0
         part = self.reduce(start, *(piece[net] for net in self.nets))
-        parts[key] = self.merge(parts[key], part) if key in parts else part
+        parts[block] = self.merge(parts[block], part) if block in parts else part
 
 
 def save_results(
@@ -107,7 +114,12 @@ def save_results(
 
 
 def moments_by_block(
-    cut: Cut, units: Sequence[int], targets: Sequence[tuple[int, ...]], *, device: str = "cpu"
+    cut: Cut,
+    units: Sequence[int],
+    targets: Sequence[tuple[int, ...]],
+    *,
+    device: str = "cpu",
+    writers: Mapping[tuple[int, ...], Callable[[zarr.Group, Blocks], None]] | None = None,
 ) -> list[Reduction]:
     """Make the reductions to moments of every block, within nets and between them.
 
@@ -121,6 +133,9 @@ def moments_by_block(
         Nets ``(n,)`` and pairs ``(a, b)`` whose moments are wanted.
     device : str
         For :meth:`convergent.activations.moments.Moments.of`.
+    writers : mapping of tuple of int to callable, optional
+        Functions that write the moments of targets, in place of :func:`save_within` and
+        :func:`save_between`.
     """
 
     def reduce(start: int, *piece: NDArray) -> Moments:
@@ -131,20 +146,22 @@ def moments_by_block(
         return Moments.of(np.concatenate([x, *others], axis=1) if others else x, device=device)
 
     def saved(target: tuple[int, ...], rows: slice, columns: slice) -> Callable:
-        write = save_within if len(target) == 1 else save_between
+        usual = save_within if len(target) == 1 else save_between
+        write = (writers or {}).get(target, usual)
 
         def save_target(group: zarr.Group, parts: list[Moments]) -> None:
             write(group, Blocks(cut, [part.part(rows, columns) for part in parts]))
 
         return save_target
 
-    options: dict[str, Any] = {"merge": Moments.merge, "by_block": True, "shrink": _narrow}
+    options: dict[str, Any] = {"merge": Moments.merge, "cut": cut, "shrink": _narrow}
     nets = tuple(range(len(units)))
-    if sum(units) <= SIDE_BY_SIDE and all((net,) in targets for net in nets):
+    # Not for a single pair, most of whose symmetric product nobody asks for.
+    if sum(units) <= SIDE_BY_SIDE and len(targets) >= len(nets):
         ends = np.cumsum(units).tolist()
         columns = [slice(end - width, end) for end, width in zip(ends, units, strict=True)]
-        writers = {t: saved(t, columns[t[0]], columns[t[-1]]) for t in targets}
-        return [Reduction(nets, reduce_side_by_side, save=writers, **options)]
+        every_target = {t: saved(t, columns[t[0]], columns[t[-1]]) for t in targets}
+        return [Reduction(nets, reduce_side_by_side, save=every_target, **options)]
     options["samples"] = WIDE_SAMPLES
     every = slice(None)
     return [Reduction(t, reduce, save={t: saved(t, every, every)}, **options) for t in targets]
@@ -168,7 +185,9 @@ def save_between(group: zarr.Group, blocks: Blocks) -> None:
 
 
 def strongest(net: int, image_index: NDArray[np.integer], places: Places) -> Reduction:
-    """Make the reduction to the images that excite each unit of a net most.
+    """Make the reduction to the images that excite each unit of a net most, and least.
+
+    They are saved as ``strongest`` and, if the layer has negative activations, as ``weakest``.
 
     Parameters
     ----------
@@ -180,21 +199,59 @@ def strongest(net: int, image_index: NDArray[np.integer], places: Places) -> Red
         Recorded positions of the layer.
     """
 
-    def save_strongest(group: zarr.Group, parts: list[Strongest]) -> None:
-        Top.of(parts[0], image_index, places).save(group.create_group("strongest"))
+    def save_extremes(group: zarr.Group, parts: list[Extremes]) -> None:
+        strongest, weakest = parts[0]
+        Top.of(strongest, image_index, places).save(group.create_group("strongest"))
+        # Zeros with a minus sign are not negative.
+        if weakest is not None and (weakest.image >= 0).any():
+            top = Top.of(weakest, image_index, places)
+            top._replace(value=-top.value).save(group.create_group("weakest"))
 
     return Reduction(
         (net,),
-        lambda start, x: Strongest.of(x, start),
-        Strongest.merge,
-        {(net,): save_strongest},
+        lambda start, x: Extremes.of(x, start),
+        Extremes.merge,
+        {(net,): save_extremes},
     )
 
 
+def image_means(net: int) -> Reduction:
+    """Make the reduction to the mean of each unit over the positions of each image.
+
+    It is saved as `image_mean`. The activations of layers without positions are their own means.
+
+    Parameters
+    ----------
+    net : int
+        Number of the net.
+    """
+
+    def save_means(group: zarr.Group, parts: list[list[NDArray]]) -> None:
+        means = np.concatenate(parts[0]).astype(np.float32, copy=False)
+        save(group, "image_mean", means, ("image", "unit"))
+
+    def reduce(start: int, x: NDArray) -> list[NDArray]:
+        # The same order of addition, whichever engine arranged the activations. Without positions
+        # they are kept as they are, which may take half of the memory, in an array of their own.
+        means = Grid(()).arrange(np.ascontiguousarray(x))
+        return [means.copy() if x.ndim == 2 else means]
+
+    return Reduction((net,), reduce, operator.add, {(net,): save_means})
+
+
 def binned_samples(
-    net: int, image_index: NDArray[np.integer], places: Places, samples: Samples, binning: str
+    net: int,
+    image_index: NDArray[np.integer],
+    places: Places,
+    samples: Samples,
+    binning: str,
+    *,
+    values: bool = True,
 ) -> Reduction:
-    """Make the reduction to the codes of samples, which mutual information is counted from.
+    """Make the reduction to samples: their codes, which mutual information is counted from.
+
+    They are saved as `codes`, and as `values` in the type of the activations, which other units
+    can be mixed from and binned anew.
 
     Parameters
     ----------
@@ -203,6 +260,8 @@ def binned_samples(
     samples : Samples
     binning : {"paper", "reference"}
         See :func:`convergent.activations.codes.discretize`.
+    values : bool
+        Whether `values` are saved as well.
 
     Raises
     ------
@@ -215,17 +274,20 @@ def binned_samples(
         )
 
     def save_codes(group: zarr.Group, parts: list[list[NDArray]]) -> None:
-        codes, edges = discretize(np.concatenate(parts[0]), binning)
+        drawn = np.concatenate(parts[0])
+        codes, edges = discretize(drawn, binning)
         # The moments, which are saved first, say which units vary.
         silent = (group["std"][...] > 0) & (codes.max(axis=0) == codes.min(axis=0))
         if silent.any():
             logger.warning(
                 "%s: %d units vary, but not within the samples of mutual information, which is 0 "
-                "for them (activations of at most 1e-6 count as 0)",
+                "for them (activations within 1e-6 of 0 count as 0)",
                 *(group.store_path, silent.sum()),
             )
         save(group, "codes", codes, ("sample", "unit"))
         save(group, "edges", edges, ("unit", "edge"))
+        if values:
+            save(group, "values", drawn, ("sample", "unit"))
         save(group, "sample_image", image_index[samples.image], ("sample",))
         save(group, "sample_position", places.flat(*samples), ("sample",))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,7 +23,8 @@ class Places(NamedTuple):
     Attributes
     ----------
     width : int
-        Width of the map, or number of tokens; 1 in fully connected layers.
+        Width of the map; 1 in layers of tokens, whose y is then the number of the token, and in
+        layers without positions. The y of volumes counts through (z, y).
     positions : ndarray of shape (image, position), or None where all are recorded
         Flat places in (y, x).
     """
@@ -35,8 +37,8 @@ class Places(NamedTuple):
         """Read the places of a layer of an activation store."""
         array = store[layer]
         if "map" in array.attrs:
-            return cls(array.attrs["map"][-1], store[f"positions/{layer}"][...])
-        return cls(array.shape[-2] if array.ndim > 2 else 1)
+            return cls(_width(array.attrs["map"]), store[f"positions/{layer}"][...])
+        return cls(_width(array.shape[1:-1]))
 
     @classmethod
     def random(
@@ -46,11 +48,11 @@ class Places(NamedTuple):
         positions: int | None,
         seed: int,
     ) -> Places:
-        """Choose places in activations of shape (image, y, x, unit) or (image, unit).
+        """Choose places in activations of shape (image, ..., unit).
 
         :func:`random_positions` chooses them; all are taken if there are at most `positions`.
         """
-        total, width = math.prod(shape[1:-1]), shape[-2] if len(shape) > 2 else 1
+        total, width = math.prod(shape[1:-1]), _width(shape[1:-1])
         if positions is None or positions >= total:
             return cls(width)
         return cls(width, random_positions(seed, image_index, total, positions))
@@ -123,6 +125,30 @@ class Samples(NamedTuple):
         first, last = np.searchsorted(self.image, [start, start + len(block)])
         flat = block.reshape(len(block), -1, block.shape[-1])
         return flat[self.image[first:last] - start, self.position[first:last]]
+
+
+def _width(sides: Sequence[int]) -> int:
+    """Return the width of a map of these sides; tokens stand below each other."""
+    return sides[-1] if len(sides) > 1 else 1
+
+
+def sample_rows(statistics: zarr.Group, layer: str) -> NDArray[np.int64]:
+    """Find the rows of the images of a layer's samples, which are named by their place in the data.
+
+    Parameters
+    ----------
+    statistics : zarr.Group
+        Store of the statistics of a net.
+    layer : str
+
+    Returns
+    -------
+    ndarray of shape (sample,), int64, ascending
+    """
+    index = statistics["image_index"][...]
+    order = np.argsort(index)
+    images = statistics[layer]["sample_image"][...]
+    return order[np.searchsorted(index, images, sorter=order)]
 
 
 def samples(array: zarr.Array, start: int, stop: int) -> NDArray:

@@ -1,4 +1,7 @@
-"""The images that excite each unit most (section 3.1 of the paper shows nine of each)."""
+"""The images that excite each unit most (section 3.1 of the paper shows nine of each).
+
+Units that are not behind a ReLU also have images that drive them furthest below zero.
+"""
 
 from __future__ import annotations
 
@@ -55,11 +58,17 @@ class Strongest(NamedTuple):
         FloatingPointError
             If one of the strongest activations is NaN or infinite.
         """
+        return cls._of_peaks(block, _peaks(block)[0], start, number)
+
+    @classmethod
+    def _of_peaks(
+        cls, block: NDArray, peaks: NDArray, start: int, number: int, above: float = -np.inf
+    ) -> Strongest:
+        """Find the largest peaks (image, unit) that are above a number, and where they are."""
         units = block.shape[-1]
-        peaks = _peaks(block)
         block = block.reshape(len(block), -1, units)
         best = cls(
-            np.full((units, number), -np.inf, np.float32),
+            np.full((units, number), above, np.float32),
             *np.full((2, units, number), -1),
         )
         first = 0
@@ -81,16 +90,52 @@ class Strongest(NamedTuple):
         )
 
 
+class Extremes(NamedTuple):
+    """Strongest images of each unit and, where there are negative activations, the weakest.
+
+    Like :class:`Strongest`, it does not depend on the blocks of images.
+
+    Attributes
+    ----------
+    strongest : Strongest
+    weakest : Strongest or None
+        Magnitudes of the most negative activations of each unit, at most one from each image, in
+        falling order. Only negative activations count; places that remain have value 0 and image
+        and position -1. None if no block can have any.
+    """
+
+    strongest: Strongest
+    weakest: Strongest | None
+
+    @classmethod
+    def of(cls, block: NDArray, start: int = 0, number: int = IMAGES) -> Extremes:
+        """Find the strongest and weakest images of a block; see :meth:`Strongest.of`."""
+        peaks, depths = _peaks(block)
+        strongest = Strongest._of_peaks(block, peaks, start, number)
+        if depths is None:
+            return cls(strongest, None)
+        # The bits are largest where the peak of the depths is.
+        return cls(strongest, Strongest._of_peaks(_bits(block), depths, start, number, above=0))
+
+    def merge(self, other: Extremes) -> Extremes:
+        """Find the strongest and weakest images of two disjoint blocks together."""
+        weakest = self.weakest or other.weakest
+        if self.weakest and other.weakest:
+            weakest = self.weakest.merge(other.weakest)
+        return Extremes(self.strongest.merge(other.strongest), weakest)
+
+
 class Top(NamedTuple):
-    """Strongest images of each unit in falling order, as stores hold them.
+    """Strongest images of each unit in falling order, or weakest in rising, as stores hold them.
 
     Attributes
     ----------
     value : ndarray of shape (unit, rank), float32
         NaN in the remaining places if there are too few images.
     image, y, x : ndarray of shape (unit, rank), int64
-        Place of the image in the data set, and position in the map; 0 in fully connected
-        layers, -1 in the remaining places.
+        Place of the image in the data set, and position in the map. `x` is 0 in layers of tokens,
+        whose `y` is the number of the token; both are 0 in layers without positions, and all
+        are -1 in the remaining places.
     """
 
     value: NDArray[np.float32]
@@ -156,18 +201,30 @@ def _entered(
     return best
 
 
-def _peaks(block: NDArray) -> NDArray:
-    """Compute the largest value of each image and unit of (image, ..., unit).
+def _peaks(block: NDArray) -> tuple[NDArray, NDArray[np.unsignedinteger] | None]:
+    """Compute the extremes of each image and unit of (image, ..., unit).
 
-    Values of float16 that are not negative are returned as their bits, which are in the order of
-    the values; all others as float32.
+    Returns
+    -------
+    peaks : ndarray of shape (image, unit)
+        Largest values; as their bits, unsigned integers in the order of the values, if no value of
+        the block has a minus sign.
+    depths : ndarray of shape (image, unit), or None if no value has a minus sign
+        Bits of the largest magnitudes of negative values, 0 where there are none.
     """
-    if block.dtype == np.float16:
-        peaks = _over_positions(block.view(np.uint16))
-        if peaks.max() < 2**15:
-            return peaks
-        block = widen(block)
-    return _over_positions(block).astype(np.float32)
+    # As unsigned integers, negative numbers are in the order of their magnitudes, and above all
+    # others.
+    bits = _over_positions(_bits(block))
+    sign = bits.dtype.type(1 << (8 * bits.itemsize - 1))
+    if bits.max() < sign:
+        return bits, None
+    peaks = _over_positions(widen(block) if block.dtype == np.float16 else block)
+    return peaks, np.where(bits < sign, 0, bits & ~sign)
+
+
+def _bits(block: NDArray) -> NDArray[np.unsignedinteger]:
+    """View floating-point numbers as unsigned integers."""
+    return block.view(f"u{block.itemsize}")
 
 
 def _over_positions(block: NDArray) -> NDArray:
@@ -181,13 +238,14 @@ def _entrants(
     peaks: NDArray, floor: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """List row, unit and value of peaks (image, unit) above their unit's floor, by unit and row."""
-    if peaks.dtype == np.uint16:
-        above = peaks > np.maximum(floor, 0).astype(np.float16).view(np.uint16)
+    kind = np.dtype(f"f{peaks.itemsize}")
+    if peaks.dtype.kind == "u":
+        above = peaks > _bits(np.maximum(floor, 0).astype(kind))
         above[:, floor < 0] = True
     else:
         above = ~(peaks <= floor)  # NaN as well
     row, unit = np.divmod(np.flatnonzero(above), peaks.shape[1])
     order = np.argsort(unit, kind="stable")
     row, unit = row[order], unit[order]
-    value = peaks[row, unit]
-    return row, unit, widen(value.view(np.float16)) if value.dtype == np.uint16 else value
+    value = peaks[row, unit].view(kind)
+    return row, unit, widen(value) if kind == np.float16 else value
