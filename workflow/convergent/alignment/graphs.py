@@ -71,16 +71,6 @@ def within_graph(similarity: NDArray, threshold: float) -> NDArray[np.float64]:
     return graph
 
 
-def between_graph(similarity: NDArray, threshold: float) -> NDArray[np.float64]:
-    """Build the bipartite similarity graph of the units of two nets (section S.3.1).
-
-    Takes shape (unit_a, unit_b) and returns (unit_a + unit_b, unit_a + unit_b), the units of a
-    first; see :func:`within_graph`.
-    """
-    a, b = np.shape(similarity)
-    return combined(np.zeros((a, a)), _above(similarity, threshold), np.zeros((b, b)))
-
-
 def combined_graph(xx: NDArray, xy: NDArray, yy: NDArray, threshold: float) -> NDArray[np.float64]:
     """Add both nets' similarity graphs and the one between them (section S.3.1).
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import zarr
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from convergent.activations.blocks import check_halves, half_correlations
@@ -56,12 +56,17 @@ def map_at_penalty(group: zarr.Group, penalty: float) -> SparseMap:
         logarithmic scale is chosen.
     """
     decays = group["decay"][...]
-    with np.errstate(divide="ignore"):
-        alphas = np.log(decays * group["weights"].shape[1])
-    index = int(np.abs(alphas - np.log(penalty)).argmin())
+    index = nearest_decay(decays, group["weights"].shape[1], penalty)
     return SparseMap(
         float(decays[index]), *(group[name][index] for name in ("weights", "loss", "nonzero"))
     )
+
+
+def nearest_decay(decays: ArrayLike, targets: int, penalty: float) -> int:
+    """Find the decay whose penalty for `targets` units is nearest on a logarithmic scale."""
+    with np.errstate(divide="ignore"):
+        alphas = np.log(np.asarray(decays) * targets)
+    return int(np.abs(alphas - np.log(penalty)).argmin())
 
 
 def write_mapping(

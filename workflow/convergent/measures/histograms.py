@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
-import dask
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from convergent.activations.codes import discretize
 
-__all__ = ["correction", "discretize", "joint_counts", "mutual_information"]
+__all__ = [
+    "correction",
+    "discretize",
+    "information_without",
+    "joint_counts",
+    "mutual_information",
+]
 
 # Rows of a histogram are a power of two apart, so that a cell is found by a shift.
 STRIDE = 32
@@ -85,8 +91,8 @@ def _on_cpu(
             result[start : start + TASK, first * LANES :],
         )  # fmt: skip
 
-    tasks = [dask.delayed(task)(start) for start in range(0, codes_a.shape[1], TASK)]
-    dask.compute(*tasks, scheduler="threads", num_workers=threads)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(task, range(0, codes_a.shape[1], TASK)))
     if same:
         lower = np.tril_indices(len(result), -1)
         result[lower] = result.T[lower]
@@ -112,6 +118,59 @@ def correction(
     if same:
         np.fill_diagonal(bias, -a / (2 * len(codes_a)))
     return bias
+
+
+def information_without(
+    codes_a: NDArray[np.uint8],
+    codes_b: NDArray[np.uint8],
+    rows: NDArray[np.integer],
+    columns: NDArray[np.integer],
+    edges: NDArray[np.integer],
+    *,
+    threads: int = 1,
+) -> NDArray[np.float64]:
+    """Compute the mutual information of some pairs of units without each block of samples.
+
+    Parameters
+    ----------
+    codes_a, codes_b : ndarray of shape (sample, unit_a), (sample, unit_b), uint8
+        Codes from :func:`discretize`, for the same samples.
+    rows, columns : ndarray of shape (pair,)
+        Units of a and of b.
+    edges : ndarray of shape (block + 1,)
+        First sample of each block, and the number of samples.
+    threads : int
+        Number of runs of pairs that are counted at once.
+
+    Returns
+    -------
+    ndarray of shape (block, pair), float64
+        In nats, as :func:`mutual_information` of all samples but those of a block. Each sample of
+        a pair is counted once, for all blocks together.
+
+    Raises
+    ------
+    ValueError
+        If a block holds all samples, or as :func:`mutual_information`.
+    """
+    codes_a, codes_b, _ = _checked(codes_a, codes_b)
+    edges = np.asarray(edges, np.int64)
+    if len(codes_a) - np.diff(edges).max() < 1:
+        raise ValueError(f"a block holds all {len(codes_a)} samples")
+    result = np.empty((len(edges) - 1, len(rows)))
+    table = _n_log_n(len(codes_a))
+
+    def task(start: int) -> None:
+        some = slice(start, start + TASK)
+        a, b = (
+            np.ascontiguousarray(codes[:, units[some]].T)
+            for codes, units in ((codes_a, rows), (codes_b, columns))
+        )
+        _information_without(a, b, edges, table, result[:, some])
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(task, range(0, len(rows), TASK)))
+    return result
 
 
 def joint_counts(codes_a: NDArray[np.uint8], codes_b: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -260,6 +319,34 @@ def _information_block(
                 result[unit, other] = (total - row_sums[unit] - sums[other]) / samples + np.log(
                     samples
                 )
+
+
+@numba.njit(nogil=True, cache=True)
+def _information_without(a, b, edges, table, result):
+    """Count pairs of rows of codes (pair, sample) by block, and leave each block out in turn."""
+    blocks = edges.size - 1
+    for pair in range(a.shape[0]):
+        height, width = a[pair].max() + 1, b[pair].max() + 1
+        counts = np.zeros((blocks, height, width), np.int64)
+        for block in range(blocks):
+            for sample in range(edges[block], edges[block + 1]):
+                counts[block, a[pair, sample], b[pair, sample]] += 1
+        total = counts.sum(axis=0)
+        for block in range(blocks):
+            left = total - counts[block]
+            samples = left.sum()
+            information = 0.0
+            for row in range(height):
+                for column in range(width):
+                    information += table[left[row, column]]
+            one, other = left.sum(axis=1), left.sum(axis=0)
+            for row in range(height):
+                information -= table[one[row]]
+            for column in range(width):
+                information -= table[other[column]]
+            varies = (one > 0).sum() > 1 and (other > 0).sum() > 1
+            information = information / samples + np.log(samples)
+            result[block, pair] = max(information, 0.0) if varies else 0.0
 
 
 @numba.njit(nogil=True, cache=True)

@@ -64,13 +64,15 @@ def stored_values(
 def joint_density(
     x: NDArray[np.float32], y: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray, NDArray]:
-    """Count the joint histogram of the activations of two units, from 0 to the largest of each.
+    """Count the joint histogram of the activations of two units.
+
+    It reaches from 0, or the smallest value if that is negative, to the largest of each unit.
 
     Returns
     -------
     counts, edges_x, edges_y
     """
-    limits = [[0, max(float(v.max()), 1e-6)] for v in (x, y)]
+    limits = [[min(0.0, float(v.min())), max(float(v.max()), 1e-6)] for v in (x, y)]
     return np.histogram2d(x, y, bins=BINS, range=limits)
 
 

@@ -61,6 +61,10 @@ def write_matrices(
         between = open_store(correlation)
         check_same_images({statistics_a: a, correlation: between}, other_views=True)
 
+    compute = measure.compute
+    if compute is None:
+        raise ValueError(f"measure {measure.name} chooses from matrices and makes none")
+
     def pairs(layer: str) -> int:
         return a[f"{layer}/mean"].size * (b or a)[f"{layer}/mean"].size
 
@@ -68,7 +72,11 @@ def write_matrices(
         for name in ("sample_image", "sample_position"):
             samples = [g[f"{layer}/{name}"][...] for g in (a, b) if g is not None]
             if not np.array_equal(samples[0], samples[-1]):
-                raise StoreError(f"{statistics_a} and {statistics_b}: {layer}/{name} differ")
+                raise StoreError(
+                    f"{statistics_a} and {statistics_b}: {layer}/{name} differ; the samples of "
+                    f"{layer} must be the same images at the same positions, so give it a map of "
+                    "one size in both nets (by `grid`)"
+                )
         found = [g[f"{layer}/codes"][...] for g in (a, b) if g is not None]
         return [found[0], found[-1]]
 
@@ -82,10 +90,10 @@ def write_matrices(
         for layer in progress(layers, Path(store), "pair", pairs):
             if measure.needs == "codes":
                 arguments = codes(layer)
-                matrix = measure.compute(*arguments, threads=threads, device=device)
+                matrix = compute(*arguments, threads=threads, device=device)
             else:
                 arguments = moments(layer)
-                matrix = measure.compute(*arguments)
+                matrix = compute(*arguments)
             group, names = target.create_group(layer), ("unit_a", "unit_b")
             save(group, measure.name, matrix.astype(np.float32), names)
             if measure.bias:

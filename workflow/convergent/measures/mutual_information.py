@@ -28,6 +28,21 @@ def compute(
     return mutual_information(codes_a, other, threads=threads, device=device)
 
 
+def without(
+    codes_a: NDArray[np.uint8],
+    codes_b: NDArray[np.uint8],
+    rows: NDArray[np.integer],
+    columns: NDArray[np.integer],
+    edges: NDArray[np.integer],
+    *,
+    threads: int = 1,
+) -> NDArray[np.float64]:
+    """Compute the mutual information of some pairs of units without each block of samples."""
+    from convergent.measures.histograms import information_without
+
+    return information_without(codes_a, codes_b, rows, columns, edges, threads=threads)
+
+
 def bias(codes_a: NDArray[np.uint8], codes_b: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Compute the first-order bias of mutual information, which grows with the bins."""
     from convergent.measures.histograms import correction
@@ -42,12 +57,14 @@ MEASURE = Measure(
     needs="codes",
     gives="units",
     range=(0, float("inf")),
-    # Codes follow the order of a unit's activations above zero, whatever their scale.
+    # Codes follow the order of a unit's activations, whatever their scale. A shift or a change of
+    # sign moves values into the bin around zero, or out of it.
     invariances=frozenset({"permutation", "scaling", "isotropic_scaling", "monotone"}),
     symmetric=True,
     higher_is_more_alike=True,
     source="Li et al. 2016",
     compute=compute,
+    without=without,
     bias=bias,
     rank=1,
 )
