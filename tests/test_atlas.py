@@ -1,6 +1,7 @@
 """The atlas tells of a run what its stores do, and shows it in a browser opened on a file."""
 
 import io
+import itertools
 import json
 import os
 import shutil
@@ -8,12 +9,14 @@ import stat
 import urllib.parse
 from pathlib import Path
 
+import chance_tables
 import numpy as np
 import pandas as pd
 import planted
 import pytest
 from PIL import Image
 
+from convergent.consequences.curves import mean_of_halves
 from convergent.figures import atlas
 from convergent.running.stores import StoreError, open_store
 
@@ -21,16 +24,49 @@ ROOT = Path(__file__).parents[1]
 PAGE = sorted((ROOT / "workflow/atlas").glob("*"))
 LAYERS = {"conv1": 12, "fc6": 130}
 PENALTY = 0.25
+POINTS = [0, 0.25, 0.5, 0.75, 1]
+# What nets halfway lose, by alignment and by how they are finished; and what the nets themselves
+# reach on either half of the images.
+LOST = {
+    ("none", False, "kept"): 0.8,
+    ("none", True, "kept"): 0.5,
+    ("none", False, "reset"): 0.48,
+    ("correlation", False, "kept"): 0.3,
+    ("correlation", True, "kept"): 0.05,
+    ("correlation", False, "reset"): 0.06,
+    ("weights", False, "kept"): 0.6,
+    ("ensemble", False, "kept"): -0.02,
+}
+ENDS = {"first": (0.98, 0.92), "last": (0.94, 0.9)}
+
+
+def merged_nets(labelled=True):
+    """Rows as of merge.csv, whose curves are parabolas; temperature 2 is as good as 1."""
+    rows = []
+    for (alignment, repaired, norm), lost in LOST.items():
+        for t, (half, (a, b)), temperature in itertools.product(POINTS, ENDS.items(), (1, 2)):
+            share = (1 - t) * a + t * b - lost * 4 * t * (1 - t)
+            row = {"t": t, "alignment": alignment, "repaired": repaired, "batch_norm": norm}
+            row |= {"temperature": temperature, "half": half, "loss": 1 - share, "n_images": 100}
+            row |= {"top1": share if labelled else np.nan, "low": share, "high": share}
+            rows.append(row | {"loss_standard_error": 0.01, "agreement": share - 0.01})
+    return pd.DataFrame(rows)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Folder of a run with an atlas of three nets; net2 is net1 permuted."""
     folder = tmp_path_factory.mktemp("run")
-    planted.write_run(folder, LAYERS, pictures={"fc6": 40})
+    planted.write_run(folder, LAYERS, pictures={"fc6": 40}, signed=["fc6"])
     nets, pairs = planted.stores(folder)
+    # One pair has a table of chance levels.
+    pairs["net1-net2"]["significance"] = folder / "significance.csv"
+    chance_tables.significance(["conv1", "fc6"]).to_csv(folder / "significance.csv", index=False)
+    pairs["net1-net2"]["merge"] = folder / "merge.csv"
+    merged_nets().to_csv(folder / "merge.csv", index=False)
     classes = ["first", "second"] * 100
-    atlas.write_atlas(folder / "atlas", PAGE, "tiny", list(LAYERS), nets, pairs, PENALTY, classes)
+    layers = planted.layers_of(folder)
+    atlas.write_atlas(folder / "atlas", PAGE, "tiny", layers, nets, pairs, PENALTY, classes)
     return folder
 
 
@@ -126,7 +162,8 @@ def test_matrices_are_the_correlations_to_two_digits(run, monkeypatch, tmp_path)
     # In stripes of rows, where it is large.
     monkeypatch.setattr(atlas, "STRIPE", 1000)
     nets, pairs = planted.stores(run)
-    atlas.write_atlas(tmp_path / "atlas", PAGE, "tiny", ["fc6"], nets, pairs, PENALTY)
+    layers = {name: ["fc6"] for name in (*nets, *pairs)}
+    atlas.write_atlas(tmp_path / "atlas", PAGE, "tiny", layers, nets, pairs, PENALTY)
     stripes = len(list((tmp_path / "atlas/data/fc6").glob("net1-net2-*.js")))
     assert stripes == -(-130 // (1000 // 130))
     paths = [tmp_path / f"atlas/data/fc6/net1-net2-{n}.js" for n in range(stripes)]
@@ -144,21 +181,57 @@ def test_other_tools_read_the_same(run):
     assert contents["layers"][1]["nets"]["net2"]["units"] == 130
 
 
+def test_chance_levels_are_those_of_the_table(run):
+    layers = json.loads((run / "atlas/data/run.json").read_text(encoding="utf-8"))["layers"]
+    facts = layers[0]["pairs"]["net1-net2"]["chance"]
+    assert list(facts) == ["a", "b"]
+    assert facts["a"]["value"] == 0.79
+    assert facts["a"]["nulls"]["rotation"] == pytest.approx([0.65, 0.68, 1 / 21])
+    assert facts["a"]["nulls"]["untrained"] == [0.86, None, None]
+    assert layers[0]["pairs"]["net1-net3"]["chance"] == {}
+
+
+def test_curves_of_merging_are_those_of_the_table(run, tmp_path):
+    facts = json.loads((run / "atlas/data/run.json").read_text(encoding="utf-8"))["merging"]
+    assert list(facts) == ["net1-net2"]
+    facts = facts["net1-net2"]
+    assert facts["t"] == POINTS
+    assert (facts["images"], facts["labelled"]) == (200, True)
+    hows = {("False", "kept"): "averaged", ("True", "kept"): "repaired"}
+    assert len(facts["curves"]) == len(LOST)
+    for curve, (key, lost) in zip(facts["curves"], LOST.items(), strict=True):
+        assert curve["alignment"] == key[0]
+        how = hows.get((str(key[1]), key[2]), "batch normalisation reset")
+        assert curve["how"] == (None if key[0] == "ensemble" else how)
+        share = [0.96 - 0.05 * t - lost * 4 * t * (1 - t) for t in POINTS]
+        np.testing.assert_allclose(curve["share"], share, atol=1e-5)
+        assert all(np.less(curve["low"], share) & np.greater(curve["high"], share))
+    merged_nets(labelled=False).to_csv(tmp_path / "merge.csv", index=False)
+    facts = atlas.merging_facts(tmp_path / "merge.csv")
+    assert not facts["labelled"]
+    assert facts["curves"][0]["share"][0] == pytest.approx(0.95)
+    assert facts["curves"][0]["low"] == [None] * len(POINTS)
+
+
 def test_sheets_hold_every_picture_in_its_place(run):
     about = json.loads((run / "atlas/data/run.json").read_text(encoding="utf-8"))["layers"]
-    for layer, exact in (("conv1", True), ("fc6", False)):
+    sheets = (("conv1", "deconv", 0), ("fc6", "deconv", 0), ("fc6", "weakest-patches", 128))
+    assert not list((run / "atlas/pictures/net2").glob("conv1-weakest*"))
+    for layer, kind, away in sheets:
+        exact = layer == "conv1"
         described = next(one for one in about if one["name"] == layer)["nets"]["net2"]["pictures"]
         assert described["exact"] is exact
         side, columns, full = (described[key] for key in ("side", "columns", "units"))
         for unit in (0, 5, LAYERS[layer] - 1):
-            name = f"{layer}-deconv-{unit // full}.{described['suffix']}"
+            name = f"{layer}-{kind}-{unit // full}.{described['suffix']}"
             with Image.open(run / "atlas/pictures/net2" / name) as image:
                 pixels = np.asarray(image.convert("L")).astype(int)
             row, column = divmod(unit % full, columns)
             for rank in range(9):
                 y, x = (3 * row + rank // 3) * side, (3 * column + rank % 3) * side
                 there = pixels[y : y + side, x : x + side]
-                assert np.abs(there - (unit + 10 * rank) % 256).max() <= (0 if exact else 12)
+                planned = (unit + 10 * rank + away) % 256
+                assert np.abs(there - planned).max() <= (0 if exact else 12)
 
 
 def test_large_pictures_are_shrunk_and_units_without_are_skipped(tmp_path, rng, monkeypatch):
@@ -185,12 +258,56 @@ def test_colours_and_places_of_a_sheet(rng):
 
 def test_a_failed_atlas_leaves_the_old_one(run, tmp_path):
     nets, pairs = planted.stores(run)
-    arguments = (PAGE, "tiny", ["conv1"], nets, pairs, PENALTY)
-    atlas.write_atlas(tmp_path / "atlas", *arguments)
+    layers, missing = ({key: [name] for key in (*nets, *pairs)} for name in ("conv1", "conv9"))
+    rest = (nets, pairs, PENALTY)
+    atlas.write_atlas(tmp_path / "atlas", PAGE, "tiny", layers, *rest)
     with pytest.raises(StoreError, match="no conv9 here"):
-        atlas.write_atlas(tmp_path / "atlas", PAGE, "tiny", ["conv9"], *arguments[3:])
+        atlas.write_atlas(tmp_path / "atlas", PAGE, "tiny", missing, *rest)
     assert (tmp_path / "atlas/data/conv1/net1.js").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["atlas"]
+
+
+@pytest.fixture(scope="module")
+def unequal(tmp_path_factory):
+    """Folder of a run in which net2 has 8 of net1's 12 units of conv1, and net3 lacks fc6.
+
+    Units of fc6 have no deconvolution, and images no class.
+    """
+    folder = tmp_path_factory.mktemp("unequal")
+    fewer = {"net2": {"conv1": 8}, "net3": {"fc6": 0}}
+    permutations = planted.write_run(
+        folder, {"conv1": 12, "fc6": 20}, fewer=fewer, fault={"fc6": "GELU at 3"}
+    )
+    nets, pairs = planted.stores(folder)
+    del pairs["net2-net3"]
+    layers = planted.layers_of(folder)
+    rest = (layers, nets, pairs, PENALTY, [""] * 200)
+    atlas.write_atlas(folder / "atlas", PAGE, "unequal", *rest)
+    return folder, permutations["conv1"]
+
+
+def test_nets_of_other_widths_and_layers_have_their_own_facts(unequal):
+    folder, permutation = unequal
+    contents = json.loads((folder / "atlas/data/run.json").read_text(encoding="utf-8"))
+    conv1, fc6 = contents["layers"]
+    assert {net: about["units"] for net, about in conv1["nets"].items()} == {
+        "net1": 12, "net2": 8, "net3": 12,
+    }  # fmt: skip
+    assert list(fc6["nets"]) == ["net1", "net2"]
+    assert list(fc6["pairs"]) == ["net1-net2"]
+    assert contents["classes"] == contents["labels"] == []
+    facts = atlas.read(folder / "atlas/data/conv1/net1-net2.js")
+    forth, back = facts["correlation/a/matching"], facts["correlation/b/matching"]
+    assert (len(forth), len(back)) == (12, 8)
+    # Units with little noise; unit 0 is dead.
+    there = [unit for unit in range(1, 6) if permutation[unit] < 8]
+    np.testing.assert_array_equal(forth[there], permutation[there])
+    np.testing.assert_array_equal(back[permutation[there]], there)
+    assert (forth < 0).sum() == 5
+    # Decays times the units that are predicted are the penalty, in either direction.
+    assert conv1["pairs"]["net1-net2"]["decay"] == {"a": PENALTY / 12, "b": PENALTY / 8}
+    weights = open_store(folder / "pairs/net1-net2/mapping.zarr")["conv1/ba/weights"][1]
+    np.testing.assert_array_equal(facts["map/a/weights"], (weights != 0).sum(axis=1))
 
 
 # The page, in Chromium.
@@ -302,6 +419,24 @@ def test_a_planted_match_is_found_by_clicking_through(page, permutations):
     page.heads(f"unit {unit}")
     page.browser.back()
     page.heads(f"unit {partner}")
+
+
+def test_the_weakest_side_is_a_second_row_where_there_is_one(page, run):
+    drawn = "return [...document.querySelectorAll('#unit .large')].map(row => row.innerText)"
+    canvases = "return document.querySelectorAll('#unit .large canvas').length"
+    page.open("#layer=fc6&a=net1&b=net2&unit=net2.9")
+    page.until(f"{canvases} == 4")
+    first, second = page.run(drawn)
+    assert "excites it most" in first
+    assert "most negative" in second
+    lowest = open_store(run / "units/net2.zarr")["fc6/weakest/value"][9, 0]
+    assert f"Most negative\n{lowest:.2f}" in page.text("#unit .facts")
+    page.open("#layer=fc6&a=net1&b=net2&unit=net2.0")
+    assert len(page.run(drawn)) == 1  # dead, and so never negative
+    page.open("#layer=conv1&a=net1&b=net2&unit=net2.9")
+    page.until(f"{canvases} == 2")
+    assert len(page.run(drawn)) == 1
+    assert "Most negative" not in page.text("#unit .facts")
 
 
 def test_a_cell_of_the_matrix_shows_both_units(page, permutations):
@@ -433,7 +568,7 @@ def test_everything_can_be_reached_by_keys(page, permutations):
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("view", ["curve", "matrix", "units"])
+@pytest.mark.parametrize("view", ["curve", "matrix", "units", "merging"])
 @pytest.mark.parametrize("size", [(1400, 900), (390, 844)])
 def test_it_fits_the_screen_in_light_and_dark(page, size, view, dark):
     address = f"#layer=fc6&a=net1&b=net2&view={view}&unit=net1.5&with=net2.7"
@@ -464,6 +599,43 @@ def test_it_fits_the_screen_in_light_and_dark(page, size, view, dark):
     screenshot = Image.open(io.BytesIO(page.browser.get_screenshot_as_png())).convert("L")
     corner = np.asarray(screenshot)[-3:, :3].mean()
     assert (corner < 60) == dark
+
+
+@pytest.mark.parametrize("nets", [("net1", "net2"), ("net2", "net1")])
+def test_nets_between_two_nets_are_drawn_from_the_first_to_the_second(page, nets):
+    page.open("#layer=fc6&a={}&b={}&view=merging".format(*nets))
+    means = mean_of_halves(merged_nets()).query("not corrected")
+    drawn = page.run(
+        """
+        const of = (name) => [...document.querySelectorAll(`#merging-plot ${name}`)];
+        return [of("polyline").map((line) => [...line.points].map(({ x, y }) => [x, y])),
+                of("text.tick").map((tick) => [tick.textContent, tick.getAttribute("y")])];"""
+    )
+    lines, ticks = np.array(drawn[0]), dict(drawn[1])
+    assert lines.shape == (len(LOST), len(POINTS), 2)
+    top, bottom = (float(ticks[share]) - 4 for share in ("100%", "0%"))
+    shares = means.sort_values("t", kind="stable")["top1"].to_numpy().reshape(len(POINTS), -1).T
+    shares = shares if nets[0] == "net1" else shares[:, ::-1]
+    np.testing.assert_allclose((bottom - lines[:, :, 1]) / (bottom - top), shares, atol=1e-3)
+    assert (np.ptp(lines[:, :, 0], axis=0) == 0).all()
+    cells = "return [...document.querySelectorAll('#merging td')].map((td) => td.innerText)"
+    halfway = ["", *(f"{100 * share:.1f}%" for share in shares[:, 2])]
+    assert page.run(cells) == [*halfway[:-1], "", "", halfway[-1]]  # no other curves by weights
+    page.run("document.getElementById('t').focus()")
+    page.keys("ARROW_RIGHT", "ARROW_RIGHT")
+    assert page.text("#t-words") == "t = 1"
+    reached = 0.91 if nets[0] == "net1" else 0.96
+    assert set(page.run(cells)) == {"", f"{100 * reached:.1f}%"}
+
+
+def test_nets_that_were_not_merged_have_no_such_view(page):
+    hidden = "return document.querySelector('[data-view=merging]').hidden"
+    page.open("#layer=fc6&a=net1&b=net2&view=merging")
+    assert not page.run(hidden)
+    page.click("#b option[value=net3]")
+    page.until("return state.b == 'net3'")
+    page.until(hidden)
+    assert page.run("return state.view") == "curve"
 
 
 def test_the_theme_can_be_chosen(page):
@@ -595,9 +767,69 @@ def test_the_page_asks_nothing_of_the_network():
         assert not path.stat().st_mode & stat.S_IXUSR
 
 
+def test_the_page_says_what_stands_above_chance(page):
+    page.open("#layer=conv1&a=net2&b=net1")
+    said = page.text("#chance")
+    assert said.startswith("Mean [95% interval] and chance: .79 [")
+    assert said.endswith("one untrained net (.77): learning is not shown.")
+    page.open("#layer=conv1&a=net1&b=net3")
+    assert page.run("return document.getElementById('chance').hidden")
+
+
 def test_the_page_quotes_the_paper(page):
     page.open("#layer=fc6&a=net1&b=net2&view=units")
     quoted = "return document.getElementById('paper-unmatched').textContent"
     assert page.run(quoted) == (
         "17% of conv1, 37% of conv2, 63% of conv3, 92% of conv4, 75% of conv5"
     )
+
+
+@pytest.mark.parametrize("pair", [("net1", "net2"), ("net2", "net1")])
+@pytest.mark.parametrize("order", ["original", "matched", "best", "clusters"])
+def test_a_matrix_of_unequal_nets_has_the_units_left_over_behind_a_line(
+    chromium, unequal, pair, order
+):
+    folder, permutation = unequal
+    page = Page(chromium, folder / "atlas").size(1400, 900)
+    page.open(f"#layer=conv1&a={pair[0]}&b={pair[1]}&view=matrix&order={order}")
+    page.until("return document.getElementById('loading').hidden")
+    rows, columns, cuts = page.run("return [shown.rows, shown.columns, shown.cuts]")
+    units = {"net1": 12, "net2": 8}
+    assert sorted(rows) == list(range(units[pair[0]]))
+    assert sorted(columns) == list(range(units[pair[1]]))
+    words = page.text("#order-words")
+    assert ("Behind the line are the 4 further units of net1." in words) == (
+        order in ("matched", "best")
+    )
+    if order in ("matched", "best"):
+        assert cuts == ([[8], []] if pair[0] == "net1" else [[], [8]])
+        ours, theirs = (rows, columns) if pair[0] == "net1" else (columns, rows)
+        placed = dict(zip(ours[:8], theirs[:8], strict=True))
+        there = [unit for unit in range(1, 6) if permutation[unit] < 8]
+        assert [placed[unit] for unit in there] == list(permutation[there])
+
+
+def test_what_a_pair_of_unequal_nets_lacks_cannot_be_chosen(chromium, unequal):
+    folder, _ = unequal
+    page = Page(chromium, folder / "atlas").size(1400, 900)
+    # net3 lacks fc6, and is not compared with net2.
+    page.open("#layer=fc6&a=net1&b=net3")
+    assert page.address["layer"] == "conv1"
+    link = "return document.querySelector('#layers a[data-layer=fc6]')"
+    assert page.run(f"{link}.getAttribute('href')") is None
+    assert page.run(f"{link}.title") == "net1 and net3 are not compared in fc6"
+    panel = "return [...document.querySelectorAll('#unit [data-net]')].map(e => e.dataset.net)"
+    assert page.run(panel) == ["net3", "net2"]
+    assert "Classes" not in page.text("#unit .facts")
+    page.click("#a option[value=net2]")
+    page.until("return state.a == 'net2'")
+    assert page.address["b"] == "net1"
+    page.click("#layers a[data-layer=fc6]")
+    page.until("return state.layer == 'fc6' && location.hash.includes('unit=net2.')")
+    page.heads("unit " + page.address["unit"].split(".")[1])
+    assert page.run(panel) == ["net1"]
+    page.until("return document.querySelector('#unit .large canvas')")
+    assert page.run("return document.querySelectorAll('#unit .large canvas').length") == 1
+    assert "no deconvolution: GELU at 3" in page.text("#unit .large")
+    errors = [entry for entry in chromium.get_log("browser") if entry["level"] == "SEVERE"]
+    assert errors == []

@@ -76,7 +76,7 @@ def test_the_eigenvalue_plot_marks_k():
     points, line = figure.axes[0].lines
     np.testing.assert_array_equal(points.get_ydata(), [0, 0.1, 2])
     assert list(line.get_xdata()) == [2.5, 2.5]
-    assert figure.axes[0].get_title() == "fc6: k = 2, where they jump most; 1 component"
+    assert figure.axes[0].get_title() == "fc6\nk = 2, where they jump most; 1 component"
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """Figures show the numbers that they are given."""
 
 import io
+import itertools
 
+import chance_tables
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ from PIL import Image
 
 from convergent.figures import one_to_one, style
 from convergent.measures import registry
-from convergent.measures.matching import match_table, matching
+from convergent.measures.matching import match_table, matching, mean_values
 
 CORRELATION = registry.measure("correlation")
 LAYERS = ["conv1", "conv2", "fc6"]
@@ -42,15 +44,29 @@ def test_fig1_permutes_by_the_matching_on_one_grey_scale(similarity):
     assert {image.get_cmap().name for image in images} == {"gray"}
 
 
-def test_fig1_shows_units_without_partner_last(rng):
-    similarity = rng.uniform(size=(3, 5))
+@pytest.mark.parametrize("shape", [(3, 5), (40, 24)])
+def test_fig1_sets_units_that_are_left_over_apart(rng, shape):
+    similarity = rng.uniform(size=shape)
     partner = matching(similarity)
     figure = one_to_one.correlation_matrices(
-        np.eye(3), np.eye(5), similarity, partner, ["net1", "net2"], "conv1"
+        np.eye(shape[0]), np.eye(shape[1]), similarity, partner, ["net1", "net2"], "conv1"
     )
-    shown = figure.axes[3].images[0].get_array().data
-    assert shown.shape == (3, 5)
-    np.testing.assert_array_equal(shown[:, :3], similarity[:, partner])
+    ax = figure.axes[3]
+    shown = np.asarray(ax.images[0].get_array().filled(np.nan))
+    pairs, along = min(shape), int(np.argmax(shape))
+    shown = np.moveaxis(shown, along, 1)
+    gap = np.isnan(shown).all(axis=0)
+    # One strip, behind the pairs.
+    assert list(np.flatnonzero(gap)) == list(range(pairs, pairs + gap.sum()))
+    assert gap.sum() == shown.shape[1] - max(shape) >= 1
+    rows = np.flatnonzero(partner >= 0)
+    expected = similarity[rows, partner[rows]]
+    np.testing.assert_array_equal(np.diag(shown[:, :pairs]), expected)
+    np.testing.assert_array_equal(np.sort(shown[~np.isnan(shown)]), np.sort(similarity.ravel()))
+    axis = ax.xaxis if along else ax.yaxis
+    labels = [label.get_text() for label in axis.get_ticklabels()]
+    assert labels[-1] == f"{max(shape) - pairs} left over"
+    assert all(int(label) < pairs for label in labels[:-1])
 
 
 def test_fig1_puts_units_left_over_where_a_partner_is_missing(rng):
@@ -60,7 +76,7 @@ def test_fig1_puts_units_left_over_where_a_partner_is_missing(rng):
     figure = one_to_one.correlation_matrices(
         np.eye(5), np.eye(6), similarity, partner, ["net1", "net2"], "conv1"
     )
-    shown = figure.axes[3].images[0].get_array().data
+    shown = np.delete(figure.axes[3].images[0].get_array().data, 5, axis=1)  # the gap
     paired = np.flatnonzero(partner >= 0)
     np.testing.assert_array_equal(np.diag(shown)[paired], similarity[paired, partner[paired]])
     np.testing.assert_array_equal(np.sort(shown, axis=1), np.sort(similarity, axis=1))
@@ -100,6 +116,38 @@ def test_fig3_shows_live_units_and_the_partners_that_they_have(measure):
     figure.savefig(io.BytesIO())
 
 
+def test_fig3_has_chance_under_its_points(matches, tmp_path):
+    chance = chance_tables.null_matches(12, LAYERS)
+    matches.to_csv(tmp_path / "matching.csv", index=False)
+    other = chance.assign(measure="mutual_information", mean=9)
+    pd.concat([chance, other]).to_csv(tmp_path / "null_matches.csv", index=False)
+    files = [tmp_path / name for name in ("matching.csv", "null_matches.csv")]
+    figure = one_to_one.draw_fig3(*files, ["net1", "net2"], LAYERS, "correlation")
+    for ax, layer in zip(figure.axes, LAYERS, strict=True):
+        *levels, semi, matched = ax.lines
+        assert [line.get_label() for line in (semi, matched)] == ["semi-matching", "matching"]
+        assert max(line.get_zorder() for line in levels) < semi.get_zorder()
+        assert len(levels) == len(ax.collections) == 4
+        for line, band in zip(levels, ax.collections, strict=True):
+            method = "matching" if line.get_label().endswith("matching") else "semi"
+            null = next(n for n in style.CHANCE if style.CHANCE[n].color == line.get_color())
+            rows = chance[(chance["layer"] == layer) & (chance["method"] == method)]
+            rows = rows[rows["null"] == null]
+            np.testing.assert_allclose(line.get_ydata(), rows["mean"])
+            ends = band.get_datalim(ax.transData).extents[[1, 3]]
+            np.testing.assert_allclose(ends, [rows["low"].min(), rows["high"].max()])
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[:2] == ["semi-matching", "matching"]
+    assert len(labels) == 6
+
+
+def test_fig3_without_draws_is_that_of_the_paper(matches, tmp_path):
+    chance = chance_tables.null_matches(12, LAYERS).iloc[:0]
+    figure = one_to_one.matched_values(matches, ["conv1"], ["a", "b"], CORRELATION, chance)
+    assert len(figure.axes[0].lines) == 2
+    assert not figure.legends
+
+
 def test_fig_s3_has_a_panel_for_each_layer(matches):
     figure = one_to_one.matched_values(matches, LAYERS, ["net1", "net2"], CORRELATION)
     assert [ax.get_title().split(",")[0] for ax in figure.axes] == LAYERS
@@ -120,6 +168,35 @@ def test_fig4_bars_are_means_over_pairs(rng):
     assert all(a >= b for a, b in zip(heights[:3], heights[3:], strict=True))
 
 
+def test_fig4_marks_chance_and_the_interval_over_nets(rng, tmp_path):
+    pairs = ["a-b", "a-c", "b-c"]
+    tables, paths = {}, []
+    for pair in pairs:
+        tables[pair] = pd.concat(
+            match_table(rng.uniform(-0.5, 1, (9, 9)), layer, "correlation") for layer in LAYERS
+        )
+        paths.append(tmp_path / f"{pair}.csv")
+        tables[pair].to_csv(paths[-1], index=False)
+    significance = chance_tables.over_pairs(pairs)
+    # Other pairs, and the mean over pairs, do not count.
+    other = significance.query("pair == 'a-b'").assign(pair="a-z", null_rotation=9.0)
+    pd.concat([significance, other]).to_csv(tmp_path / "significance.csv", index=False)
+    ax = one_to_one.draw_fig4(paths, tmp_path / "significance.csv", pairs, LAYERS).axes[0]
+    heights = np.array([bar.get_height() for bar in ax.patches])
+    marks = {line.get_label(): line.get_ydata() for line in ax.lines}
+    places = [chance_tables.LAYERS.index(layer) for layer in ("conv1", "conv2")]
+    for null, look in style.CHANCE.items():
+        drawn = marks[f"chance: {look.label}"]
+        np.testing.assert_allclose(drawn[:2], np.array(chance_tables.NULLS[null])[places])
+    (interval,) = [c for c in ax.collections if "over nets" in str(c.get_label())]
+    ends = np.array(interval.get_segments())[:, :, 1]
+    for layer, (low, high), height in zip(LAYERS, ends, heights, strict=False):
+        means = [mean_values(tables[pair]).loc[(layer, "correlation"), "semi"] for pair in pairs]
+        # Without a net, one pair is left. Three nets: t with 2 degrees of freedom is 4.303.
+        error = np.sqrt(2 / 3 * np.sum((means - np.mean(means)) ** 2))
+        np.testing.assert_allclose([low, high], height + np.array([-1, 1]) * 4.3027 * error, 1e-4)
+
+
 def test_fig4_counts_live_units_only():
     similarity = np.zeros((4, 4))
     similarity[:3, 1:3] = [[0.9, -0.9], [0.8, -0.9], [0.7, -0.9]]
@@ -129,6 +206,63 @@ def test_fig4_counts_live_units_only():
     np.testing.assert_allclose(
         [bar.get_height() for bar in ax.patches], [0.8, np.nan, 0.45, np.nan]
     )
+
+
+@pytest.fixture
+def of_groups(rng):
+    """Matches of four nets in two groups; those of net d have no fc6."""
+    pairs = [f"{x}-{y}" for x, y in itertools.combinations("abcd", 2)]
+    tables = {
+        pair: pd.concat(
+            match_table(rng.uniform(-0.5, 1, (9, 6)), layer, "correlation")
+            for layer in (LAYERS[:2] if "d" in pair else LAYERS)
+        )
+        for pair in pairs
+    }
+    means = {pair: mean_values(table).droplevel("measure") for pair, table in tables.items()}
+    return tables, means, {"a": "wide", "b": "wide", "c": "narrow", "d": "narrow"}
+
+
+def test_fig4_averages_each_layer_over_the_pairs_that_have_it(of_groups):
+    tables, means, _ = of_groups
+    ax = one_to_one.mean_by_layer(tables, LAYERS).axes[0]
+    assert [label.get_text() for label in ax.get_xticklabels()] == [
+        "conv1\nn = 6", "conv2\nn = 6", "fc6\nn = 3",
+    ]  # fmt: skip
+    assert ax.get_title().startswith("up to 6 pairs of nets")
+    heights = [bar.get_height() for bar in ax.patches]
+    expected = [means[pair].loc["fc6", "semi"] for pair in ("a-b", "a-c", "b-c")]
+    assert heights[2] == pytest.approx(np.mean(expected))
+
+
+def test_fig4_has_a_line_for_each_kind_of_pair(of_groups):
+    tables, means, groups = of_groups
+    figure = one_to_one.mean_by_layer(tables, LAYERS, groups)
+    kinds = {
+        "within wide (n = 1)": ["a-b"],
+        "between wide and narrow (n = 4)": ["a-c", "a-d", "b-c", "b-d"],
+        "within narrow (n = 1)": ["c-d"],
+    }
+    for ax, method in zip(figure.axes, ("semi", "matching"), strict=True):
+        drawn = {box.get_label(): box.lines[0].get_ydata() for box in ax.containers}
+        assert list(drawn) == list(kinds)
+        for kind, pairs in kinds.items():
+            for place, layer in enumerate(LAYERS):
+                values = [means[p].loc[layer, method] for p in pairs if layer in means[p].index]
+                expected = np.mean(values) if values else np.nan
+                np.testing.assert_allclose(drawn[kind][place], expected)
+
+
+def test_long_names_of_layers_are_slanted(of_groups):
+    tables, _, _ = of_groups
+    names = {layer: f"features.denseblock4.{layer}.conv2" for layer in LAYERS}
+    tables = {pair: table.replace({"layer": names}) for pair, table in tables.items()}
+    figure = one_to_one.mean_by_layer(tables, list(names.values()))
+    figure.draw_without_rendering()
+    labels = figure.axes[0].get_xticklabels()
+    boxes = [label.get_window_extent() for label in labels]
+    assert {label.get_rotation() for label in labels} == {40}
+    assert all(box.x0 >= 0 for box in boxes)
 
 
 def test_fig_s10_sorts_and_counts_silent_units():
@@ -142,6 +276,31 @@ def test_fig_s10_sorts_and_counts_silent_units():
     np.testing.assert_array_equal(second.get_ydata(), [2, 1, 0.5])
     assert figure.axes[0].get_title() == "conv1 (1/0 silent)"
     assert figure.axes[1].lines[0].get_markevery() == [0, -1]
+
+
+def test_fig_s10_says_which_nets_lack_a_layer():
+    means = {
+        "net1": {"conv1": np.array([3.0, 1])},
+        "net2": {"conv1": np.ones(3), "conv2": np.array([2.0, 0])},
+        "net3": {"conv2": np.array([1.0, 2, 3])},
+    }
+    figure = one_to_one.mean_activations(means, ["conv1", "conv2"], markers=["conv1"])
+    lines = [[line.get_label() for line in ax.lines] for ax in figure.axes]
+    assert lines == [["net1", "net2"], ["net2", "net3"]]
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles == ["conv1 (not in net3)", "conv2 (1/0 silent; not in net1)"]
+    colors = [line.get_color() for ax in figure.axes for line in ax.lines]
+    assert colors == [style.NETS[i] for i in (0, 1, 1, 2)]
+    named = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert named == list(means)
+
+
+def test_fig_s10_shows_negative_means():
+    means = {"net1": {"conv1": np.array([-0.2, 0.5, 0.0])}}
+    ax = one_to_one.mean_activations(means, ["conv1"], markers=[]).axes[0]
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [0.5, -0.2])
+    assert ax.get_yscale() == "linear"
+    assert ax.get_title() == "conv1 (1 silent)"
 
 
 def test_files_are_the_same_every_time(matches, tmp_path):

@@ -39,6 +39,12 @@ def test_what_the_overlay_says_stays():
     assert found.clusters == {"conv1": 3, "conv8": "auto"}
 
 
+def test_sgd_fits_those_of_its_layers_that_an_overlay_compares():
+    assert run({"layers": ["conv1", "conv2"]}).mapping.sgd.layers == ["conv1", "conv2"]
+    with pytest.raises(ConfigError, match=r"mapping\.sgd\.layers: 'conv3' is not among"):
+        run({"layers": ["conv1"], "mapping": {"sgd": {"layers": ["conv3"]}}})
+
+
 def test_keys_of_the_same_architecture_are_merged():
     found = run({"model": {"name": "alexnet", "dropout": 0.3}, "nets": {"net9": {"seed": 9}}})
     assert found.model.kernel == BASE["model"]["kernel"]

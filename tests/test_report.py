@@ -4,6 +4,7 @@ import base64
 import io
 import re
 
+import chance_tables
 import numpy as np
 import pandas as pd
 import pytest
@@ -76,7 +77,9 @@ def test_a_summary_tells_the_means_and_where_to_look(tmp_path):
     run = tmp_path / "digits"
     assert summary(run) == ""
     (run / "tables").mkdir(parents=True)
-    pd.DataFrame({"net": ["a", "b"], "val_top1": [0.5, 0.75]}).to_csv(run / "tables/accuracy.csv")
+    nets = {"net": list("abc"), "role": ["subject", "subject", "control"]}
+    nets = pd.DataFrame(nets | {"val_top1": [0.5, 0.75, 0.1]})
+    nets.to_csv(run / "tables/accuracy.csv")
     assert summary(run) == ""
     rows = {
         "layer": ["conv2", "conv2", "fc6"],
@@ -89,6 +92,17 @@ def test_a_summary_tells_the_means_and_where_to_look(tmp_path):
     assert said[2].split() == ["conv2", "20%", "(37%)"]
     assert said[3].split() == ["fc6", "100%"]
     assert said[4] == f"See tables in {run / 'tables'}."
+    (run / "pairs/net1-net2").mkdir(parents=True)
+    significance = chance_tables.significance()
+    significance.to_csv(run / "pairs/net1-net2/significance.csv", index=False)
+    judged = summary(run, "net1-net2", 0.95).splitlines()
+    assert judged[:4] == said[:4]
+    assert judged[4].startswith("Mean semi-matching correlation of net1-net2, and the same by")
+    assert judged[6].split()[:5] == ["conv1", ".79", "[.74,", ".84]", ".65*"]
+    assert judged[12].endswith("  shown")
+    assert judged[13].startswith("  best layer  .86")
+    (run / "tables/accuracy.csv").unlink()  # there are no labels
+    assert summary(run).splitlines() == said[1:]
 
 
 def test_a_summary_begins_with_what_was_left_out_of_the_images(tmp_path):

@@ -84,9 +84,15 @@ const axisOf = ({ label, unit }) => (unit ? `${label}, ${unit}` : label);
 const layerOf = (name) => run.layers.find((layer) => layer.name === name);
 const unitsOf = (layer, net) => layerOf(layer).nets[net].units;
 
-/** A pair is stored once, in the order of the run; `side` is the place of the first argument. */
+/** Layers that two nets are compared in; none if they are no pair of the run. */
+const layersOf = (a, b) => run.layers.filter(({ pairs }) => pairOf(a, b).name in pairs).map(({ name }) => name);
+/** Nets that a net is compared with, in one layer or in any. */
+const facing = (net, layer) => run.nets.filter((other) => other !== net &&
+  (layer ? layersOf(net, other).includes(layer) : layersOf(net, other).length > 0));
+
+/** A pair is stored once; `side` is the place of the first argument. */
 function pairOf(net, other) {
-  const turned = run.nets.indexOf(net) > run.nets.indexOf(other);
+  const turned = !run.pairs.includes(`${net}-${other}`);
   return { name: turned ? `${other}-${net}` : `${net}-${other}`, turned, side: turned ? "b" : "a" };
 }
 

@@ -41,7 +41,9 @@ async function ordered(state, rows, columns) {
     placed.forEach((j) => rest.delete(j));
     // Remaining units come last, in rows too, so that they do not shift the diagonal.
     first.sort((i, j) => (partner[i] < 0) - (partner[j] < 0));
-    return { rows: first, columns: [...placed, ...rest], cuts: null };
+    // A line before the units that one net has more than the other.
+    const cuts = rows === columns ? null : [rows, columns].map((number) => (number > placed.length ? [placed.length] : []));
+    return { rows: first, columns: [...placed, ...rest], cuts, apart: true };
   }
   if (state.order === "clusters") {
     const sides = [["get", rows], ["ofOther", columns]].map(([side, units]) => {
@@ -56,7 +58,10 @@ async function ordered(state, rows, columns) {
 
 async function showMatrix(state) {
   document.getElementById("order").value = state.order;
-  document.getElementById("order-words").textContent = ORDERS[state.order];
+  const [high, wide] = [state.a, state.b].map((net) => unitsOf(state.layer, net));
+  const over = high === wide || !["matched", "best"].includes(state.order) ? ""
+    : ` Behind the line are the ${Math.abs(high - wide)} further units of ${high > wide ? state.a : state.b}.`;
+  document.getElementById("order-words").textContent = ORDERS[state.order] + over;
   const key = [state.layer, state.a, state.b].join();
   document.getElementById("loading").hidden = shown.matrix !== null && shown.key.startsWith(`${key},`);
   const matrix = await matrixOf(state.layer, state.a, state.b);
@@ -66,7 +71,7 @@ async function showMatrix(state) {
     Object.assign(shown, { key: `${key},${state.order}`, at: null });
     fit(matrix);
   }
-  Object.assign(shown, { matrix }, order);
+  Object.assign(shown, { matrix, apart: false }, order);
   document.getElementById("loading").hidden = true;
   // The chosen cell, or that of the chosen unit and its best partner.
   const related = await relation(state.layer, state.a, state.b);
@@ -74,8 +79,8 @@ async function showMatrix(state) {
   const { unit, with: other } = state;
   const first = unit.net === state.a;
   const best = related[first ? "get" : "ofOther"](mainMeasure(), "semi");
-  const facing = other && other.net !== unit.net ? other.number : best[unit.number];
-  const [row, column] = first ? [unit.number, facing] : [facing, unit.number];
+  const partner = other && other.net !== unit.net ? other.number : best[unit.number];
+  const [row, column] = first ? [unit.number, partner] : [partner, unit.number];
   shown.at = { row: shown.rows.indexOf(row), column: shown.columns.indexOf(column) };
   resize();
   paint();
@@ -95,7 +100,7 @@ function resize() {
 /** Draw the cells from (x, y); a pixel that covers several shows the largest absolute value. */
 function paint() {
   const canvas = document.getElementById("pixels");
-  const { matrix, rows, columns, x, y, cells, cuts } = shown;
+  const { matrix, rows, columns, x, y, cells, cuts, apart } = shown;
   const size = canvas.width;
   if (!size || !matrix) return;
   // A finger scrolls the page if the whole matrix is in view, and otherwise moves the matrix.
@@ -136,9 +141,10 @@ function paint() {
   }
   context.putImageData(image, 0, 0);
   if (cuts) {
-    context.fillStyle = "#ff7f0e"; // the colour of clusters in figure S5
-    context.globalAlpha = 0.75;
-    const thin = Math.max(1, Math.round((window.devicePixelRatio || 1) * 0.8));
+    // Clusters have the colour that they have in figure S5.
+    context.fillStyle = !apart ? "#ff7f0e" : darkNow() ? "#fff" : "#000";
+    context.globalAlpha = apart ? 1 : 0.75;
+    const thin = Math.max(1, Math.round((window.devicePixelRatio || 1) * (apart ? 3 : 0.8)));
     cuts[0].forEach((row) => context.fillRect(0, pixel(row, y), pixel(columns.length, x), thin));
     cuts[1].forEach((column) => context.fillRect(pixel(column, x), 0, thin, pixel(rows.length, y)));
     context.globalAlpha = 1;

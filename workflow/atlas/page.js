@@ -17,16 +17,16 @@ function fault(error) {
 function parse(hash) {
   const given = new URLSearchParams(hash.replace(/^#/, ""));
   const among = (name, values) => (values.includes(given.get(name)) ? given.get(name) : values[0]);
-  const layer = among("layer", run.layers.map((l) => l.name));
-  const a = among("a", run.nets);
-  const b = among("b", run.nets.filter((net) => net !== a));
+  const a = among("a", run.nets.filter((net) => facing(net).length));
+  const b = among("b", facing(a));
+  const layer = among("layer", layersOf(a, b));
   const unitFrom = (name) => {
     const [, net, number] = (given.get(name) || "").match(/^(.+)\.(\d+)$/) || [];
     return [a, b].includes(net) && Number(number) < unitsOf(layer, net) ? { net, number: Number(number) } : null;
   };
   const sorts = ["-semi", ...columns().flatMap(({ id }) => [id, `-${id}`])];
   return {
-    layer, a, b, view: among("view", ["curve", "matrix", "units"]), unit: unitFrom("unit"), with: unitFrom("with"),
+    layer, a, b, view: among("view", ["curve", "matrix", "units", ...(mergingOf(a, b) ? ["merging"] : [])]), unit: unitFrom("unit"), with: unitFrom("with"),
     order: among("order", ["matched", ...Object.keys(ORDERS)]), filter: among("filter", Object.keys(FILTERS)),
     sort: among("sort", sorts), find: given.get("find") || "", page: Number(given.get("page")?.match(/^\d{1,6}$/)) || 0,
   };
@@ -107,15 +107,23 @@ async function show() {
     const layer = link.dataset.layer;
     link.href = hashOf({ ...state, layer, unit: null, with: null, page: 0 });
     mark(link, layer === state.layer);
+    const there = layersOf(state.a, state.b).includes(layer);
+    link.setAttribute("aria-disabled", !there);
+    if (there) link.removeAttribute("title");
+    else {
+      link.removeAttribute("href");
+      link.title = `${state.a} and ${state.b} are not compared in ${layer}`;
+    }
     // Not all layers fit on a phone.
     if (layer === state.layer) link.parentNode.scrollLeft = link.offsetLeft - link.parentNode.offsetLeft - 60;
   }
   for (const link of document.querySelectorAll("[data-view]")) {
     link.href = hashOf({ ...state, view: link.dataset.view });
     mark(link, link.dataset.view === state.view);
+    if (link.dataset.view === "merging") link.hidden = !mergingOf(state.a, state.b);
     document.getElementById(link.dataset.view).hidden = link.dataset.view !== state.view;
   }
-  const views = { curve: showCurve, matrix: showMatrix, units: showTable };
+  const views = { curve: showCurve, matrix: showMatrix, units: showTable, merging: showMerging };
   await Promise.all([summarise(state), views[state.view](state), showUnit(state)]);
 }
 
@@ -125,6 +133,12 @@ async function summarise(state) {
   const related = await relation(state.layer, state.a, state.b);
   const facts = await load(`${state.layer}/${state.a}`);
   if (!current(state)) return;
+  const pair = pairOf(state.a, state.b);
+  const { sentence } = layerOf(state.layer).pairs[pair.name].chance[pair.side] || {};
+  const chance = document.getElementById("chance");
+  chance.hidden = !sentence;
+  // The sentence begins with the layer, which the summary has named.
+  chance.textContent = sentence ? `Mean [95% interval] and chance: ${sentence.slice(state.layer.length + 2)}.` : "";
   const all = related.get(mainMeasure(), "semi_value");
   const semi = all.filter((_, unit) => !facts.dead.data[unit]);
   if (!semi.length) return document.getElementById("summary").replaceChildren(element("b", {}, state.layer), `: all ${all.length} units of ${state.a} are dead.`);
@@ -166,11 +180,13 @@ async function start() {
   document.getElementById("paper-unmatched").textContent = Object.entries(run.paper_unmatched)
     .map(([layer, share]) => `${percent(share)} of ${layer}`).join(", ");
   for (const id of ["a", "b"]) {
-    document.getElementById(id).append(...run.nets.map((net) => element("option", { value: net }, net)));
+    document.getElementById(id).append(...run.nets.filter((net) => facing(net).length).map((net) => element("option", { value: net }, net)));
     document.getElementById(id).onchange = (event) => {
       const other = id === "a" ? "b" : "a";
       const net = event.target.value;
-      go({ [id]: net, ...(state[other] === net ? { [other]: state[id] } : {}), with: null });
+      const kept = state[other] === net ? state[id] : state[other];
+      // A net that is not compared with the one chosen gives way to one that is.
+      go({ [id]: net, [other]: facing(net).includes(kept) ? kept : facing(net)[0], with: null });
     };
   }
   document.getElementById("swap").onclick = () => go({ a: state.b, b: state.a });

@@ -1,7 +1,10 @@
 // Pictures of units, cut from their sheets.
 "use strict";
 
-const KINDS = { patches: "image patches", deconv: "deconvolutions" };
+const KINDS = {
+  patches: "image patches", deconv: "deconvolutions",
+  "weakest-patches": "image patches of the most negative activations", "weakest-deconv": "deconvolutions of the most negative activations",
+};
 const sheets = new Map();
 
 function sheetOf(path) {
@@ -28,13 +31,14 @@ function picture(layer, net, unit, kind, side) {
 async function draw(box, layer, net, unit, kind, side) {
   const facts = await load(`${layer}/${net}`);
   const place = facts.picture.data[unit];
-  const why = facts.dead.data[unit] ? "dead" : place < 0 ? "no picture" : null;
+  const about = layerOf(layer).nets[net].pictures;
+  const fault = place >= 0 && kind.endsWith("deconv") && about.undeconvolved;
+  const why = facts.dead.data[unit] ? "dead" : place < 0 ? "no picture" : fault ? `no deconvolution: ${fault}` : null;
   if (why) {
     box.setAttribute("aria-label", `Unit ${unit} of ${net}: ${why}`);
     box.append(element("span", { class: "none" }, side > 50 ? why : "–"));
     return;
   }
-  const about = layerOf(layer).nets[net].pictures;
   await seen(box);
   const number = Math.floor(place / about.units);
   const image = await sheetOf(`pictures/${net}/${layer}-${kind}-${number}.${about.suffix}`);

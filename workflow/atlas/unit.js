@@ -35,7 +35,7 @@ async function showUnit(state) {
   const { net, number } = state.unit;
   const { layer } = state;
   const facts = await load(`${layer}/${net}`);
-  const others = run.nets.filter((other) => other !== net);
+  const others = facing(net, layer);
   // The other net of the pair comes first.
   others.sort((p, q) => [state.a, state.b].includes(q) - [state.a, state.b].includes(p));
   const related = await Promise.all(others.map((other) => relation(layer, net, other)));
@@ -59,9 +59,13 @@ async function showUnit(state) {
   const described = [
     ["Mean activation", `${facts.mean.data[number].toPrecision(3)}, rank ${facts.rank.data[number]} of ${units}`],
     ["Strongest", dead || Number.isNaN(values[0]) ? "never fires" : values[0].toPrecision(3)],
-    ["Receptive field", `${field} × ${field} pixels`],
+    ["Receptive field", field ? `${field} × ${field} pixels` : "not measured"],
     ["Match", dead ? "none: it is dead" : `${best >= UNMATCHED ? "matched" : "unmatched"} in ${others[0]} (best correlation ${digits(best, 2)})`],
   ];
+  const lowest = facts.weakest_value ? facts.weakest_value.data[9 * number] : NaN;
+  if (lowest < 0) described.splice(2, 0, ["Most negative", lowest.toPrecision(3)]);
+  const row = (captions) => element("div", { class: "large" }, ...Object.entries(captions).map(
+    ([kind, caption]) => element("figure", { style: `width: ${side}px` }, picture(layer, net, number, kind, side), element("figcaption", {}, caption))));
   const shows = Array.from(facts.image.data.subarray(9 * number, 9 * number + 9)).filter((_, rank) => values[rank] > 0);
   if (run.classes.length && shows.length) described.push(["Classes of its images", tally(shows.map((image) => run.classes[run.labels[image]]))]);
 
@@ -70,8 +74,8 @@ async function showUnit(state) {
       element("h2", {}, netName(net), ` ${layer}, unit ${number}`),
       element("span", { class: "steps" }, step(-1, "←", "Previous unit"), step(1, "→", "Next unit"))),
     compared || "",
-    element("div", { class: "large" }, ...Object.entries({ patches: "What excites it most", deconv: "What it responds to in them (deconvolution)" }).map(
-      ([kind, caption]) => element("figure", { style: `width: ${side}px` }, picture(layer, net, number, kind, side), element("figcaption", {}, caption)))),
+    row({ patches: "What excites it most", deconv: "What it responds to in them (deconvolution)" }),
+    lowest < 0 ? row({ "weakest-patches": "What makes it most negative", "weakest-deconv": "What it responds to in them (deconvolution)" }) : "",
     element("dl", { class: "facts" }, ...described.map(([name, text]) => element("div", {}, element("dt", {}, name), element("dd", {}, text)))),
     ...(dead ? [element("p", {}, "A dead unit never changes, so it correlates with nothing.")]
       : others.map((other, n) => partnersIn(state, other, related[n]))),

@@ -11,6 +11,7 @@ from convergent.config.checks import (
     count_images,
     image_sources,
 )
+from convergent.config.default_layers import default_layers
 from convergent.config.documentation import documentation, schema
 from convergent.config.run import Config, load
 
@@ -20,6 +21,7 @@ __all__ = [
     "check_data",
     "check_shapes",
     "count_images",
+    "default_layers",
     "documentation",
     "image_sources",
     "load",

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import os
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
 from typing import Any
 
 
 def settle(
     merged: Mapping[str, Any], base: Mapping[str, Any], overlay: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Settle what merging an overlay key by key leaves unsettled.
+    """Complete the merge of an overlay into ``config.yaml``, which is done key by key.
 
-    Nets keep the order of ``config.yaml``, and so do pairs. An overlay with another architecture
-    brings that one's keys: those of ``config.yaml`` for its own architecture and layers are left
-    out.
+    Nets, and so pairs, keep the order of ``config.yaml``. Its nets are left out if the overlay has
+    several nets, all of them new, and all have weights or another architecture; a single new net
+    joins them. If the overlay has a sweep, the nets of ``config.yaml`` that it does not name are
+    left out. If it has another architecture or other layers, so are the keys of ``config.yaml``
+    that belong to its own architecture and layers.
 
     Parameters
     ----------
@@ -30,20 +35,140 @@ def settle(
         The configuration to check and to use.
     """
     settled = dict(merged)
-    if isinstance(base.get("nets"), Mapping) and isinstance(merged.get("nets"), Mapping):
-        settled["nets"] = {**base["nets"], **merged["nets"]}
-    sections = [values.get("model") for values in (base, overlay)]
-    old, new = [m.get("name") if isinstance(m, Mapping) else None for m in sections]
-    if new in (None, old):
+    ours, theirs = (_mapping(values.get("nets")) for values in (base, overlay))
+    old, new = (_name(values.get("model")) for values in (base, overlay))
+    own_model = new not in (None, old)
+    own_nets = _stand_alone(ours, theirs, old, own_model)
+    if own_nets:
+        settled["nets"] = dict(theirs)
+    elif overlay.get("sweep") not in (None, "null"):
+        settled["nets"] = {name: merged["nets"][name] for name in theirs}
+    elif isinstance(merged.get("nets"), Mapping):
+        # Nets with weights and snapshots take no seed from config.yaml.
+        brought_nets = {
+            name: net for name, net in theirs.items() if {"weights", "of"} & set(_mapping(net))
+        }
+        settled["nets"] = {**ours, **merged["nets"], **brought_nets}
+    if own_model:
+        model = overlay["model"]
+        settled["model"] = dict(model) if isinstance(model, Mapping) else model
+    layers = overlay.get("layers")
+    own_layers = layers is not None and not set(layers) <= set(base.get("layers", ()))
+    mapping = merged.get("mapping")
+    if layers is not None and isinstance(mapping, Mapping):
+        # Of the layers that SGD fits in config.yaml, those that the overlay compares.
+        sgd = _mapping(mapping.get("sgd"))
+        asked = _mapping(_mapping(overlay.get("mapping")).get("sgd")).get("layers")
+        kept = [layer for layer in sgd.get("layers", ()) if layer in layers]
+        settled["mapping"] = {**mapping, "sgd": {**sgd, "layers": kept if asked is None else asked}}
+    if not (own_model or own_layers or own_nets):
         return settled
-    settled["model"] = dict(overlay["model"])
-    settled["layers"] = overlay.get("layers", [])
-    # Both name layers of the other architecture.
+    settled["layers"] = [] if layers is None else layers
+    # These name layers of config.yaml's architecture.
     clustering, mapping = merged.get("clustering"), merged.get("mapping")
     if isinstance(clustering, Mapping):
-        k = (overlay.get("clustering") or {}).get("k", "auto")
+        k = _mapping(overlay.get("clustering")).get("k", "auto")
         settled["clustering"] = {**clustering, "k": k}
     if isinstance(mapping, Mapping) and isinstance(mapping.get("sgd"), Mapping):
-        layers = ((overlay.get("mapping") or {}).get("sgd") or {}).get("layers", [])
-        settled["mapping"] = {**mapping, "sgd": {**mapping["sgd"], "layers": layers}}
+        fitted = _mapping(_mapping(overlay.get("mapping")).get("sgd")).get("layers", [])
+        settled["mapping"] = {**mapping, "sgd": {**mapping["sgd"], "layers": fitted}}
+    if isinstance(merged.get("figures"), Mapping):
+        layer = _mapping(overlay.get("figures")).get("layer")
+        settled["figures"] = {**merged["figures"], "layer": layer}
     return settled
+
+
+def _stand_alone(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], model: str | None, own_model: bool
+) -> bool:
+    """Return whether the nets of an overlay stand in place of those of ``config.yaml``."""
+    left_out = {name for name, net in theirs.items() if net in (None, "null")}
+    nets = {name: _mapping(net) for name, net in theirs.items() if name not in left_out}
+    if left_out & set(ours) and not left_out >= set(ours):
+        # Whoever leaves out some of them means to keep the others.
+        return False
+    if any(net.get("of") in set(ours) - set(theirs) for net in nets.values()):
+        return False
+    if own_model and nets and not set(nets) & set(ours):
+        return True
+    if len(nets) < 2:
+        return False
+    if all("weights" in net for net in nets.values()):
+        return True
+    return not set(nets) & set(ours) and all(_is_other(net, model) for net in nets.values())
+
+
+def anchor(
+    values: MutableMapping[str, Any], files: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Make paths of weights and of nets' own code relative to the working directory.
+
+    In a configuration file they are relative to the folder of the file.
+
+    Parameters
+    ----------
+    values : mapping
+        The merged configuration.
+    files : mapping of path to mapping
+        Contents of each configuration file, in the order in which they are merged.
+
+    Returns
+    -------
+    dict
+        A copy with other paths. Those that stand in no file were given on the command line, where
+        they are relative to the working directory already.
+    """
+    result = copy.deepcopy(dict(values))
+    nets = _mapping(result.get("nets"))
+    places: list[tuple[MutableMapping, str]] = [(result, "model")]
+    for net in nets.values():
+        if isinstance(net, MutableMapping):
+            places += [(net, "model"), (net, "weights")]
+    for section, key in places:
+        path = [] if section is result else ["nets", next(n for n in nets if nets[n] is section)]
+        given = section.get(key)
+        # The last file that gives this value.
+        for file, contents in files.items():
+            there: Any = contents
+            for part in (*path, key):
+                there = _mapping(there).get(part)
+            if there is not None and _path(key, there) == _path(key, given):
+                section[key] = _anchored(key, given, Path(file).parent)
+    return result
+
+
+def _anchored(key: str, value: Any, folder: Path) -> Any:
+    """Return a file of weights, or a section `model`, with its path below `folder`."""
+    path = _path(key, value)
+    if path is None:
+        return value
+    moved = os.path.normpath(folder / Path(path).expanduser())
+    # Short where that is possible, so that a run's folder can be moved.
+    below = os.path.relpath(moved)
+    moved = moved if below.startswith("..") else below
+    if isinstance(value, Mapping):
+        return {**value, "name": moved + value["name"][len(path) :]}
+    return moved + value[len(path) :]
+
+
+def _path(key: str, value: Any) -> str | None:
+    """Return the path in the key `weights` of a net, or in a section `model`."""
+    name = _name(value)
+    if name is None or key == "weights":
+        return name
+    path, _, _ = name.rpartition(":")
+    return path if path.endswith(".py") else None
+
+
+def _is_other(net: Mapping[str, Any], name: str | None) -> bool:
+    """Return whether a net has weights, is a snapshot, or has another architecture than `name`."""
+    return "weights" in net or "of" in net or _name(net.get("model")) not in (None, name)
+
+
+def _name(model: Any) -> str | None:
+    name = model.get("name") if isinstance(model, Mapping) else model
+    return name if isinstance(name, str) else None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

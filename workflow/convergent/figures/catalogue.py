@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 from convergent import ConvergentError
@@ -30,11 +31,13 @@ class Figure:
     inputs : mapping of str to path, function or list
         Inputs of the rule, with the wildcard ``{pair}`` if the figure shows a pair.
     params : mapping
-        Further arguments of the function.
+        Further arguments of the function; in a figure of a pair also functions of the wildcards.
     caption : str
         Caption; placeholders in braces stand for the pair and for `params`.
     of_pair : bool
         True if there is one figure per pair, false if there is one for the whole run.
+    by_name : bool
+        True if the figure is drawn only where it is asked for by name.
     local : bool
         True if the figure is drawn where Snakemake runs. Figures of whole matrices need more
         memory than one should use on the login node of a cluster.
@@ -46,6 +49,7 @@ class Figure:
     params: Mapping[str, Any] = field(default_factory=dict)
     caption: str
     of_pair: bool = True
+    by_name: bool = False
     local: bool = True
 
     @property
@@ -73,6 +77,8 @@ class Table:
         Further arguments of `make`.
     caption : str
         Caption; placeholders in braces stand for `params`.
+    by_name : bool
+        True if the table is made only where it is asked for by name.
     """
 
     section: str
@@ -81,6 +87,7 @@ class Table:
     inputs: Mapping[str, Any]
     params: Mapping[str, Any] = field(default_factory=dict)
     caption: str
+    by_name: bool = False
 
 
 def describe(
@@ -108,6 +115,8 @@ def describe(
     """
     values = {"pair": pair} if pair else {}
     for key, value in row.params.items():
+        if callable(value):
+            value = value(SimpleNamespace(pair=pair))
         values[key] = ", ".join(map(str, value)) if isinstance(value, list) else value
     try:
         caption = row.caption.format(**values)

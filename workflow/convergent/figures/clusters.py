@@ -156,7 +156,7 @@ def eigenvalues(
         ax.axvline(k + 0.5, color=CLUSTER, lw=1)
         how = "where they jump most" if automatic[layer] else "as configured"
         zeros = f"{components} component{'s' * (components != 1)}"
-        ax.set(title=f"{layer}: k = {k}, {how}; {zeros}", xlabel="number", ylabel="eigenvalue")
+        ax.set(title=f"{layer}\nk = {k}, {how}; {zeros}", xlabel="number", ylabel="eigenvalue")
         ax.title.set_fontsize(8.5)
     figure.suptitle("Smallest eigenvalues of the graph Laplacians; the line is k")
     return figure
@@ -174,12 +174,12 @@ def draw_figS6(
 ) -> Figure:
     """Draw figure S6 or S7 from both nets' units and their pair's clusters.
 
-    `kind` is patches, deconv or filters. Only the first layer has filters; other layers show
-    patches instead.
+    `kind` is patches, deconv or filters. Only the first layer has filters; a layer that is not the
+    first of both nets shows patches instead.
     """
     tables = (pd.read_csv(path) for path in (clusters, similarity))
     rows, leaves = (table[table["layer"] == layer] for table in tables)
-    if kind == "filters" and "filters" not in open_store(a)[layer]:
+    if kind == "filters" and not all("filters" in open_store(path)[layer] for path in (a, b)):
         kind = "patches"
     pictures = tiles(nets, (a, b))
     return shared_clusters(

@@ -6,6 +6,7 @@ tables; both return a `matplotlib.figure.Figure`. Nothing here reads activations
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,9 +17,14 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from convergent.figures.style import MATCHING, NETS, SEMI
+from convergent.figures.chance import chance_last, column, draw_chance, kinds_of_chance
+from convergent.figures.matched_matrix import draw_matched
+from convergent.figures.style import CHANCE, MATCHING, NETS, SEMI, name_places
+from convergent.figures.tables import kind_of_pair
+from convergent.inference.over_nets import over_nets
+from convergent.inference.verdicts import statistic_rows
 from convergent.measures.joint_densities import load_joint_densities
-from convergent.measures.matching import column_order, mean_values, partners
+from convergent.measures.matching import mean_values, partners
 from convergent.measures.registry import Measure
 from convergent.measures.registry import measure as registered
 from convergent.running.stores import open_store
@@ -51,44 +57,54 @@ def correlation_matrices(
     between : ndarray of shape (unit_a, unit_b)
     partner : ndarray of shape (unit_a,)
         The matching; -1 for units without a partner, which take the columns without one in
-        ascending order. Any remaining columns come last.
+        ascending order. Units that one net has more than the other come last, behind a gap.
     nets : the names of net a and net b
     layer : str
     """
-    order = column_order(partner, between.shape[1])
     a, b = nets
     panels = [
         (f"(a) {a}, {a}", within_a, f"unit of {a}", f"unit of {a}"),
         (f"(b) {b}, {b}", within_b, f"unit of {b}", f"unit of {b}"),
         (f"(c) {a}, {b}", between, f"unit of {b}", f"unit of {a}"),
-        (
-            f"(d) {a}, {b} permuted",
-            between[:, order],
-            f"unit of {b}, matched order",
-            f"unit of {a}",
-        ),
+        (f"(d) {a}, {b} permuted", between, f"unit of {b}, matched order", f"unit of {a}"),
     ]
     low, high = (f(m.min() if f is min else m.max() for _, m, *_ in panels) for f in (min, max))
+    style = {"cmap": "gray", "vmin": low, "vmax": high, "interpolation": "nearest"}
     figure = Figure(figsize=(13, 3.6))
     axes = figure.subplots(1, 4)
     for ax, (title, matrix, xlabel, ylabel) in zip(axes, panels, strict=True):
-        image = ax.imshow(matrix, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+        if ax is axes[-1]:
+            image, _ = draw_matched(ax, matrix, partner, **style)
+            # Only rows of a net with more units are permuted, too.
+            ylabel += ", matched order" if len(matrix) > matrix.shape[1] else ""
+        else:
+            ax.imshow(matrix, **style)
         ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
     figure.colorbar(image, ax=axes, label="correlation", fraction=0.012, pad=0.01)
     figure.suptitle(f"Correlation matrices of {layer}")
     return figure
 
 
-def draw_fig3(matching: Path, nets: Sequence[str], layers: Sequence[str], measure: str) -> Figure:
+def draw_fig3(
+    matching: Path, null_matches: Path, nets: Sequence[str], layers: Sequence[str], measure: str
+) -> Figure:
     """Draw figure 3 or S3, by correlation or by mutual information, from a pair's matching."""
-    matches = pd.read_csv(matching).query("measure == @measure")
-    return matched_values(matches, layers, nets, registered(measure))
+    matches, chance = (
+        table[table["measure"] == measure] for table in map(pd.read_csv, (matching, null_matches))
+    )
+    return matched_values(matches, layers, nets, registered(measure), chance)
 
 
 def matched_values(
-    matches: pd.DataFrame, layers: Sequence[str], nets: Sequence[str], measure: Measure
+    matches: pd.DataFrame,
+    layers: Sequence[str],
+    nets: Sequence[str],
+    measure: Measure,
+    chance: pd.DataFrame | None = None,
 ) -> Figure:
     """Draw figures 3 and S3: matched values of each live unit, sorted by the semi-matching.
+
+    Under them are the values that units have by chance, each matching sorted by itself.
 
     Parameters
     ----------
@@ -100,11 +116,14 @@ def matched_values(
     measure : Measure
         The measure, which labels the axis. The axis ends at 1 if that is the measure's largest
         possible value, and otherwise at the largest value in the data.
+    chance : DataFrame, optional
+        Rows of ``null_matches.csv`` for the measure.
     """
     columns = min(3, len(layers))
     rows = -(-len(layers) // columns)
     single = len(layers) == 1
-    figure = Figure(figsize=(6.4, 4.2) if single else (4.2 * columns, 3 * rows))
+    bands = chance is not None and not chance.empty
+    figure = Figure(figsize=(6.4, 4.6 if bands else 4.2) if single else (4.2 * columns, 3 * rows))
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, layer in zip(axes, layers, strict=False):
         rows_ = matches.query("layer == @layer and direction == 'ab'")
@@ -114,32 +133,58 @@ def matched_values(
         values = values.reindex(columns=["semi", "matching"])
         values = values.sort_values("semi", ascending=False, kind="stable")
         number = max(1, len(values))
+        by_chance = None if chance is None else chance[chance["layer"] == layer]
+        if by_chance is not None:
+            _chance_curves(ax, by_chance)
         _matched_points(ax, values, size=(1 if single else 0.6) * min(1, (400 / number) ** 0.5))
-        ax.set(title=f"{layer}, {nets[0]} to {nets[1]}", xlim=(-0.02 * number, None))
+        title = textwrap.fill(f"{layer}, {nets[0]} to {nets[1]}", 44)
+        ax.set(title=title, xlim=(-0.02 * number, None))
         ax.set(xlabel=f"unit of {nets[0]}, sorted by its semi-matching", ylabel=measure.axis)
         if measure.range[1] != 1:
             ax.set_ylim(0, 1.05 * max(1e-6, values["semi"].max()))
-    if single:
-        axes[0].legend(loc="lower left")
+        elif by_chance is not None and len(by_chance):
+            ax.set_ylim(bottom=min(ax.get_ylim()[0], by_chance["low"].min() - 0.02))
+    entries = chance_last(*axes[: len(layers)])
+    if single and len(entries[0]) == 2:
+        axes[0].legend(*entries, loc="lower left")
     else:
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=2)
+        small = {"fontsize": 7} if single else {}
+        figure.legend(*entries, loc="outside upper center", ncols=3, **small)
     for ax in axes[len(layers) :]:
         ax.remove()
     return figure
 
 
-def draw_fig4(matchings: Sequence[Path], pairs: Sequence[str], layers: Sequence[str]) -> Figure:
-    """Draw figure 4 from the matchings of all pairs."""
+def draw_fig4(
+    matchings: Sequence[Path],
+    significance: Path,
+    pairs: Sequence[str],
+    layers: Sequence[str],
+    groups: Mapping[str, str] | None = None,
+) -> Figure:
+    """Draw figure 4 from the matchings of all pairs and their table of significance.
+
+    `groups` has the group of each net, if any.
+    """
     matches = {
         pair: pd.read_csv(path).query("measure == 'correlation'")
         for pair, path in zip(pairs, matchings, strict=True)
     }
-    return mean_by_layer(matches, layers)
+    table = pd.read_csv(significance, keep_default_na=False)
+    table = table[table["pair"].isin(pairs)]
+    return mean_by_layer(matches, layers, groups, table)
 
 
-def mean_by_layer(matches: Mapping[str, pd.DataFrame], layers: Sequence[str]) -> Figure:
+def mean_by_layer(
+    matches: Mapping[str, pd.DataFrame],
+    layers: Sequence[str],
+    groups: Mapping[str, str] | None = None,
+    significance: pd.DataFrame | None = None,
+) -> Figure:
     """Draw figure 4: mean matched correlation by layer over all pairs, with their spread.
+
+    Each layer's mean is over the pairs that have the layer, or rather live units in it. If their
+    number differs between layers, it is below the name of the layer.
 
     Parameters
     ----------
@@ -147,28 +192,133 @@ def mean_by_layer(matches: Mapping[str, pd.DataFrame], layers: Sequence[str]) ->
         Rows of ``matching.csv`` for one measure;
         :func:`convergent.measures.matching.mean_values` says what the means count.
     layers : sequence of str
+        Layers of any pair, from left to right.
+    groups : mapping of net to str, optional
+        Groups of nets. If there are any, there is a line for each kind of pair
+        (:func:`convergent.figures.tables.kind_of_pair`) instead of a bar for all.
+    significance : DataFrame, optional
+        Rows of ``tables/significance.csv`` of these pairs, whose chance levels and ceilings are
+        averaged.
     """
     means = pd.concat({pair: mean_values(table) for pair, table in matches.items()}, names=["pair"])
     means = means.droplevel("measure")
-    figure = Figure(figsize=(6.4, 4.2))
+    tables = {
+        # Pairs in the order of `matches`.
+        method: means[method].unstack("pair").reindex(list(layers))  # noqa: PD010
+        for method in ("semi", "matching")
+    }
+    levels = {method: _levels(significance, f"{method}_mean", layers) for method in tables}
+    counts = tables["semi"].notna().sum(axis=1)
+    differ = len(set(counts)) > 1
+    names = [f"{layer}\nn = {n}" if differ else layer for layer, n in counts.items()]
+    n = len(matches)
+    over = f"{'up to ' * differ}{n} pair{'s' * (n > 1)} of nets"
+    if groups:
+        return _lines_by_kind(tables, names, groups, over, levels)
+    shown = kinds_of_chance(levels["semi"])
+    figure = Figure(figsize=(7.5, 4.2))
     ax = figure.subplots()
     places = np.arange(len(layers))
     styles = [("semi", "semi-matching", SEMI, -0.2), ("matching", "matching", MATCHING, 0.2)]
     for method, label, color, shift in styles:
-        table = means[method].unstack("pair").reindex(list(layers))  # noqa: PD010
+        table, level = tables[method], levels[method]
         center, spread = table.mean(axis=1), table.std(axis=1, ddof=0)
         ax.bar(places + shift, center, 0.38, color=color, label=label)
+        # Where bars stand close, levels of chance that share a bar have a part of its width each.
+        for number, null in enumerate(shown):
+            side = 0.38 / len(shown)
+            at = places + shift - 0.19 + side * (number + 0.5)
+            _bar_level(ax, at, level, null, side, named=method == "semi")
+        low, high = np.array([_ends_over_nets(row) for _, row in table.iterrows()]).T
+        if np.isfinite(low).any():
+            ax.vlines(places + shift, low, high, color="white", lw=6, zorder=2.9)
+            ax.vlines(
+                places + shift, low, high, color="black", alpha=0.45, lw=4, zorder=3,
+                label="95% interval over nets" if method == "semi" else "",
+            )  # fmt: skip
         ax.errorbar(
-            places + shift, center, spread, fmt="none", ecolor="black", elinewidth=1, capsize=3
-        )
+            places + shift, center, spread, fmt="none", ecolor="black", elinewidth=1, capsize=3,
+            zorder=3.5,
+        )  # fmt: skip
         jitter = np.linspace(-0.12, 0.12, table.shape[1]) if table.shape[1] > 1 else [0]
         for pair, offset in zip(table.columns, jitter, strict=True):
-            ax.plot(places + shift + offset, table[pair], ".", color="black", ms=2.5, alpha=0.6)
-    ax.set_xticks(places, layers)
+            ax.plot(
+                places + shift + offset, table[pair], ".", color="black", ms=2.5, alpha=0.6,
+                zorder=3.2,
+            )  # fmt: skip
+        ceiling = column(level, "ceiling")
+        if np.isfinite(ceiling).any():
+            ax.hlines(
+                ceiling, places + shift - 0.19, places + shift + 0.19, color="black", lw=1, ls=":",
+                label="ceiling" if method == "semi" else "",
+            )  # fmt: skip
+    name_places(ax, names)
     ax.set(ylim=(min(0, ax.get_ylim()[0]), 1), ylabel="mean correlation of matched units")
-    n = len(matches)
-    ax.set_title(f"{n} pair{'s' * (n > 1)} of nets: mean, standard deviation, each pair a dot")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    ax.set_title(f"{over}: mean, standard deviation, each pair a dot")
+    ax.legend(*chance_last(ax), loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def _levels(table: pd.DataFrame | None, statistic: str, layers: Sequence[str]) -> pd.DataFrame:
+    """Average the chance levels and the ceiling of a statistic over pairs, one row a layer."""
+    if table is None:
+        return pd.DataFrame(index=list(layers))
+    rows = statistic_rows(table, statistic)
+    averaged = [f"null_{null}{end}" for null in CHANCE for end in ("", "_high")] + ["ceiling"]
+    values = pd.DataFrame({name: column(rows, name) for name in averaged})
+    return values.groupby(rows["layer"].to_numpy()).mean().reindex(list(layers))
+
+
+def _ends_over_nets(values: pd.Series) -> tuple[float, float]:
+    """Return the ends of the interval over nets of the mean over pairs; NaN if there is none."""
+    found = over_nets({tuple(pair.split("-")): value for pair, value in values.items()})
+    return (found.interval.low, found.interval.high) if found.interval else (np.nan, np.nan)
+
+
+def _bar_level(
+    ax: Axes, places: NDArray, level: pd.DataFrame, null: str, side: float, *, named: bool
+) -> None:
+    """Mark the levels of one null on bars: a marker, and a stalk up to the upper level."""
+    label, color, marker, _ = CHANCE[null]
+    mean, high = column(level, f"null_{null}"), column(level, f"null_{null}_high")
+    ax.vlines(places, mean, high, color=color, lw=2, zorder=4)
+    ax.plot(
+        places, mean, ls="", marker=marker, ms=4, color=color, mec="white", mew=0.5, zorder=4.1,
+        label=f"chance: {label}" if named else None,
+    )  # fmt: skip
+
+
+def _lines_by_kind(
+    tables: Mapping[str, pd.DataFrame],
+    names: Sequence[str],
+    groups: Mapping[str, str],
+    over: str,
+    levels: Mapping[str, pd.DataFrame],
+) -> Figure:
+    """Draw the means of each kind of pair as a line, in a panel for each kind of matching."""
+    figure = Figure(figsize=(10, 4.2))
+    axes = figure.subplots(1, 2, sharey=True)
+    places = np.arange(len(names))
+    for ax, (method, table) in zip(axes, tables.items(), strict=True):
+        kinds = table.columns.map(lambda pair: kind_of_pair(pair, groups))
+        for number, kind in enumerate(dict.fromkeys(kinds)):
+            of_kind = table.loc[:, kinds == kind]
+            center, spread = of_kind.mean(axis=1), of_kind.std(axis=1, ddof=0)
+            shift = 0.08 * (number - (kinds.nunique() - 1) / 2)
+            label = f"{kind} (n = {of_kind.shape[1]})"
+            color = NETS[number % len(NETS)]
+            ax.errorbar(
+                places + shift, center, spread, fmt="o-", color=color, ms=4, capsize=3, label=label
+            )
+        for null in kinds_of_chance(levels[method]):
+            draw_chance(ax, levels[method], null, places)
+        name_places(ax, names)
+        ax.set_title({"semi": "semi-matching", "matching": "matching"}[method])
+    low = min(0, axes[0].get_ylim()[0])
+    axes[0].set(ylim=(low, 1), ylabel="mean correlation of matched units")
+    entries = chance_last(axes[1])
+    axes[1].legend(*entries, loc="upper left", bbox_to_anchor=(1, 1), title="kind of pair")
+    figure.suptitle(f"{over}: mean and standard deviation")
     return figure
 
 
@@ -190,8 +340,9 @@ def mean_activations(
     Parameters
     ----------
     means : mapping of net to mapping of layer to ndarray of shape (unit,)
+        Nets may have different layers; a net that lacks a layer has no line in its panel.
     layers : sequence of str
-        Layers, one panel each.
+        Layers of any net, one panel each.
     markers : layers in which every unit has a marker; in others only the two ends have one
     """
     columns = min(4, len(layers))
@@ -200,18 +351,26 @@ def mean_activations(
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, layer in zip(axes, layers, strict=False):
         silent = []
+        lacking = [net for net, by_layer in means.items() if layer not in by_layer]
+        # A layer without a ReLU may have negative means, which a logarithmic axis cannot show.
+        signed = any((of[layer] < 0).any() for of in means.values() if layer in of)
         for number, (net, by_layer) in enumerate(means.items()):
+            if net in lacking:
+                continue
             values = np.sort(by_layer[layer])[::-1]
-            live = values[values > 0]
+            live = values[values != 0] if signed else values[values > 0]
             silent.append(len(values) - len(live))
             ax.plot(
                 np.arange(len(live)), live, color=NETS[number % len(NETS)], lw=1, marker="o", ms=3,
                 mfc="none", markevery=None if layer in markers else [0, -1], label=net,
             )  # fmt: skip
-        ax.set_yscale("log")
-        dead = f" ({'/'.join(map(str, silent))} silent)" if any(silent) else ""
-        ax.set(title=f"{layer}{dead}", xlabel="unit, sorted", ylabel="mean activation")
-    axes[0].legend()
+        ax.set_yscale("linear" if signed else "log")
+        notes = [f"{'/'.join(map(str, silent))} silent"] if any(silent) else []
+        notes += [f"not in {', '.join(lacking)}"] if lacking else []
+        note = f" ({'; '.join(notes)})" if notes else ""
+        ax.set(title=f"{layer}{note}", xlabel="unit, sorted", ylabel="mean activation")
+    handles = {line.get_label(): line for ax in axes[: len(layers)] for line in ax.get_lines()}
+    axes[0].legend(handles=[handles[net] for net in means if net in handles])
     for ax in axes[len(layers) :]:
         ax.remove()
     return figure
@@ -254,6 +413,20 @@ def joint_activations(
         figure.colorbar(mesh, ax=ax, label="samples")
         ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
     return figure
+
+
+def _chance_curves(ax: Axes, chance: pd.DataFrame) -> None:
+    """Draw rows of ``null_matches.csv`` of one layer as bands, with a line along their means."""
+    lines = {"semi": "-", "matching": (0, (3, 1.5))}
+    for (null, method), rows in chance.groupby(["null", "method"], sort=False):
+        rows, color = rows.sort_values("rank"), CHANCE[null].color
+        ax.fill_between(
+            rows["rank"], rows["low"], rows["high"], color=color, alpha=0.25, lw=0, zorder=1
+        )
+        label = f"chance: {CHANCE[null].label}" + ", matching" * (method == "matching")
+        ax.plot(
+            rows["rank"], rows["mean"], color=color, lw=1, ls=lines[method], label=label, zorder=1.5
+        )
 
 
 def _matched_points(ax: Axes, values: pd.DataFrame, size: float) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
+from convergent.inference.verdicts import statistic_rows, verdict_table
 from convergent.running.stores import writing
 
 # Quality of the pictures (WebP): lines and text stay sharp at less than half the size of a PNG.
@@ -45,8 +46,9 @@ def write_report(
     path : path
     title : str
     entries : sequence of mapping
-        Each has a `file` (.png or .csv), a `section` of the paper, a `caption` and `labels`. They
-        may come in any order.
+        Each has a `file` (.png or .csv), a `section` of the paper, a `caption` and `labels`. The
+        page sorts them by section, and in each the paper's figures come first, by number, and
+        tables last; otherwise they keep their order.
     links : mapping of str to str
         Link texts of further pages, and their paths relative to this page.
     """
@@ -73,10 +75,11 @@ def write_report(
         page.write("</main></body></html>\n")
 
 
-def summary(results: str | Path) -> str:
+def summary(results: str | Path, pair: str = "", level: float = 0.95) -> str:
     """Summarise a run for the terminal in a few lines, from the tables that exist.
 
-    The summary begins with the images that were left out.
+    The summary begins with the images that were left out, and says of the layers of `pair` what
+    stands above chance at this level.
     """
     results = Path(results)
     lines = []
@@ -86,21 +89,34 @@ def summary(results: str | Path) -> str:
     if len(kinds):
         told = ", ".join(f"{number} {kind}" for kind, number in kinds["number"].sum().items())
         lines.append(f"Left out of the images: {told}. See {listed}.")
-    tables = {name: results / f"tables/{name}.csv" for name in ("accuracy", "unmatched")}
-    if not all(path.is_file() for path in tables.values()):
+    if not (results / "tables/unmatched.csv").is_file():
         return "\n".join(lines)
-    accuracy, unmatched = (pd.read_csv(path) for path in tables.values())
-    top1 = accuracy["val_top1"]
-    lines.append(
-        f"{results.name}: {len(accuracy)} nets, top-1 from {top1.min():.1%} to {top1.max():.1%}"
-    )
+    unmatched = pd.read_csv(results / "tables/unmatched.csv")
+    # Without labels there is no accuracy.
+    if (results / "tables/accuracy.csv").is_file():
+        accuracy = pd.read_csv(results / "tables/accuracy.csv")
+        if "role" in accuracy:
+            accuracy = accuracy[accuracy["role"] == "subject"]
+        top1 = accuracy["val_top1"]
+        lines.append(
+            f"{results.name}: {len(accuracy)} nets, top-1 from {top1.min():.1%} to {top1.max():.1%}"
+        )
     lines.append(
         "Live units without a partner above 0.5 in another net (mean of all pairs; the paper's):"
     )
+    width = max(6, *unmatched["layer"].str.len())
     for layer, rows in unmatched.groupby("layer", sort=False):
         paper = rows["paper"].iloc[0]
         beside = "" if pd.isna(paper) else f"  ({paper:.0%})"
-        lines.append(f"  {layer:6} {rows['unmatched'].mean():4.0%}{beside}")
+        lines.append(f"  {layer:{width}} {rows['unmatched'].mean():4.0%}{beside}")
+    significance = results / f"pairs/{pair}/significance.csv"
+    if pair and significance.is_file():
+        rows = statistic_rows(pd.read_csv(significance, keep_default_na=False))
+        if len(rows):
+            lines.append(
+                f"Mean semi-matching correlation of {pair}, and the same by chance (*: above it):"
+            )
+            lines += [f"  {line}" for line in verdict_table(rows, level)]
     places = {"tables": "tables", "figures": "figures", "the atlas": "atlas/index.html"}
     there = [f"{name} in {results / p}" for name, p in places.items() if (results / p).exists()]
     return "\n".join([*lines, f"See {', '.join(there)}."])
@@ -151,5 +167,4 @@ def _place(entry: Mapping[str, Any]) -> tuple:
         not name,
         number is None,
         (number[1], int(number[2])) if number else ("", 0),
-        str(entry["file"]),
     )

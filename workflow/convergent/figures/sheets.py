@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ INCHES = 0.62
 SMALL = 16
 
 
-def tile(group: zarr.Group, unit: int, kind: str = "patches") -> NDArray[np.uint8] | str:
+def tile(
+    group: zarr.Group, unit: int, kind: str = "patches", side: str = "strongest"
+) -> NDArray[np.uint8] | str:
     """Return the picture (height, width, channel) of a unit, or the reason why there is none.
 
     Parameters
@@ -33,19 +36,27 @@ def tile(group: zarr.Group, unit: int, kind: str = "patches") -> NDArray[np.uint
     unit : int
     kind : {"patches", "deconv", "filters"}
         Block of nine patches or deconvolutions, or the filter of a unit of the first layer.
+    side : {"strongest", "weakest"}
+        Images with the largest activations, or the most negative.
     """
     if kind == "filters":
         return group["filters"][unit]
-    values = group["value"][unit]
-    if not (values > 0).any():
+    both = "weakest" in group
+    positive = (group["value"][unit] > 0).any()
+    negative = both and (group["weakest/value"][unit] < 0).any()
+    if not (positive or negative):
         return "dead"
+    if not (negative if side == "weakest" else positive):
+        return "never negative" if side == "weakest" else "never positive"
     if not group["pictured"][unit]:
         return "no picture"
-    return block(group[kind][unit])
+    if kind == "deconv" and "undeconvolved" in group.attrs:
+        return f"no deconvolution: {group.attrs['undeconvolved']}"
+    return block((group["weakest"] if side == "weakest" else group)[kind][unit])
 
 
 def tiles(
-    nets: Sequence[str], stores: Sequence[str | Path]
+    nets: Sequence[str], stores: Sequence[str | Path], side: str = "strongest"
 ) -> Callable[..., NDArray[np.uint8] | str]:
     """Make a function of (net, layer, unit, kind) that returns a :func:`tile`.
 
@@ -54,9 +65,11 @@ def tiles(
     nets : sequence of str
     stores : sequence of path
         Paths of ``units/<net>.zarr``, in the order of `nets`.
+    side : {"strongest", "weakest"}
+        See :func:`tile`.
     """
     groups = {net: open_store(path) for net, path in zip(nets, stores, strict=True)}
-    return lambda net, layer, unit, kind="patches": tile(groups[net][layer], unit, kind)
+    return lambda net, layer, unit, kind="patches": tile(groups[net][layer], unit, kind, side)
 
 
 def block(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -73,6 +86,19 @@ def block(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
         y, x = (rank // 3) * (height + gap), (rank % 3) * (width + gap)
         page[y : y + height, x : x + width] = picture
     return page
+
+
+def wrapped(reason: str, width: int = 16) -> list[str]:
+    """Break a reason into lines that fit into a tile, at spaces or else at dots of a path."""
+    if len(reason) <= width:
+        return [reason]
+    words = re.sub(r"([._])", r"\1\0", reason.replace(" ", " \0")).split("\0")
+    lines = [""]
+    for word in words:
+        if lines[-1] and len(lines[-1] + word.rstrip()) > width:
+            lines.append("")
+        lines[-1] += word
+    return [line.rstrip() for line in lines]
 
 
 class Sheet:
@@ -117,7 +143,10 @@ def place(
     if isinstance(picture, str):
         ax.add_patch(Rectangle((x, y), size, size, fc="#e8e8e8", ec="none", zorder=zorder))
         middle = (x + size / 2, y + size / 2)
-        ax.text(*middle, picture, ha="center", va="center", fontsize=6, zorder=zorder)
+        lines = wrapped(picture)
+        font = 6 if len(lines) == 1 else 3.2
+        text = "\n".join(lines)
+        ax.text(*middle, text, ha="center", va="center", fontsize=font, zorder=zorder)
         return
     rgb = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
     limits = ax.get_xlim(), ax.get_ylim()

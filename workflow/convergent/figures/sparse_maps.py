@@ -6,6 +6,7 @@ tables.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, FancyArrowPatch, Rectangle
+from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from convergent.alignment.clustering import (
@@ -26,9 +28,10 @@ from convergent.alignment.clustering import (
     spans,
 )
 from convergent.alignment.sparse_maps import map_at_penalty
+from convergent.figures.matched_matrix import draw_matched
 from convergent.figures.sheets import place, tiles
 from convergent.figures.tables import papers_decay
-from convergent.measures.matching import column_order, matching
+from convergent.measures.matching import matching
 from convergent.paper import SIGNIFICANT
 from convergent.running.stores import open_store
 
@@ -71,7 +74,8 @@ def mapping_layers(maps: Mapping[str, tuple[float, NDArray, float]], nets: Seque
             ax = figure.add_subplot(grid[row, column])
             ax.set(xticks=[], yticks=[], facecolor="#e8e8e8")
             ax.spines[:].set_visible(True)
-            ax.text(0.5, 0.5, f"{net}\n{layer}", ha="center", va="center", fontsize=8)
+            size = min(8, 200 / max(len(net), len(layer)))
+            ax.text(0.5, 0.5, f"{net}\n{layer}", ha="center", va="center", fontsize=size)
             boxes.append(ax)
         ax = figure.add_subplot(grid[1, column])
         largest = max(float(np.abs(weights).max()), 1e-12)
@@ -84,20 +88,24 @@ def mapping_layers(maps: Mapping[str, tuple[float, NDArray, float]], nets: Seque
         ax.tick_params(labelsize=6)
         if column == 0:
             ax.set_ylabel(f"unit of {nets[1]}")
+        # Arrows end above the title and begin below the ticks, in inches from the map.
+        above, below = (
+            ax.transAxes + ScaledTranslation(0, inches, figure.dpi_scale_trans)
+            for inches in (0.52, -0.2)
+        )
         for start, end in (
-            ((boxes[0], (0.5, 0)), (ax, (0.5, 1.42))),
-            ((ax, (0.5, -0.14)), (boxes[1], (0.5, 1))),
+            ((boxes[0].transAxes, (0.5, 0)), (above, (0.5, 1))),
+            ((below, (0.5, 0)), (boxes[1].transAxes, (0.5, 1))),
         ):
             figure.add_artist(
-                ConnectionPatch(
-                    start[1], end[1], "axes fraction", "axes fraction",
-                    axesA=start[0], axesB=end[0], arrowstyle="-|>", color="gray",
-                )
-            )  # fmt: skip
-    figure.suptitle(
+                ConnectionPatch(start[1], end[1], start[0], end[0], arrowstyle="-|>", color="gray")
+            )
+    title = (
         f"Sparse mapping layers: size of the weight of each unit of {nets[0]} (columns) in the "
         f"prediction of each unit of {nets[1]} (rows)"
     )
+    # About eleven letters to an inch.
+    figure.suptitle(textwrap.fill(title, int(11 * figure.get_figwidth())))
     return figure
 
 
@@ -115,7 +123,8 @@ def learned_map(
 ) -> Figure:
     """Draw figure 6: the map, the permuted map, and two units with the units that predict them.
 
-    Columns are permuted to maximise the sum of the weights on the diagonal.
+    Columns are permuted to maximise the sum of the weights on the diagonal. If one net has more
+    units than the other, those that are left over come last, behind a gap.
 
     Parameters
     ----------
@@ -126,24 +135,23 @@ def learned_map(
     tile : callable
         Function of (net, unit, kind) that returns a picture; kind is patches or deconv.
     """
-    order = column_order(matching(weights), weights.shape[1])
     figure = Figure(figsize=(15, 4.8))
     axes = figure.subplots(1, 3, width_ratios=[1, 1, 1.25])
     limit = max(float(np.abs(weights).max()), 1e-12)
+    style = {"cmap": "gray", "vmin": min(0, weights.min()), "vmax": limit}
+    style["interpolation"] = "nearest"
+    image = axes[0].imshow(weights, **style)
+    _, row = draw_matched(axes[1], weights, matching(weights), **style)
+    axes[0].set(title="as fitted", xlabel=f"unit of {nets[0]}")
+    predictive = f"unit of {nets[0]}, most predictive on the diagonal"
+    axes[1].set(title="permuted", xlabel=predictive)
     examples = example_units(weights)
-    panels = [
-        ("as fitted", weights, f"unit of {nets[0]}"),
-        ("permuted", weights[:, order], f"unit of {nets[0]}, most predictive on the diagonal"),
-    ]
-    for ax, (title, matrix, xlabel) in zip(axes, panels, strict=False):
-        image = ax.imshow(
-            matrix, cmap="gray", vmin=min(0, weights.min()), vmax=limit, interpolation="nearest"
-        )
-        ax.set(title=title, xlabel=xlabel, ylabel=f"unit of {nets[1]}")
-        for unit, color in zip(examples, EXAMPLES, strict=False):
-            ax.add_patch(
-                Rectangle((-0.5, unit - 0.5), matrix.shape[1], 1, fill=False, ec=color, lw=1)
-            )
+    for ax, places in zip(axes, (np.arange(len(weights)), row), strict=False):
+        ax.set_ylabel(f"unit of {nets[1]}")
+        width = ax.images[0].get_array().shape[1]
+        for place_, color in zip(places[examples], EXAMPLES, strict=False):
+            box = Rectangle((-0.5, place_ - 0.5), width, 1, fill=False, ec=color, lw=1)
+            ax.add_patch(box)
     figure.colorbar(image, ax=axes[:2], label="weight", fraction=0.025, pad=0.01)
     _predictors(axes[2], weights, examples, nets, tile)
     figure.suptitle(
@@ -327,8 +335,9 @@ def sparse_loss(table: pd.DataFrame, layers: Sequence[str], nets: Sequence[str])
     ax.set(
         xlabel="weights per target unit", ylabel="prediction loss", xlim=(-0.05, None),
         ylim=(0, max(0.52, rows["loss"].max() * 1.02)),
-        title=f"How many units of {nets[0]} it takes to predict one of {nets[1]}",
     )  # fmt: skip
+    title = f"How many units of {nets[0]} it takes to predict one of {nets[1]}"
+    ax.set_title(textwrap.fill(title, 60), loc="left")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 

@@ -6,9 +6,12 @@ as in the paper, and each net has a colour of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
@@ -20,6 +23,28 @@ matplotlib.use("agg")
 SEMI, MATCHING = "#7fd07f", "#116611"
 # Palette of Okabe and Ito, which colour-blind readers can tell apart, too.
 NETS = ("#0072b2", "#e69f00", "#cc79a7", "#009e73", "#56b4e9", "#d55e00", "#000000", "#f0e442")
+
+
+class Chance(NamedTuple):
+    """Look of a chance level: its name in legends, colour, marker and line."""
+
+    label: str
+    color: str
+    marker: str
+    line: str | tuple
+
+
+# Muted, and told apart by lightness, marker and line as well.
+CHANCE = {
+    "rotation": Chance("units rotated", "#7a7ac2", "D", "-"),
+    "images": Chance("images shuffled", "#a0a0a0", "v", "-"),
+    "untrained": Chance("both nets untrained", "#8b3f5c", "s", (0, (5, 1.5))),
+    "untrained_one": Chance("one net untrained", "#d38fa4", "^", (0, (2, 1))),
+}
+# Letters of names beside each other that fit under an axis.
+MOST_LETTERS = 80
+# Height of a letter of a slanted name, in inches.
+SLANTED = 0.05
 STYLE = {
     "figure.dpi": 150,
     "savefig.dpi": 150,
@@ -33,6 +58,27 @@ STYLE = {
     "image.composite_image": False,
 }
 matplotlib.rcParams.update(STYLE)
+
+
+def name_places(ax: Axes, names: Sequence[str]) -> None:
+    """Name the places 0, 1, ... of the horizontal axis, slanted if the names are long together."""
+    ax.set_xticks(range(len(names)), names)
+    if sum(map(len, names)) > MOST_LETTERS:
+        ax.tick_params("x", rotation=40)
+        place, figure = ax.get_subplotspec(), ax.get_figure(root=True)
+        # The names take none of the height of the axes; axes side by side need it once.
+        if place is not None and figure is not None and place.is_first_col():
+            figure.set_figheight(figure.get_figheight() + SLANTED * max(map(len, names)))
+        for label in ax.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
+
+
+def carry_names(ax: Axes, above: Axes, names: Sequence[str], size: float) -> None:
+    """Let an empty place of a grid carry the names of the horizontal axis of the panel above it."""
+    ax.set(xlim=above.get_xlim(), ylim=above.get_ylim(), aspect=above.get_aspect(), yticks=[])
+    ax.spines[:].set_visible(False)
+    ax.set_xticks(above.get_xticks(), names, rotation=90, fontsize=size)
+    ax.tick_params("x", top=False, bottom=False, labeltop=True, labelbottom=False, pad=0)
 
 
 def save(figure: Figure, *paths: str | Path) -> None:

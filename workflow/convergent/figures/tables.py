@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,34 +19,106 @@ from convergent.running.stores import open_store
 PAPER_MEASURE = "mutual_information"
 
 
-def tabulate_accuracy(histories: Sequence[Path], seeds: Mapping[str, int]) -> pd.DataFrame:
-    """Tabulate the accuracy of nets from their histories, in the order of their seeds."""
-    return accuracy(dict(zip(seeds, map(pd.read_csv, histories), strict=True)), seeds)
-
-
-def accuracy(histories: Mapping[str, pd.DataFrame], seeds: Mapping[str, int]) -> pd.DataFrame:
-    """Tabulate the accuracy of every net after its last epoch.
+def kind_of_pair(pair: str, groups: Mapping[str, str]) -> str:
+    """Name the kind of a pair of nets: within a group, or between two.
 
     Parameters
     ----------
+    pair : str
+        Names of the nets, joined by a hyphen.
+    groups : mapping of net to str
+        Groups in the order in which pairs between them are named. Nets may have none.
+
+    Returns
+    -------
+    str
+        ``within <group>``, ``between <group> and <group>``, or ``no group`` if a net has none.
+    """
+    first, second = (groups.get(net) for net in pair.split("-"))
+    if first is None or second is None:
+        return "no group"
+    if first == second:
+        return f"within {first}"
+    order = list(dict.fromkeys(groups.values()))
+    return "between {} and {}".format(*sorted((first, second), key=order.index))
+
+
+def tabulate_accuracy(
+    evaluations: Sequence[Path],
+    histories: Sequence[Path],
+    nets: Sequence[str],
+    seeds: Mapping[str, int],
+    roles: Mapping[str, str] | None = None,
+    groups: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """Tabulate the accuracy of nets from their files.
+
+    Parameters
+    ----------
+    evaluations : sequence of path
+        ``evaluation.csv`` of each of `nets`.
+    histories : sequence of path
+        ``history.csv`` of the nets that the run trained, which are those in `seeds`.
+    nets, seeds, roles, groups
+        See :func:`accuracy`.
+    """
+    measured = dict(zip(nets, map(pd.read_csv, evaluations), strict=True))
+    trained = dict(zip(seeds, map(pd.read_csv, histories), strict=True))
+    return accuracy(measured, trained, seeds, roles, groups)
+
+
+def accuracy(
+    evaluations: Mapping[str, pd.DataFrame],
+    histories: Mapping[str, pd.DataFrame],
+    seeds: Mapping[str, int],
+    roles: Mapping[str, str] | None = None,
+    groups: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """Tabulate the accuracy of every net: those trained after their last epoch, others as measured.
+
+    Parameters
+    ----------
+    evaluations : mapping of net to DataFrame
+        The row of ``evaluation.csv`` of every net.
     histories : mapping of net to DataFrame
-        Rows of ``history.csv``.
+        Rows of ``history.csv`` of the nets that the run trained.
     seeds : mapping of net to int
+        Seeds of those nets.
+    roles : mapping of net to str, optional
+        Role of each net: subject, control or snapshot. The column is there if any is no subject.
+    groups : mapping of net to str, optional
+        Groups of nets. The column is there if there are any.
 
     Returns
     -------
     DataFrame
-        Columns net, seed, epochs, train_loss, train_top1, val_loss, val_top1, val_top5, and
-        paper_top1 for the first four nets.
+        Columns net, [role], [group], seed, epochs, train_loss, train_top1, val_loss, val_top1,
+        val_top5, images, chance, at_chance, and paper_top1 for the first four nets that the run
+        trained. `images`, `chance` and `at_chance` are as in ``evaluation.csv``. Nets that the run
+        did not train have no seed, epochs, train_loss and train_top1, and val_loss, val_top1 and
+        val_top5 as measured.
     """
     columns = ["train_loss", "train_top1", "val_loss", "val_top1", "val_top5"]
-    rows = [
-        {"net": net, "seed": seeds[net], "epochs": len(history), **history.iloc[-1][columns]}
-        for net, history in histories.items()
-    ]
-    frame = pd.DataFrame(rows)
-    frame["paper_top1"] = pd.Series(PAPER_TOP1)
-    return frame
+    paper = dict(zip(histories, PAPER_TOP1, strict=False))
+    rows = []
+    for net, evaluation in evaluations.items():
+        measured = evaluation.iloc[0]
+        row: dict[str, object] = {"net": net, "role": (roles or {}).get(net, "subject")}
+        row |= {"group": (groups or {}).get(net), "seed": seeds.get(net)}
+        if net in histories:
+            row |= {"epochs": len(histories[net]), **histories[net].iloc[-1][columns]}
+        else:
+            row |= {f"val_{name}": measured[name] for name in ("loss", "top1", "top5")}
+        row |= {name: measured[name] for name in ("images", "chance", "at_chance")}
+        rows.append(row | {"paper_top1": paper.get(net)})
+    order = ["net", "role", "group", "seed", "epochs", *columns]
+    order += ["images", "chance", "at_chance", "paper_top1"]
+    frame = pd.DataFrame(rows, columns=order).astype(
+        {"seed": "Int64", "epochs": "Int64", "paper_top1": float}
+    )
+    hidden = [] if groups else ["group"]
+    hidden += ["role"] if (frame["role"] == "subject").all() else []
+    return frame.drop(columns=hidden)
 
 
 def tabulate_unmatched(
@@ -54,6 +126,7 @@ def tabulate_unmatched(
     statistics: Sequence[Path],
     pairs: Mapping[str, Sequence[str]],
     nets: Sequence[str],
+    groups: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Tabulate shares of unmatched units from the files of all pairs and nets."""
     matches = dict(zip(pairs, map(pd.read_csv, matchings), strict=True))
@@ -61,7 +134,7 @@ def tabulate_unmatched(
         net: {layer: group["dead"][...] for layer, group in store.groups()}
         for net, store in zip(nets, map(open_store, statistics), strict=True)
     }
-    return unmatched(matches, dead, pairs)
+    return unmatched(matches, dead, pairs, groups=groups)
 
 
 def unmatched(
@@ -69,6 +142,7 @@ def unmatched(
     dead: Mapping[str, Mapping[str, NDArray[np.bool]]],
     pairs: Mapping[str, Sequence[str]],
     threshold: float = 0.5,
+    groups: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Tabulate the share of live units whose semi-match correlates below `threshold` (section 4).
 
@@ -81,20 +155,25 @@ def unmatched(
     pairs : mapping of pair to (str, str)
         The two nets of each pair.
     threshold : float
+    groups : mapping of net to str, optional
+        Groups of nets, see :func:`kind_of_pair`.
 
     Returns
     -------
     DataFrame
-        Columns layer, pair, direction, units (dead ones included), dead, unmatched (NaN if all
-        units are dead), paper.
+        Columns layer, pair, kind (if there are groups), direction, units (of the net whose
+        units are counted, dead ones included), dead, unmatched (NaN if all units are dead), paper.
+        A pair has the layers that both of its nets have.
     """
     rows = []
     for pair, table in matches.items():
         semi = table.query("measure == 'correlation' and method == 'semi'")
         matched = semi[semi["value"] >= threshold].groupby(["layer", "direction"]).size()
-        for net, direction in zip(pairs[pair], ("ab", "ba"), strict=True):
-            # Layers in which all units are dead have no rows.
-            for layer in dict.fromkeys([*table["layer"], *dead[net]]):
+        a, b = pairs[pair]
+        # Layers in which all units are dead have no rows.
+        layers = dict.fromkeys([*table["layer"], *(name for name in dead[a] if name in dead[b])])
+        for net, direction in ((a, "ab"), (b, "ba")):
+            for layer in layers:
                 of_unit = dead[net][layer]
                 live = int((~of_unit).sum())
                 share = 1 - matched.get((layer, direction), 0) / live if live else np.nan
@@ -103,7 +182,7 @@ def unmatched(
                 rows.append(row)
     frame = pd.DataFrame(rows)
     frame["paper"] = frame["layer"].map(PAPER_UNMATCHED)
-    return by_layer(frame)
+    return by_layer(with_kind(frame, groups))
 
 
 def mapping_table(store: str | Path, layers: Sequence[str], solver: str) -> pd.DataFrame:
@@ -214,15 +293,38 @@ def table1(
     return frame
 
 
-def tabulate_by_layer(tables: Sequence[Path]) -> pd.DataFrame:
-    """Concatenate the tables of all pairs, sorted by layer."""
-    return by_layer(pd.concat(map(pd.read_csv, tables)))
+def tabulate_by_layer(
+    tables: Sequence[Path], groups: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Concatenate the tables of all pairs by layer, with :func:`with_kind`."""
+    return by_layer(with_kind(pd.concat(map(pd.read_csv, tables)), groups))
+
+
+def with_kind(frame: pd.DataFrame, groups: Mapping[str, str] | None) -> pd.DataFrame:
+    """Add a column `kind` after `pair` if there are groups, see :func:`kind_of_pair`."""
+    if groups:
+        kinds = [kind_of_pair(pair, groups) for pair in frame["pair"]]
+        frame.insert(frame.columns.get_loc("pair") + 1, "kind", kinds)
+    return frame
 
 
 def by_layer(frame: pd.DataFrame) -> pd.DataFrame:
-    """Group rows by layer; layers, and the rows within each, keep their order."""
-    order = {layer: i for i, layer in enumerate(frame["layer"].unique())}
+    """Group rows by layer; layers keep the order that they have in each pair, and rows theirs."""
+    of_pairs = [rows["layer"].unique() for _, rows in frame.groupby("pair", sort=False)]
+    order = {layer: i for i, layer in enumerate(merged_order(of_pairs))}
     return frame.sort_values("layer", key=lambda c: c.map(order), kind="stable", ignore_index=True)
+
+
+def merged_order(orders: Iterable[Iterable[str]]) -> list[str]:
+    """Merge orders of layers: a layer that only some have follows the one before it there."""
+    merged: list[str] = []
+    for order in orders:
+        place = 0
+        for name in order:
+            if name not in merged:
+                merged.insert(place, name)
+            place = merged.index(name) + 1
+    return merged
 
 
 def measure_agreement(

@@ -25,14 +25,20 @@ KINDS = ("patches", "deconv")
 
 
 def draw_fig2(
-    a: Path, b: Path, matching: Path, nets: Sequence[str], layers: Sequence[str], measure: str
+    a: Path,
+    b: Path,
+    matching: Path,
+    nets: Sequence[str],
+    layers: Sequence[str],
+    measure: str,
+    side: str = "strongest",
 ) -> Figure:
     """Draw figure 2, S2 or S4 from both nets' units and their pair's matching."""
     matches, groups = pd.read_csv(matching), open_store(a)
     rankings = {layer: ranking(matches, layer, measure) for layer in layers}
     units = {layer: groups[f"{layer}/image"].shape[0] for layer in layers}
     label = registered(measure).label
-    return matched_features(rankings, units, tiles(nets, (a, b)), nets, label)
+    return matched_features(rankings, units, tiles(nets, (a, b), side), nets, label)
 
 
 def matched_features(
@@ -86,14 +92,18 @@ def matched_features(
 
 
 def draw_figS11(
-    statistics: Sequence[Path], units: Sequence[Path], nets: Sequence[str], layer: str
+    statistics: Sequence[Path],
+    units: Sequence[Path],
+    nets: Sequence[str],
+    layer: str,
+    side: str = "strongest",
 ) -> Figure:
     """Draw figure S11 or S12 from the statistics and units of all nets."""
     means = {
         net: open_store(path)[f"{layer}/mean"][...]
         for net, path in zip(nets, statistics, strict=True)
     }
-    return active_units(means, layer, tiles(nets, units))
+    return active_units(means, layer, tiles(nets, units, side))
 
 
 def active_units(means: Mapping[str, NDArray], layer: str, tile: Callable) -> Figure:
