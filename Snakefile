@@ -29,6 +29,12 @@ include: "workflow/rules/measures.smk"
 include: "workflow/rules/matching.smk"
 include: "workflow/rules/mapping.smk"
 include: "workflow/rules/clustering.smk"
+include: "workflow/rules/consequences.smk"
+include: "workflow/rules/pruning.smk"
+include: "workflow/rules/stitching.smk"
+include: "workflow/rules/ensembles.smk"
+include: "workflow/rules/dynamics.smk"
+include: "workflow/rules/probes.smk"
 include: "workflow/rules/units.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/tables.smk"
@@ -39,18 +45,23 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        expand(rules.match.output, pair=RUN.pairs),
-        expand(rules.mapping.output, pair=RUN.pairs),
-        expand(rules.hac.output, pair=RUN.pairs),
-        expand(rules.cluster.output, pair=RUN.pairs),
-        expand(MATRICES_WITHIN.values(), net=RUN.nets),
-        expand(MATRICES.values(), pair=RUN.pairs),
-        expand(SIMILARITY, pair=RUN.pairs),
-        expand(rules.units.output, net=RUN.nets),
+        expand(rules.match.output, pair=PAIRS),
+        expand(rules.mapping.output, pair=PAIRS),
+        expand(rules.hac.output, pair=PAIRS),
+        expand(rules.cluster.output, pair=PAIRS),
+        expand(MATRICES_WITHIN.values(), net=COMPARED),
+        expand(MATRICES.values(), pair=PAIRS),
+        expand([SIMILARITY, SIGNIFICANCE], pair=PAIRS),
+        expand(rules.units.output, net=COMPARED),
+        expand([WEIGHTS, *EVALUATIONS], net=NODES),
         figures(RUN.pair),
         # Figures of the run, tables, and pictures of tables.
         [getattr(rules, name).output for name in FIGURES if not FIGURES[name].of_pair],
-        [getattr(rules, name).output for name in TABLES],
+        [
+            getattr(rules, rule_of_table(name)).output
+            for name in TABLES
+            if not TABLES[name].by_name
+        ],
         rules.atlas.output,
     message:
         f"Everything of {RUN.run}"
@@ -62,4 +73,4 @@ include: "workflow/rules/targets.smk"
 onsuccess:
     from convergent.figures.report import summary
 
-    print(summary(RESULTS))
+    print(summary(RESULTS, RUN.pair, RUN.nulls.level))

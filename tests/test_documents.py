@@ -2,10 +2,15 @@
 
 import re
 import sys
+from dataclasses import fields
 
 import pytest
 from running import ROOT
 from test_rooms import ROOMS
+
+from convergent.inference.map_nulls import cluster_between, map_loss
+from convergent.inference.significance import statistics
+from convergent.measures.registry import Measure, measures
 
 sys.path.insert(0, str(ROOT / "docs"))
 from include import INCLUDE, expand
@@ -50,3 +55,17 @@ def test_links_between_documents_lead_somewhere(page):
             titles = re.findall(r"^#+ (.*)", read(target), re.MULTILINE)
             anchors = [re.sub(r"[^\w\- ]", "", t).lower().replace(" ", "-") for t in titles]
             assert section in anchors, link
+
+
+def test_every_measure_is_defined_with_its_source():
+    methods = read(ROOT / "docs/methods.md")
+    maps = map_loss([0.01], 0.25), cluster_between(None)
+    for measure in (*measures(), *statistics(), *maps):
+        assert f"`{measure.name}`" in methods
+        # The first author, who stands in the definition or the heading.
+        assert measure.source.split()[0] in methods
+
+
+def test_the_fields_of_a_measure_are_explained():
+    table = read(ROOT / "docs/extending.md").split("## An architecture")[0]
+    assert {field.name for field in fields(Measure)} <= set(re.findall(r"`(\w+)`", table))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from convergent.measures import joint_densities
 from convergent.running.stores import new_store, open_store, save
@@ -51,3 +52,11 @@ def test_densities_count_the_stored_activations(rng, tmp_path, monkeypatch):
 
 def test_a_layer_whose_units_are_all_dead_is_left_out():
     assert list(joint_densities.shown_pairs(matches([]), ["conv1", "conv2"])) == ["conv2"]
+
+
+def test_negative_activations_are_counted(rng):
+    x, y = rng.normal(size=(2, 500)).astype(np.float32)
+    counts, edges_x, edges_y = joint_densities.joint_density(x, np.maximum(y, 0.5))
+    assert counts.sum() == 500
+    assert (edges_x[0], edges_x[-1]) == pytest.approx((x.min(), x.max()))
+    assert (edges_y[0], edges_y[-1]) == pytest.approx((0, y.max()))

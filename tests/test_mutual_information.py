@@ -1,7 +1,10 @@
 """Counts are exact, mutual information is what others compute, bins follow the paper."""
 
+import hashlib
+
 import numpy as np
 import pytest
+from scipy.special import erf
 from sklearn.metrics import mutual_info_score
 
 from convergent.activations import codes as binned
@@ -117,6 +120,124 @@ def test_bins_are_cut_at_numpys_percentiles(rng, dtype):
         expected = np.searchsorted(edges[unit], x[:, unit].astype(float))
         np.testing.assert_array_equal(codes[:, unit], expected)
     assert (codes[x <= 1e-6] == 0).all()
+
+
+def signed(rng, samples=5000):
+    """Units of either sign: plain, with ties, mostly and rarely 0, negative, never negative."""
+    x = rng.normal(size=(samples, 7))
+    x[:, 1] = np.round(3 * x[:, 1])
+    x[:, 2] *= rng.random(samples) < 0.3
+    x[:, 3] = np.where(rng.random(samples) < 0.01, 0, x[:, 3])
+    x[:, 4] = -np.exp(x[:, 4])
+    x[:, 5] = np.maximum(x[:, 5], 0)
+    x[:, 6] = -np.maximum(x[:, 6], 0)
+    return x
+
+
+def percentile_cuts(column):
+    """Ends of the bins of a unit, by NumPy: a zero bin of both signs needs a percentile in it."""
+    cuts = np.percentile(column, np.arange(5, 100, 5))
+    inside = np.abs(cuts) <= 1e-6
+    signed = column.min() < -1e-6
+    ends = [-1e-6] * int(signed) + [1e-6] * int(not signed or column.max() > 1e-6)
+    return np.unique([*cuts[~inside], *(ends if inside.any() else [])])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_bins_of_signed_units_are_cut_at_numpys_percentiles_too(rng, dtype):
+    x = signed(rng).astype(dtype)
+    codes, edges = mi.discretize(x)
+    for unit, column in enumerate(x.T.astype(float)):
+        cuts = percentile_cuts(column)
+        np.testing.assert_allclose(edges[unit, : len(cuts)], cuts, rtol=1e-6)
+        assert np.isinf(edges[unit, len(cuts) :]).all()
+        np.testing.assert_array_equal(codes[:, unit], np.searchsorted(edges[unit], column))
+
+
+@pytest.mark.parametrize("binning", binned.BINNINGS)
+def test_a_zero_bin_with_mass_lies_between_the_signs(rng, binning):
+    x = signed(rng)
+    x[:40, 2] = np.repeat([-1e-6, 1e-6], 20)
+    codes, _ = mi.discretize(x, binning)
+    assert codes.max() <= 20
+    for unit in (2, 6):
+        zero = set(codes[np.abs(x[:, unit]) <= 1e-6, unit])
+        assert len(zero) == 1
+        assert not zero & set(codes[np.abs(x[:, unit]) > 1e-6, unit])
+
+
+def test_reference_divides_its_shares_between_the_signs(rng):
+    x = signed(rng, 20_000)
+    codes, _ = mi.discretize(x, "reference")
+    for unit, shares in ((0, 20), (3, 20), (4, 20), (6, 20)):
+        sizes = np.bincount(codes[np.abs(x[:, unit]) > 1e-6, unit])
+        sizes = sizes[sizes > 0]
+        assert len(sizes) == shares
+        # Signs have as many shares as is nearest to their part of the samples.
+        assert sizes.min() > 0.9 * sizes.max()
+    few = np.concatenate([np.full(3, -1.0), rng.random(997)])[:, None]
+    codes, _ = mi.discretize(few, "reference")
+    assert (codes[:3] == 0).all()
+    assert (codes[3:] > 0).all()
+
+
+# Of codes and edges before there were bins below zero.
+UNSIGNED = {
+    "paper": "4337ad5f1d875d5d79d317c7246a363106315af32637557cab5f633da23f2881",
+    "reference": "d8f89285a36d8233d5f9c7d8458c56a5dee23b135595255b1981e1789ab46542",
+}
+
+
+@pytest.mark.parametrize("binning", binned.BINNINGS)
+def test_units_without_negative_values_keep_their_bins(binning):
+    x = (np.arange(7000) * 2654435761 % 1009).reshape(1000, 7) / 16 - [0, 9, 20, 30, 45, 60, 99]
+    x = np.maximum(x, 0).astype(np.float32)
+    x[::3, 1] = -1e-6  # rounding, which the zero bin holds
+    codes, edges = mi.discretize(x, binning)
+    assert hashlib.sha256(codes.tobytes() + edges.tobytes()).hexdigest() == UNSIGNED[binning]
+    beside = mi.discretize(np.insert(x, 3, -x[:, 0], axis=1), binning)
+    np.testing.assert_array_equal(np.delete(beside[0], 3, axis=1), codes)
+    np.testing.assert_array_equal(np.delete(beside[1], 3, axis=0), edges)
+
+
+def gelu(x):
+    return x * (1 + erf(x / np.sqrt(2))) / 2
+
+
+def silu(x):
+    return x / (1 + np.exp(-x))
+
+
+def correlated(rng, samples, share):
+    """Two normal variables of which this is the correlation."""
+    a, b = rng.normal(size=(2, samples))
+    return a, share * a + np.sqrt(1 - share**2) * b
+
+
+@pytest.mark.parametrize("function", [gelu, silu, lambda x: x])
+def test_increasing_maps_leave_information_of_signed_units_as_it_is(rng, function):
+    """Also maps that make all values positive, as there is no zero bin to speak of."""
+    pair = np.stack([function(x) for x in correlated(rng, 20_000, 0.8)], axis=1)
+    codes = mi.discretize(pair)[0]
+    assert np.bincount(codes[:, 0]).max() <= 0.051 * len(codes)
+    information = mi.mutual_information(codes)
+    for change in (np.sinh, lambda x: x**3 + x, np.exp, lambda x: 5 - np.exp(-x)):
+        changed = mi.mutual_information(mi.discretize(change(pair))[0])
+        np.testing.assert_allclose(changed, information, atol=1e-12)
+    expected = mutual_info_score(*codes.T)
+    np.testing.assert_allclose(information[0, 1], expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("binning", binned.BINNINGS)
+def test_information_of_normal_variables_is_that_of_their_correlation(rng, binning):
+    """Twenty bins lose a few percent; one bin for all negative values would lose a third."""
+    pair = np.stack(correlated(rng, 60_000, 0.8), axis=1)
+    codes = mi.discretize(pair, binning)[0]
+    information = (mi.mutual_information(codes) - mi.correction(codes))[0, 1]
+    exact = -np.log(1 - 0.8**2) / 2
+    assert 0.94 * exact < information < exact
+    above = mi.discretize(np.maximum(pair, 0), binning)[0]
+    assert mi.mutual_information(above)[0, 1] < 0.7 * exact
 
 
 def test_paper_and_reference_bins_differ_as_documented(rng):

@@ -13,10 +13,13 @@ from convergent.activations import from_nets, recording, reductions, statistics
 from convergent.activations.blocks import half_correlations
 from convergent.measures import joint_densities
 from convergent.nets import models
+from convergent.nets.marks import Batch
 from convergent.running.stores import DiskFullError, StoreError, new_store, open_store
 
 LAYERS = ["conv1", "conv2", "fc6"]
 INDEX = np.arange(70) * 2 + 1
+# Arrays that are the same to the last bit, of those that hold floating-point numbers.
+EXACT = {"value", "values", "edges", "image_mean"}
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +77,7 @@ def assert_same(found, expected):
         if not hasattr(array, "shape"):
             continue
         assert found[path].dtype == array.dtype
-        exact = path.split("/")[-1] in {"image", "y", "x", "value", "codes", "edges", "dead"}
+        exact = path.split("/")[-1] in EXACT
         if exact or array.dtype.kind != "f":
             np.testing.assert_array_equal(found[path][...], array[...], err_msg=path)
         else:
@@ -210,3 +213,69 @@ def test_units_of_any_scale_are_observed_as_they_are_recorded(tmp_path, nets, im
         half, _ = half_correlations(group)
         near = rounding_of(group["mean"][...], group["std"][...] ** 2)
         np.testing.assert_allclose(half, half_correlations(expected)[0], atol=2 * near)
+
+
+def test_nets_have_layers_and_input_of_their_own(tmp_path, nets, images):
+    """Each pair is compared at what both have; numbers are those of the stores."""
+    pooled = {"place": "conv1", "grid": [4, 4]}
+    places = {
+        "net1": {"first": pooled, "late": "fc6"},
+        "net2": {"first": pooled, "only": "conv2", "late": "fc7"},
+    }
+    scaled = {"net1": images, "net2": (images - 0.5) / 0.25}
+
+    def batches(name):
+        for start in range(0, 70, 16):
+            marks = np.arange(start, min(start + 16, 70), dtype=np.uint64)
+            yield Batch(scaled[name][start : start + 16], marks, marks)
+
+    options = {"samples": 500, "blocks": 4, "seed": 5}
+    from_nets.observe(
+        {name: nets[name] for name in places},
+        {name: batches(name) for name in places},
+        ["first", "only", "late"],
+        {name: tmp_path / f"{name}.live" for name in places},
+        {("net1", "net2"): tmp_path / "pair.live"},
+        image_index=INDEX, places=places, **options,
+    )  # fmt: skip
+    for name, own in places.items():
+        recording.record(
+            nets[name], batches(name), list(own), tmp_path / name, places=own, image_index=INDEX
+        )
+        statistics.write_statistics(
+            tmp_path / name, tmp_path / f"{name}.zarr", list(own), **options
+        )
+        found = open_store(tmp_path / f"{name}.live")
+        assert set(found.group_keys()) == own.keys()
+        assert_same(found, open_store(tmp_path / f"{name}.zarr"))
+    statistics.write_correlation(
+        tmp_path / "net1", tmp_path / "net2", tmp_path / "pair.zarr", ["first", "late"], blocks=4
+    )
+    found = open_store(tmp_path / "pair.live")
+    assert set(found.group_keys()) == {"first", "late"}
+    assert found.attrs["same_views"] is True
+    assert found["late/correlation"].shape == (10, 9)
+    assert_same(found, open_store(tmp_path / "pair.zarr"))
+
+
+def test_maps_that_differ_in_a_pair_are_refused_and_may_stand_apart(tmp_path, nets, images):
+    places = {"net1": {"map": "conv1"}, "net2": {"map": "conv3"}}
+    some = {name: nets[name] for name in places}
+    options = {"image_index": INDEX, "places": places, "samples": 500, "blocks": 4}
+    stores = {name: tmp_path / name for name in places}
+    pair = {("net1", "net2"): tmp_path / "pair"}
+    with pytest.raises(
+        StoreError, match=r"layer map: .* with maps of \(16, 16\) and \(3, 3\); .*grid"
+    ):
+        from_nets.observe(some, images.split(16), ["map"], stores, pair, **options)
+    from_nets.observe(some, images.split(16), ["map"], stores, {}, **options)
+    assert [open_store(store)["map/mean"].shape for store in stores.values()] == [(4,), (8,)]
+
+
+def test_nets_that_are_given_other_images_are_refused(tmp_path, nets, images):
+    some = {name: nets[name] for name in ("net1", "net2")}
+    batches = {"net1": images.split(16), "net2": images.flip(0).split(16)}
+    with pytest.raises(StoreError, match="net1 and net2: recorded on different images"):
+        from_nets.observe(some, batches, LAYERS, {n: tmp_path / n for n in some}, {},
+                          image_index=INDEX, blocks=4, samples=500)  # fmt: skip
+    assert not list(tmp_path.iterdir())

@@ -211,7 +211,7 @@ def test_the_workflow_refuses_to_mix_versions(project):
     path = project / RUN / "provenance.jsonl"
     whole = path.read_text(encoding="utf-8")
     jobs = [record for record in origin.parse_history(whole) if "rule" in record]
-    assert {job["rule"] for job in jobs} > {"images", "train", "record", "draw_fig1"}
+    assert {job["rule"] for job in jobs} > {"images", "train", "record_with_untrained", "draw_fig1"}
     assert all(job["packages"] == origin.versions() for job in jobs)
     assert {job["device"] for job in jobs} == {"cpu", None}
     numpy = json.dumps({"numpy": origin.versions()["numpy"]})[1:-1]

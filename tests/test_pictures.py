@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convergent.figures.sheets import PICTURE, Sheet, block, tile, tiles
+from convergent.figures.sheets import PICTURE, Sheet, block, tile, tiles, wrapped
 from convergent.figures.style import save
 from convergent.running.stores import new_store, open_store
 from convergent.running.stores import save as write
@@ -86,3 +86,29 @@ def test_pictures_are_sharp_in_a_png_and_at_their_own_resolution_in_a_pdf(rng, t
     ]
     assert set(np.unique(inner)) <= {0, 255}
     assert len(np.unique(inner)) == 2
+
+
+def test_tiles_of_the_weakest_side_and_without_deconvolutions_say_what_they_are(rng, tmp_path):
+    signs = np.array([[1, 0], [0, -1], [1, -1], [0, 0]])  # strongest, weakest
+    with new_store(tmp_path / "net1.zarr") as group:
+        layer = group.create_group("sum")
+        layer.attrs["undeconvolved"] = "GELU at features.1.0.block.4"
+        write(layer, "pictured", np.ones(4, bool), ("unit",))
+        for column, part in enumerate((layer, layer.create_group("weakest"))):
+            write(part, "value", np.repeat(signs[:, column : column + 1], 9, 1), ("unit", "rank"))
+            pixels = rng.integers(0, 255, size=(4, 9, 20, 20, 1), dtype=np.uint8)
+            write(part, "patches", pixels, ("unit", "rank", "height", "width", "channel"))
+    group = open_store(tmp_path / "net1.zarr")["sum"]
+    weakest = tiles(["net1"], [tmp_path / "net1.zarr"], "weakest")
+    assert weakest("net1", "sum", 0) == "never negative"
+    assert tile(group, 1) == "never positive"
+    assert tile(group, 3) == weakest("net1", "sum", 3) == "dead"
+    np.testing.assert_array_equal(tile(group, 2), block(group["patches"][2]))
+    np.testing.assert_array_equal(weakest("net1", "sum", 2), block(group["weakest/patches"][2]))
+    assert tile(group, 2, "deconv") == "no deconvolution: GELU at features.1.0.block.4"
+
+
+def test_long_reasons_are_broken_where_a_word_or_a_part_of_a_path_ends():
+    assert wrapped("no picture") == ["no picture"]
+    lines = wrapped("no deconvolution: GELU at features.1.0.block.4")
+    assert lines == ["no", "deconvolution:", "GELU at", "features.1.0.", "block.4"]

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from convergent.activations import recording
+from convergent.activations import probing, recording
 from convergent.activations.probing import ProbingError, probe
+from convergent.nets.places import RunError
 from convergent.running.stores import open_store
 
 
@@ -30,7 +31,7 @@ def relu(**modules):
 
 
 def axis(net, x, layer="relu", **options):
-    return probe(net, {layer: net.get_submodule(layer)}, x, **options)[layer].axis
+    return probe(net, {layer: layer}, x, **options)[layer]
 
 
 def rows_of_patches(net, x):
@@ -136,7 +137,7 @@ def test_what_cannot_be_told_is_asked_for(tmp_path):
     net.w = nn.Parameter(torch.randn(6, 9))
     x = torch.randn(10, 4, 6)
     with pytest.raises(
-        ProbingError, match=r"layer relu: the axis of units .*unit_axis=\{'relu': axis\}"
+        ProbingError, match=r"layer relu: the axis of units .*unit_axis=\{'relu': -1\}"
     ):
         recording.record(net, x, ["relu"], tmp_path / "a.zarr")
     recording.record(net, x, ["relu"], tmp_path / "a.zarr", unit_axis={"relu": -1})
@@ -193,11 +194,21 @@ def test_a_net_that_answers_differently_is_refused(tmp_path, forward, images):
 @pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16, torch.float16])
 def test_rounding_is_no_difference(kind, small_net):
     layers = ["conv1", "conv5", "fc7"]
-    from convergent.nets import models
-
-    modules = {layer: models.activation(small_net, layer) for layer in layers}
+    places = {layer: layer for layer in layers}
     x = torch.rand(6, 1, 16, 16).to(kind)
-    assert [found.axis for found in probe(small_net.to(kind), modules, x).values()] == [1, 1, 1]
+    assert probe(small_net.to(kind), places, x) == dict.fromkeys(layers, 1)
+
+
+def test_rounding_of_a_unit_that_hardly_fires_is_no_difference():
+    """Rounding is that of the terms that a unit adds up, which are as large as in other units."""
+    output = torch.rand(16, 9) + 0.5
+    output[:, 4] *= 0.01
+    other = output.clone()
+    other[3, 4] += 5e-6  # 5e-4 of the largest value of the unit
+    probing._check_same("layer x", output, other)
+    other[3, 4] += 1e-3
+    with pytest.raises(ProbingError, match="unit 4 changes"):
+        probing._check_same("layer x", output, other)
 
 
 def test_a_layer_that_never_runs_is_named():
@@ -218,7 +229,7 @@ def test_tokens_are_given_as_they_are_and_pixels_as_floats(tmp_path):
     recording.record(net, pixels.byte(), ["1"], tmp_path / "b.zarr", dtype="float32")
     expected = net(pixels.float()).detach().permute(0, 2, 3, 1).numpy()
     np.testing.assert_allclose(open_store(tmp_path / "b.zarr")["1"][...], expected, rtol=1e-4)
-    with pytest.raises(ProbingError, match=r"torch\.int64 as they are .*by \.float\(\)"):
+    with pytest.raises(RunError, match=r"passed on as torch\.int64; .*by \.float\(\)"):
         recording.record(net, pixels, ["1"], tmp_path / "c.zarr")
 
 
@@ -234,7 +245,7 @@ def test_few_images_that_are_squeezed_are_no_fault(images):
     assert axis(net, torch.randn(images, 6)) == 1
 
 
-def test_a_shared_relu_is_recorded_and_judged_as_it_is_when_it_runs_last(tmp_path):
+def test_each_use_of_a_shared_relu_is_recorded_and_judged_by_itself(tmp_path):
     """Small after it was large; other axes the first time."""
     torch.manual_seed(0)
     first, last = nn.Linear(6, 8), nn.Linear(8, 8)
@@ -245,10 +256,12 @@ def test_a_shared_relu_is_recorded_and_judged_as_it_is_when_it_runs_last(tmp_pat
 
     net = Net(forward, **relu(first=first, last=last))
     x = torch.randn(40, 3, 6)
-    recording.record(net, x, ["relu"], tmp_path / "a.zarr")
-    array = open_store(tmp_path / "a.zarr")["relu"]
+    recording.record(net, x, ["relu_1"], tmp_path / "a.zarr")
+    array = open_store(tmp_path / "a.zarr")["relu_1"]
     assert array.dtype == np.float32
     np.testing.assert_allclose(array[...], net(x).detach().numpy(), rtol=1e-4, atol=1e-12)
+    with pytest.raises(recording.RecordingError, match=r"layer relu: .* do not fit into float16"):
+        recording.record(net, x, ["relu", "relu_1"], tmp_path / "b.zarr")
 
 
 def test_images_of_several_sizes_are_refused(tmp_path):

@@ -1,5 +1,6 @@
 """A further reduction gives the same from stores, straight from nets, and of the whole arrays."""
 
+import itertools
 import operator
 
 import numpy as np
@@ -9,6 +10,7 @@ from test_statistics import write_store
 
 from convergent.activations import from_nets, from_stores, recording, reductions, statistics
 from convergent.activations.blocks import Cut
+from convergent.activations.controls import halves as halves_of
 from convergent.activations.reductions import Reduction
 from convergent.running.stores import open_store, save
 
@@ -52,18 +54,20 @@ def test_one_more_entry_is_in_both_routes(tmp_path, monkeypatch, small_net, wide
 
 @pytest.mark.parametrize("leaf_bytes", [1, 10**9])
 def test_pieces_do_not_reach_across_blocks(rng, tmp_path, monkeypatch, leaf_bytes):
-    """By block or over all images, parts are merged in the order of the images."""
+    """By block, by half or over all images, parts are merged in the order of the images."""
     monkeypatch.setattr(from_stores, "LEAF_BYTES", leaf_bytes)
     values = rng.normal(size=(53, 3)).astype(np.float32)
     x = open_store(write_store(tmp_path / "x", {"fc6": values}, chunk_rows=7))["fc6"]
     cut = Cut.of(53, 4)
+    two = halves_of(cut)
 
     def rows(start, piece):
         np.testing.assert_array_equal(piece, values[start : start + len(piece)])
         return list(range(start, start + len(piece)))
 
-    each, whole = from_stores.reduce_stores(
-        [x], [Reduction((0,), rows, operator.add, {}, by_block=b) for b in (True, False)], cut
+    each, halves, whole = from_stores.reduce_stores(
+        [x], [Reduction((0,), rows, operator.add, {}, cut=of) for of in (cut, two, None)]
     )
     assert whole == [list(range(53))]
-    assert each == [list(range(i, j)) for i, j in zip(cut.edges, cut.edges[1:], strict=False)]
+    for parts, edges in ((each, cut.edges), (halves, [0, cut.half, 53])):
+        assert parts == [list(range(i, j)) for i, j in itertools.pairwise(edges)]

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from convergent.activations.shapes import layer_shapes
 from convergent.config import load, resources
-from convergent.nets import models, shapes
+from convergent.nets import models
 
 ROOT = Path(__file__).parents[1]
 # Of two full-size nets on 1,000 photographs, two cores, no GPU: docs/scale.md. Seconds, megabytes.
@@ -20,6 +21,7 @@ MEASURED = {
     "cluster": (255, 3020),
     "units": (360, 2600),
 }
+STREAMING = ("record", "statistics", "correlation", "observe")
 
 
 def paper(**changes):
@@ -35,14 +37,19 @@ def paper(**changes):
 @pytest.fixture
 def work(monkeypatch):
     """Estimates of the paper's run, with changes."""
-    monkeypatch.setattr(resources, "count_images", lambda data: (1_281_167, 50_000))
-    net = shapes.layer_shapes(models.build, (3, 227, 227))
-    return lambda **changes: resources.Estimates(paper(**changes), [net])
+    monkeypatch.setattr(resources, "count_images", lambda data, trains: (1_281_167, 50_000))
+    net = layer_shapes(models.build, (3, 227, 227))
+
+    def estimates(**changes):
+        run = paper(**changes)
+        return resources.Estimates(run, dict.fromkeys(run.nodes, net))
+
+    return estimates
 
 
 @pytest.mark.parametrize("stage", MEASURED)
 def test_jobs_ask_for_more_than_was_measured_but_not_for_the_moon(work, stage):
-    two = {"nets": {"net3": None, "net4": None}}
+    two = {"nets": {"net3": None, "net4": None}, "nulls": {"untrained": False}}
     small = work(device="cpu", activations={"images": 1000}, **two)
     seconds, megabytes = MEASURED[stage]
     need = getattr(small, stage)(2)
@@ -61,10 +68,15 @@ def test_a_training_asks_for_the_time_of_its_epochs(work):
 def test_more_of_anything_asks_for_more(work):
     base = work(activations={"images": 5000}, statistics={"samples": 10_000})
     more_images = work(statistics={"samples": 10_000})
-    for stage in ("record", "statistics", "correlation", "observe"):
+    for stage in STREAMING:
         assert getattr(more_images, stage)(4).runtime > getattr(base, stage)(4).runtime
-        # Streaming: time grows with the images, memory does not.
-        assert getattr(more_images, stage)(4).mem_mb == getattr(base, stage)(4).mem_mb
+    # Streaming: time grows with the images, memory only where means over each image are kept.
+    more, few = ({s: getattr(w, s)(4).mem_mb for s in STREAMING} for w in (more_images, base))
+    assert (more["record"], more["correlation"]) == (few["record"], few["correlation"])
+    means = 45_000 * sum(base.widths) * 4 / 10**6
+    assert 0 < more["statistics"] - few["statistics"] < means
+    # Of each net, and of what it was before training.
+    assert 2 * means < (more["observe"] - few["observe"]) / len(base.run.nodes) < 2.5 * means
     more_samples = work(activations={"images": 5000})
     for field in ("mem_mb", "runtime"):
         few, many = (getattr(w.measure(1), field) for w in (base, more_samples))
@@ -75,6 +87,46 @@ def test_more_of_anything_asks_for_more(work):
         assert few.mem_mb < many.mem_mb
         assert few.runtime < many.runtime
     assert base.statistics(8).runtime < base.statistics(1).runtime
+
+
+def test_nulls_ask_for_the_time_of_their_draws(work):
+    base, few = work(activations={"images": 5000}), {"rotation": 1, "images": 0, "maps": 1}
+    draws = work(activations={"images": 5000}, nulls={"images": 20})
+    none = work(activations={"images": 5000}, nulls=few)
+    assert none.compare_layers(2).runtime < base.compare_layers(2).runtime
+    # Each draw of this null is a pass over the stores, as the correlation of a pair is.
+    more = draws.compare_layers(2).runtime - base.compare_layers(2).runtime
+    assert more > 20 * (base.correlation(2).runtime - 10)
+    assert none.compare_maps(2).runtime < base.compare_maps(2).runtime
+    for nulls in (none, base, draws):
+        # More than the matrices of fc6 need once; but not for the moon.
+        assert 3000 < nulls.compare_layers(2).mem_mb < 20_000
+
+
+def test_untrained_nets_ask_for_more_but_start_no_job_of_their_own(work):
+    base = work(activations={"images": 5000})
+    without = work(activations={"images": 5000}, nulls={"untrained": False})
+    alone, beside = without.observe(2), base.observe(2)
+    for field in ("mem_mb", "runtime"):
+        assert getattr(alone, field) < getattr(beside, field) < 3 * getattr(alone, field)
+        for stage in ("record", "statistics", "correlation"):
+            once, both = (getattr(base, stage)(2, untrained=of) for of in (False, True))
+            assert getattr(once, field) <= getattr(both, field) < 4 * getattr(once, field)
+            assert once == getattr(without, stage)(2)
+
+
+def test_merging_asks_for_the_time_of_its_points_and_the_memory_of_its_images(work):
+    base, more = work(merging={"points": 5}), work(merging={"points": 21})
+    assert more.merge_nets(1).runtime > base.merge_nets(1).runtime
+    assert more.merge_nets(1).mem_mb == base.merge_nets(1).mem_mb
+    few = work(merging={"images": 100})
+    assert few.merge_nets(1).mem_mb < base.merge_nets(1).mem_mb
+    assert more.zip_nets(1).runtime > base.zip_nets(1).runtime
+    assert more.zip_nets(1).mem_mb == base.zip_nets(1).mem_mb
+    assert few.zip_nets(1).mem_mb < base.zip_nets(1).mem_mb
+    assert 3000 < few.zip_nets(1).mem_mb < 20_000
+    # Thirteen times the weights are 3.2 GB for the paper's net.
+    assert 3000 < few.merge_nets(1).mem_mb < 20_000
 
 
 def test_folders_are_counted_by_their_classes(tmp_path):

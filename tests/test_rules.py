@@ -9,18 +9,23 @@ import snakemake.api as api
 from running import ROOT, copy_project, parsed
 from snakemake.exceptions import WorkflowError
 
-from convergent.measures.registry import measures
-
 # Training, recording and every stage of every pair, and the atlas.
 JOBS = {
-    "train", "record", "statistics", "correlation", "mutual_information_within",
+    "train", "evaluate", "record", "statistics", "correlation", "mutual_information_within",
     "mutual_information", "match", "joint_densities", "agreement", "fit_maps", "fit_maps_sgd",
-    "mapping", "hac", "cluster", "units", "atlas",
+    "mapping", "hac", "cluster", "units", "atlas", "merge_nets", "zip_nets",
 }  # fmt: skip
 # These draw whole matrices.
 JOBS |= {"draw_fig5", "draw_fig6", "draw_fig7", "draw_figS5"}
-JOBS |= {"compare_layers"} if measures(gives="layers") else set()
-WITHOUT_STORE = JOBS - {"record", "statistics", "correlation"} | {"observe"}
+JOBS |= {"compare_layers", "compare_all_layers", "compare_maps", "ceilings"}
+# What follows from an alignment, by name.
+JOBS |= {"prune_units", "stitch_layers", "score_ensembles", "observe_epoch", "follow_training"}
+JOBS |= {"observe_probe", "compare_probes"}
+READING = {"record", "statistics", "correlation"}
+JOBS |= {f"{name}_with_untrained" for name in READING}
+FROM_STORES = {name for name in JOBS if name.split("_with")[0] in READING}
+FROM_STORES |= {"compare_all_layers", "ceilings"}
+WITHOUT_STORE = JOBS - FROM_STORES | {"observe"}
 IMAGE_FOLDER = {"data": {"name": "imagefolder", "root": "images"}}
 OVERLAYS = [{}, {"activations": {"store": False}}, IMAGE_FOLDER]
 
@@ -65,15 +70,20 @@ def test_every_figure_and_table_is_a_target_by_its_bare_name(tmp_path):
     assert {f.removeprefix("results/digits/") for f in map(str, rules["fig3"].input)} == {
         "figures/net1-net2/fig3.png", "figures/net1-net2/fig3.pdf",
     }  # fmt: skip
+    # A name of both makes both.
+    both = {*workflow.globals["FIGURES"]} & {*workflow.globals["TABLES"]}
+    assert both == {*workflow.globals["ALSO_TABLES"]}
+    for name in both:
+        assert f"results/digits/tables/{name}.csv" in map(str, rules[name].input)
 
 
 def test_every_row_calls_a_function_with_arguments_that_it_has(tmp_path):
     prepare(tmp_path)
     rows = parsed(tmp_path, ROOT / "Snakefile").globals
-    for name, row in (rows["FIGURES"] | rows["TABLES"]).items():
+    for name, row in [*rows["FIGURES"].items(), *rows["TABLES"].items()]:
         of_pair = getattr(row, "of_pair", False)
         arguments = {*row.inputs, *row.params, *(["nets"] if of_pair else [])}
-        call = row.make if name in rows["TABLES"] else row.draw
+        call = getattr(row, "make", row.draw)
         function = resolve_name(f"convergent.figures.{call}")
         assert arguments == set(inspect.signature(function).parameters), name
 

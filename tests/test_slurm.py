@@ -26,6 +26,8 @@ ONCE = ["--retries", "0"]
 
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Workers do not have this module.
+# Both nets are compared with what they were before training.
+RECORD = "record_with_untrained"
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +48,8 @@ def test_arrays_are_of_rules_that_exist_and_are_submitted(copy, monkeypatch):
     profile = (copy / "profiles/slurm/config.yaml").read_text(encoding="utf-8")
     rules = set(re.search(r'slurm-array-jobs: "(.*)"', profile)[1].split(","))
     rules |= set(re.findall(r"(?m)^  ([a-z_]+): \{", profile)) - {"observe"}
-    everything = planned(copy)
-    assert rules <= set(everything)
+    alone = planned(copy, "--config", "nulls={untrained: false}")
+    assert rules <= {*planned(copy), *alone}
     monkeypatch.setattr(api.Workflow, "local_exec", False)
     workflow = parsed(copy, copy / "Snakefile", {})
     assert not rules & {rule.name for rule in workflow.rules if workflow.is_local(rule)}
@@ -84,21 +86,21 @@ def test_a_run_through_the_profile_gives_what_a_local_one_gives(cluster, copy, p
     assert (jobs["JobState"] == "COMPLETED").sum() == len(jobs) - 1
     count = jobs["rule"].value_counts()
     assert count["train"] == 4
-    assert count["record"] == count["correlation"] == 3
+    assert count[RECORD] == count["correlation_with_untrained"] == 3
     # Tables and lists of images are made on the login node.
     assert not {"accuracy", "images"} & set(jobs["rule"])
     # A GPU is asked for where one is used, and nowhere else.
     asks = jobs["TresPerJob"] == "gres:gpu:1"
-    assert set(jobs["rule"][asks]) == {"train", "record"}
-    assert asks[jobs["rule"].isin(["train", "record"])].all()
+    using = {"train", "evaluate", RECORD}
+    assert set(jobs["rule"][asks]) == using
+    assert asks[jobs["rule"].isin(using)].all()
     # What Slurm gave is no GPU of CUDA's, and nothing waits for it.
     log = (copy / RUN / "logs/train/net1.log").read_text(encoding="utf-8")
     assert "device: cpu\n" in log
     assert "waiting for a GPU" not in log
     # Pairs that are ready together are one array.
-    assert (
-        jobs["ArrayJobId"][jobs["rule"].isin(["correlation", "mutual_information"])].notna().any()
-    )
+    of_pairs = jobs["rule"].isin(["correlation_with_untrained", "mutual_information"])
+    assert jobs["ArrayJobId"][of_pairs].notna().any()
     for net in ("net1", "net2"):
         weights, expected = (
             torch.load(run / RUN / f"nets/{net}/weights.pt", weights_only=True)
@@ -159,11 +161,11 @@ def test_a_job_that_fails_is_reported_with_its_log(cluster, copy):
     snakemake(copy, str(weights.relative_to(copy)), "--config", "device=cpu")
     weights.write_bytes(b"damaged")
     output = snakemake(
-        copy, store, "--allowed-rules", "record", *PROFILE, *ONCE, "--config", "device=cpu",
+        copy, store, "--allowed-rules", RECORD, *PROFILE, *ONCE, "--config", "device=cpu",
         fails=True,
     )  # fmt: skip
-    assert "Error in rule record" in output
-    assert "weights.pt" in output.split("Error in rule record")[1].split("Logfile")[1]
+    assert f"Error in rule {RECORD}" in output
+    assert "weights.pt" in output.split(f"Error in rule {RECORD}")[1].split("Logfile")[1]
     weights.unlink()
 
 

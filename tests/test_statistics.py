@@ -20,7 +20,8 @@ LAYERS = ["conv1", "fc6"]
 def write_store(path, layers, index=None, chunk_rows=None):
     with new_store(path) as group:
         for layer, data in layers.items():
-            names = ("image", "y", "x", "unit") if data.ndim == 4 else ("image", "unit")
+            names = {2: (), 3: ("token",), 4: ("y", "x")}[data.ndim]
+            names = ("image", *names, "unit")
             array = create(group, layer, data.shape, data.dtype, names, chunk_rows=chunk_rows)
             array[...] = data
         index = np.arange(len(data)) if index is None else index
@@ -86,6 +87,27 @@ def test_statistics_store_holds_mean_std_and_dead(pair, tmp_path):
         for half in half_correlations(group):
             np.testing.assert_array_equal(half.diagonal(), ~group["dead"][...])
     assert store["conv1/dead"][...].sum() == 1
+
+
+@pytest.mark.parametrize("leaf_bytes", [1, 10**9])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_the_mean_of_each_image_is_kept(rng, tmp_path, monkeypatch, dtype, leaf_bytes):
+    monkeypatch.setattr(from_stores, "LEAF_BYTES", leaf_bytes)
+    data = {name: x.astype(dtype) for name, x in activations(rng, 90, 8).items()}
+    data["tokens"] = data["conv1"].reshape(90, 30, 8) - dtype(1)
+    layers = list(data)
+    store = write_store(tmp_path / "a.zarr", data, chunk_rows=7)
+    statistics.write_statistics(store, tmp_path / "s.zarr", layers, blocks=4, samples=50)
+    for layer, values in data.items():
+        array = open_store(tmp_path / "s.zarr")[f"{layer}/image_mean"]
+        assert array.dtype == np.float32
+        assert array.metadata.dimension_names == ("image", "unit")
+        positions = values.reshape(90, -1, values.shape[-1]).astype(float)
+        # Each of 30 additions rounds, at numbers whose mean is at most that of the magnitudes.
+        near = 30 * 2**-24 * np.abs(positions).mean(axis=1)
+        assert (np.abs(array[...] - positions.mean(axis=1)) <= near).all()
+        if layer == "fc6":
+            np.testing.assert_array_equal(array[...], values)
 
 
 @pytest.mark.parametrize("leaf_bytes", [1, 5000, 10**9])
@@ -166,6 +188,9 @@ def test_codes_are_those_of_the_drawn_samples(pair, tmp_path, binning):
             codes, edges = discretize(drawn, binning)
             np.testing.assert_array_equal(group[f"{layer}/codes"][...], codes)
             np.testing.assert_array_equal(group[f"{layer}/edges"][...], edges)
+            values = group[f"{layer}/values"]
+            assert values.dtype == data[layer].dtype
+            np.testing.assert_array_equal(values[...], drawn)
     stores = tmp_path / "sa.zarr", tmp_path / "sb.zarr"
     write_matrices(MEASURE, tmp_path / "mi.zarr", LAYERS, *stores)
     codes = [open_store(s)["conv1/codes"][...] for s in stores]

@@ -131,7 +131,9 @@ def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_space(project, tmp_p
         pytest.skip(f"a small disk cannot be mounted here: {error}")
     try:
         output = snakemake(project, target, "--directory", str(tmp_path), fails=True)
-        assert re.search(r"error: results/\S+: its disk is full, \d+ MB are free", output)
+        assert re.search(
+            r"error: nets\.net1: results/\S+: its disk is full, \d+ MB are free", output
+        )
         found, expected = contents(tmp_path / RUN), contents(project / RUN)
         assert found == {name: expected[name] for name in found}
         assert not list(results.rglob(".*partial*"))

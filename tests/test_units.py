@@ -198,3 +198,72 @@ def test_colours_keep_their_channels_and_their_scales(rng, tmp_path):
     largest = np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
     expected = np.round(128 + 127 * weights / largest)
     np.testing.assert_array_equal(store["conv1/filters"][...], expected)
+
+
+class Signed(torch.nn.Module):
+    """A place in the middle of a block, then one without deconvolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Conv2d(1, 3, 3, padding=1)
+        self.second = torch.nn.Conv2d(3, 4, 3, padding=1)
+        self.third = torch.nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x):
+        x = torch.relu(self.first(x))
+        return self.third(torch.nn.functional.gelu(self.second(x) + x[:, :1]))
+
+
+PLACES = {
+    "sum": "add",
+    "pooled": {"place": "add", "grid": [4, 4]},
+    "mean": {"place": "add", "grid": "mean"},
+    "last": "third",
+}
+
+
+@pytest.fixture
+def signed(recorded):
+    folder, _, images, index, views, inputs = recorded
+    torch.manual_seed(1)
+    net = Signed()
+    recording.record(net, inputs, list(PLACES), folder / "a.zarr", places=PLACES, image_index=index)
+    write_statistics(folder, list(PLACES))
+    return folder, net, images, index, views, inputs
+
+
+def test_places_of_operations_have_pictures_of_both_sides(signed):
+    _, net, _, index, views, inputs = signed
+    store = write(signed, list(PLACES), pictures=dict.fromkeys(PLACES), places=PLACES)
+    sides = {"sum": (5, 1, -2), "pooled": (8, 4, -2), "mean": (16, 0, 0), "last": (7, 1, -3)}
+    for layer, field in sides.items():
+        np.testing.assert_array_equal(store[f"{layer}/receptive_field"][...], field)
+        assert ("deconv" in store[layer]) == (layer != "last")
+    assert store["last"].attrs["undeconvolved"] == "Gelu"
+    field = ReceptiveField(*sides["sum"])
+    weak = {name: array[...] for name, array in store["sum/weakest"].arrays()}
+    unit = int(np.argmin(weak["value"][:, 0]))
+    ranks = np.flatnonzero(weak["value"][unit] < 0)
+    assert len(ranks)
+    rows = [index.tolist().index(image) for image in weak["image"][unit, ranks]]
+    y, x = (weak[name][unit, ranks] for name in "yx")
+    units = np.full(len(ranks), unit)
+    signals = deconvolve(net, "add", inputs[rows], units, y, x, negative=True)
+    for n, rank in enumerate(ranks):
+        picture = views[rows[n]].permute(1, 2, 0).numpy()
+        cut = pictures.cut(picture, field, y[n], x[n])
+        np.testing.assert_array_equal(weak["patches"][unit, rank], cut)
+        signal = signals[n].permute(1, 2, 0).numpy()
+        whole = np.round(128 + 127 * signal / np.abs(signal).max())
+        expected = pictures.cut(whole, field, y[n], x[n])
+        np.testing.assert_allclose(weak["deconv"][unit, rank].astype(float), expected, atol=1.01)
+
+
+def test_without_pictures_no_gradient_is_needed(signed, monkeypatch):
+    monkeypatch.setattr(torch.autograd, "grad", None)
+    store = write(signed, list(PLACES), pictures={}, places=PLACES)
+    np.testing.assert_array_equal(store["sum/receptive_field"][...], [0, 0, 0])
+    assert (store["sum/weakest/image"][...] >= 0).any()
+    assert not {"patches", "deconv"} & set(store["sum"].keys())
+    with pytest.raises(TypeError):
+        write(signed, list(PLACES), pictures={"sum": [0]}, places=PLACES)

@@ -100,11 +100,11 @@ def test_weights_and_checkpoints_that_are_something_else_are_refused(tmp_path, t
         torch.save({"net": trap if kind == "torch" else torch.zeros(1000)}, path)
     if kind == "cut":
         os.truncate(path, 900)
-    data = {"size": 16, "mean": [0.5]}
+    net = {"model": TINY, "size": 16, "inputs": 1}
     with pytest.raises(
         models.WeightsError, match=r"(?s)x\.pt: cannot be read as weights .*--forcerun"
     ):
-        models.load(path, TINY, data, 3)
+        models.load(path, net, 3)
     images = [None] * 4
     with pytest.raises(
         training.TrainingError, match=r"(?s)x\.pt: cannot be resumed .*move it away"

@@ -10,7 +10,8 @@ import torch
 import yaml
 
 from convergent import config
-from convergent.nets import models, shapes, training
+from convergent.activations.shapes import layer_shapes
+from convergent.nets import models, training
 from convergent.nets.datasets import Images
 from convergent.units.receptive_fields import sides
 
@@ -20,7 +21,7 @@ SMALL = {"name": "vgg11", "channels": [3, 4, 5, 5, 6, 6, 7, 7]}
 
 def test_the_published_net():
     """As torchvision's vgg11_bn has it up to its full connections."""
-    net = shapes.layer_shapes(lambda: models.build("vgg11"), (3, 32, 32), sides)
+    net = layer_shapes(lambda: models.build("vgg11"), (3, 32, 32), receptive_fields=sides)
     assert list(net.layers) == [f"conv{number}" for number in range(1, 9)]
     assert [layer.units for layer in net.layers.values()] == [64, 128, *[256] * 2, *[512] * 4]
     assert [layer.height for layer in net.layers.values()] == [32, 16, 8, 8, 4, 4, 2, 2]
@@ -58,8 +59,10 @@ def test_a_run_may_have_it():
     assert run.layers == [*(f"conv{number}" for number in range(1, 9)), "fc9"]
     assert run.model.channels[-1] == 512
     assert config.load(run.model_dump(mode="json")) == run
-    net = shapes.layer_shapes(lambda: models.build(**run.net_options | {"size": 32}), (1, 32, 32))
-    config.check_shapes(run, net.layers)
+    net = layer_shapes(
+        lambda: models.build(**models.options(run.nodes["net1"].net | {"size": 32})), (1, 32, 32)
+    )
+    config.check_shapes(run, "net1", {"net1": net.layers})
 
 
 def test_keys_and_layers_of_other_architectures_are_refused():

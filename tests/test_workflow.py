@@ -16,11 +16,11 @@ import yaml
 import zarr
 from PIL import Image
 from precision import rounding
-from running import LAYERS, RUN, jobs, parsed, planned, snakemake
+from running import LAYERS, RUN, copy_project, jobs, parsed, planned, snakemake
 
+from convergent.activations.blocks import Cut
 from convergent.config import load
 from convergent.config.resources import Estimates
-from convergent.measures.registry import measures
 from convergent.nets.shapes import read_shapes
 from convergent.running import devices
 
@@ -29,9 +29,14 @@ SIDES = dict(zip(LAYERS, [16, 7, 3, 3, 3], strict=False))
 IMAGES = 30
 PAIR_FIGURES = ["fig1", "fig2", "fig3", "fig5", "fig6", "fig7"]
 PAIR_FIGURES += [f"figS{number}" for number in range(1, 10)]
-PAIR_FIGURES += ["matched_information", "sparse_loss", "eigenvalues"]
+PAIR_FIGURES += ["matched_information", "sparse_loss", "eigenvalues", "excess", "similarity"]
+PAIR_FIGURES += ["merge", "collapse"]
 DRAWN = [f"draw_{name}" for name in PAIR_FIGURES]
 RUN_FIGURES = ["fig4", "figS10", "figS11", "figS12"]
+# Both nets and their pair are compared with what the nets were before training.
+RECORD, WITHIN, CORRELATION = (
+    f"{name}_with_untrained" for name in ("record", "statistics", "correlation")
+)
 DECAYS = [0, *(10.0**e for e in (-5, -4.5, *np.arange(-4, -1.9, 0.2), -1.5, -1))]
 
 
@@ -112,6 +117,9 @@ def test_results_are_where_the_design_says(project):
             group = seen[layer]
             for name in ("image", "y", "x", "value"):
                 assert group[name].shape == (units, 9)
+            if not group["pictured"][...].any():
+                assert "patches" not in group
+                continue
             side = min(int(group["receptive_field"][0]), 16)
             assert group["patches"].shape == group["deconv"].shape == (units, 9, side, side, 1)
             assert group["patches"].dtype == np.uint8
@@ -126,7 +134,29 @@ def test_results_are_where_the_design_says(project):
     assert table["loss"].between(0, 0.6).all()
     assert (run / "atlas/index.html").is_file()
     assert len(list((run / "atlas/data").glob("*/net1-net2.npz"))) == len(LAYERS)
-    for name in ("accuracy", "unmatched", "measure_agreement", "table1", "cluster_stability"):
+    for net in ("net1", "net2"):
+        untrained = zarr.open_group(run / f"nets/{net}/untrained.zarr", mode="r")
+        for layer, units in UNITS.items():
+            assert untrained[f"{layer}/blocks/correlation"].shape == (2, units, units)
+            assert untrained[f"{layer}/image_mean"].shape == (IMAGES, units)
+    controls = zarr.open_group(pairs / "controls.zarr", mode="r")
+    for layer, units in UNITS.items():
+        for name in ("untrained", "untrained_ab", "untrained_ba"):
+            assert controls[f"{layer}/{name}"].shape == (2, units, units)
+    similarity = pd.read_csv(pairs / "similarity.csv")
+    significance = pd.read_csv(pairs / "significance.csv")
+    assert set(significance["layer"]) == {*LAYERS, "all"}
+    for table in (similarity, significance):
+        for kind in ("rotation", "images", "untrained", "untrained_one"):
+            assert {f"null_{kind}", f"null_{kind}_high", f"p_{kind}"} <= {*table}
+    semi = significance.query("statistic == 'semi_mean' and measure == 'correlation'")
+    nulls = [f"null_{kind}" for kind in ("rotation", "images", "untrained", "untrained_one")]
+    assert semi.query("layer != 'all'")[nulls].notna().all(axis=None)
+    assert semi[["p_rotation", "p_images"]].notna().all(axis=None)
+    for name in ("null_draws", "null_matches"):
+        assert len(pd.read_csv(pairs / f"{name}.csv"))
+    tables = ["accuracy", "unmatched", "measure_agreement", "table1", "cluster_stability"]
+    for name in [*tables, "similarity", "significance"]:
         assert len(pd.read_csv(run / f"tables/{name}.csv"))
     over_all = [run / "figures" / n for n in (*RUN_FIGURES, "table1")]
     for path in [drawn / n for n in PAIR_FIGURES] + over_all:
@@ -176,7 +206,7 @@ def test_other_images_rerun_all_and_the_same_nothing(project):
         pixels, labels = file["images"], file["labels"]
     pixels[7, 3, 3] += 1
     np.savez(path, images=pixels, labels=labels)
-    everything = {"images": 1, "train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM
+    everything = {"images": 1} | TRAINED | STATISTICS | DOWNSTREAM
     assert paper_only(planned(project)) == everything
     path.write_bytes(content)
     os.utime(path, ns=times)
@@ -206,14 +236,37 @@ def test_figures_of_any_pair_are_targets(project):
     """net3 joins by an overlay, as a preset would bring it."""
     (project / "more.yaml").write_text("nets: {net3: {seed: 3}, net1: null}", encoding="utf-8")
     target = f"{RUN}/figures/net2-net3/fig3.png"
-    upstream = {"match": 1, "correlation": 1, "mutual_information": 1, "statistics": 1}
-    upstream |= {"record": 1, "train": 1, "layers": 1}
+    upstream = {"match": 1, CORRELATION: 1, "mutual_information": 1, WITHIN: 1}
+    upstream |= {RECORD: 1, "train": 1, "shapes": 1, "compare_layers": 1}
     expected = {"draw_fig3": 1} | upstream
     assert planned(project, target, "--configfile", "more.yaml") == expected
     assert planned(project, "fig3", "--configfile", "more.yaml") == {"fig3": 1} | expected
     (project / "more.yaml").write_text("nets: {net3: {seed: 3}}", encoding="utf-8")
     assert planned(project, target, "--configfile", "more.yaml") == expected
     assert planned(project, "fig3", "--configfile", "more.yaml") == {}
+
+
+def test_another_net_reruns_no_job_of_those_there(project):
+    """Only what is of the new net, of its pairs, and of all nets or pairs."""
+    (project / "more.yaml").write_text("nets: {net3: {seed: 3}}", encoding="utf-8")
+    output = snakemake(project, "-n", "--configfile", "more.yaml")
+    (project / "more.yaml").unlink()
+    assert jobs(output)[CORRELATION] == 2
+    messages = re.findall(r"(?m)^Job \d+: (.*)", output)
+    assert len(messages) > 20
+    named = [message for message in messages if re.search(r"\bnet[12]\b", message)]
+    assert named
+    assert [message for message in named if "net3" not in message] == []
+
+
+def test_a_figure_of_a_pair_trains_its_two_nets(tmp_path):
+    """Of four nets, though the figure shows chance levels of untrained nets."""
+    copy_project(tmp_path)
+    options = ["--config", "nets={net3: {seed: 3}, net4: {seed: 4}}"]
+    for name in ("fig3", "figS3", "excess"):
+        counts = planned(tmp_path, name, *options)
+        assert counts["train"] == counts[RECORD] == counts[WITHIN] == 2
+        assert counts[CORRELATION] == counts["compare_layers"] == 1
 
 
 def test_nets_pairs_tables_and_paths_are_targets(project):
@@ -232,6 +285,8 @@ def test_the_report_has_all_figures_and_tables_of_a_pair(project):
         assert f'id="{name}-csv"' in page
     assert "Clusters of conv1 that are most alike in both nets of net1-net2" in page
     assert "{{" not in page
+    # What is made only by name is not made for it.
+    assert 'id="prune-png"' not in page
 
 
 def paper_only(counts):
@@ -240,22 +295,29 @@ def paper_only(counts):
 
 
 ATLAS = {"atlas": 1}
+# What is made from similarities with their chance levels.
+COMPARED = {"draw_fig3": 1, "draw_figS3": 1, "draw_matched_information": 1, "fig4": 1}
+COMPARED |= {"draw_excess": 1, "draw_similarity": 1} | ATLAS
+COMPARED |= {"compare_layers": 1, "tabulate_similarity": 1, "significance": 1}
+TRAINED = {"train": 2, "evaluate": 2, RECORD: 2, "accuracy": 1} | COMPARED
 DOWNSTREAM = {"match": 1, "fig4": 1, "unmatched": 1} | ATLAS
 DOWNSTREAM |= {"draw_fig1": 1, "draw_fig3": 1, "draw_figS1": 1, "draw_figS3": 1}
 DOWNSTREAM |= {"draw_matched_information": 1}
 DOWNSTREAM |= {"joint_densities": 1, "agreement": 1, "measure_agreement": 1}
 MATCHED_FEATURES = {"draw_fig2": 1, "draw_figS2": 1, "draw_figS4": 1}
 DOWNSTREAM |= MATCHED_FEATURES
+# Nets between nets: what chooses partners, and all that statistics and nets depend on.
+DOWNSTREAM |= {"merge_nets": 1, "draw_merge": 1, "draw_collapse": 1}
 SHARED_CLUSTERS = {"draw_figS6": 1, "draw_figS7": 1}
 CLUSTERS = {"cluster": 1, "cluster_stability": 1, "draw_figS5": 1, "draw_figS8": 1, "draw_figS9": 1}
 CLUSTERS |= {"draw_eigenvalues": 1} | SHARED_CLUSTERS | ATLAS
-STATISTICS = {"statistics": 2, "mutual_information": 1, "mutual_information_within": 2}
-STATISTICS |= {"correlation": 1, "figS10": 1, "figS11": 1, "figS12": 1} | CLUSTERS
+STATISTICS = {WITHIN: 2, "mutual_information": 1, "mutual_information_within": 2}
+STATISTICS |= {CORRELATION: 1, "figS10": 1, "figS11": 1, "figS12": 1} | CLUSTERS
 DRAWN_MAPS = {"hac": 1, "draw_fig5": 1, "draw_fig6": 1, "draw_fig7": 1} | ATLAS
 MAPPING = {"fit_maps": 1, "mapping": 1, "table1": 1, "draw_sparse_loss": 1} | DRAWN_MAPS
 STATISTICS |= {"fit_maps_sgd": 1} | MAPPING
 UNITS_SEEN = {"units": 2, "draw_fig6": 1, "draw_fig7": 1, "draw_figS8": 1, "figS11": 1, "figS12": 1}
-STATISTICS |= {"compare_layers": 1} if measures(gives="layers") else {}
+STATISTICS |= COMPARED
 UNITS_SEEN |= MATCHED_FEATURES | SHARED_CLUSTERS | ATLAS
 STATISTICS |= UNITS_SEEN
 
@@ -267,14 +329,17 @@ STATISTICS |= UNITS_SEEN
         ("convergent/measures/matching.py", "    rows, columns =", "    # why\n    rows, columns =",
          {}),
         ("scripts/match.py", "def main", "# why\ndef main", {}),
-        ("convergent/measures/matching.py", "maximize=True", "maximize=not False",
-         DOWNSTREAM | {"draw_fig6": 1}),
+        ("convergent/measures/matching.py", "assignment(costs)", "assignment(1 * costs)",
+         DOWNSTREAM | {"draw_fig6": 1} | COMPARED),
         ("convergent/activations/moments.py", "TILE = 1024", "TILE = 2048",
          STATISTICS | DOWNSTREAM),
         ("convergent/measures/histograms.py", "total = 0.0", "total = 0.0 + 0.0",
-         {"mutual_information": 1, "mutual_information_within": 2} | DOWNSTREAM),
+         {"mutual_information": 1, "mutual_information_within": 2} | DOWNSTREAM | COMPARED),
+        ("convergent/activations/controls.py", "values=False", "values=bool(0)",
+         {k: v for k, v in (STATISTICS | DOWNSTREAM).items() if k != CORRELATION}),
+        ("convergent/measures/cka.py", "MEASURE =", "KERNEL = 1\nMEASURE =", COMPARED),
         ("convergent/measures/correlation.py", "return between", "return 1 * between",
-         {"draw_fig3": 1, "draw_figS3": 1, "draw_fig2": 1, "draw_figS2": 1} | ATLAS),
+         {"draw_fig3": 1, "draw_figS3": 1, "draw_fig2": 1, "draw_figS2": 1} | COMPARED),
         ("convergent/alignment/lasso.py", "PROGRESS = 10", "PROGRESS = 11",
          MAPPING | {"fit_maps_sgd": 1}),
         ("convergent/alignment/clustering.py", 'method="average"', 'method=str("average")',
@@ -288,17 +353,17 @@ STATISTICS |= UNITS_SEEN
          {"figS10": 1}),
         # Nets are trained anew for another recipe, not for every edit of what trains them.
         ("convergent/nets/modules.py", "float = 1e-4", "float = 2e-4",
-         {"record": 2} | STATISTICS | DOWNSTREAM),
+         {"evaluate": 2, "accuracy": 1, RECORD: 2} | STATISTICS | DOWNSTREAM),
         ("convergent/nets/training.py", "step % 50 == 0", "step % 60 == 0", {}),
         ("convergent/nets/recipe.py", 'RECIPE = "', 'RECIPE = "2-',
-         {"layers": 2, "train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
-        ("convergent/figures/one_to_one.py", "mean_by_layer(matches, layers)",
-         "mean_by_layer(matches, [*layers])", {"fig4": 1}),
+         {"shapes": 2} | TRAINED | STATISTICS | DOWNSTREAM),
+        ("convergent/figures/one_to_one.py", "mean_by_layer(matches, layers,",
+         "mean_by_layer(matches, [*layers],", {"fig4": 1}),
         ("convergent/figures/tables.py", "dict(zip(seeds,", "dict(zip([*seeds],", {"accuracy": 1}),
         ("rules/figures.smk", "Figure 3. Correlation", "Figure 3: correlation", {}),
         ("atlas/page.js", "Theme: light", "Theme: bright", ATLAS),
         # What every job does beside its work decides no result.
-        ("scripts/_job.py", "at most %s of memory", "at most %s", {}),
+        ("scripts/_job.py", "at most %d kB of memory", "at most %d kB", {}),
         ("rules/train.smk", "rule train:", "# why\nrule train:", {}),
         ("../config.yaml", "run: tiny", "# why\nrun: tiny", {}),
     ],
@@ -319,16 +384,16 @@ def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
     [
         ("training={workers: 3}", {}),
         ("model={dropout: 0.4}",
-         {"layers": 2, "train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
+         {"shapes": 2} | TRAINED | STATISTICS | DOWNSTREAM),
         ("accept_changes=true", {}),
         ("data={seed: 1}",
-         {"images": 1, "train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
-        ("statistics={seed: 1}", {"record": 2} | STATISTICS | DOWNSTREAM),
+         {"images": 1} | TRAINED | STATISTICS | DOWNSTREAM),
+        ("statistics={seed: 1}", {RECORD: 2} | STATISTICS | DOWNSTREAM),
         ("training={epochs: 11}",
-         {"train": 2, "record": 2, "accuracy": 1} | STATISTICS | DOWNSTREAM),
+         TRAINED | STATISTICS | DOWNSTREAM),
         ("dask={scheduler: processes}", {}),
         ("layers=[fc7, conv2, conv1, conv5, conv4, conv3, fc6]", {}),
-        ("activations={positions: 5}", {"record": 2} | STATISTICS | DOWNSTREAM),
+        ("activations={positions: 5}", {RECORD: 2} | STATISTICS | DOWNSTREAM),
         ("figures={layer: conv2}",
          {"draw_fig1": 1, "draw_fig3": 1, "draw_figS3": 1, "draw_fig6": 1, "draw_fig7": 1,
           "draw_figS8": 1, "figS11": 1, "figS12": 1} | SHARED_CLUSTERS),
@@ -340,11 +405,17 @@ def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
         ("mapping={sgd: {iterations: 21}}",
          {"fit_maps_sgd": 1, "mapping": 1, "table1": 1, "draw_sparse_loss": 1}),
         ("statistics={binning: reference}",
-         {k: v for k, v in (STATISTICS | DOWNSTREAM).items() if k != "correlation"}),
+         {k: v for k, v in (STATISTICS | DOWNSTREAM).items() if k != CORRELATION}),
         ("statistics={blocks: 4}", STATISTICS | DOWNSTREAM),
+        ("nulls={rotation: 21}", COMPARED),
+        ("nulls={images: 0}", COMPARED),
+        # Without the untrained nets, statistics and correlations have other inputs.
+        ("nulls={untrained: false}",
+         {k.removesuffix("_with_untrained"): n for k, n in (STATISTICS | DOWNSTREAM).items()}),
+        ("nulls={maps: 20}", {}),
         ("nets={net2: {seed: 5}}",
-         {"train": 1, "record": 1, "accuracy": 1} | STATISTICS | DOWNSTREAM
-         | {"statistics": 1, "mutual_information_within": 1, "units": 1}),
+         {"train": 1, "evaluate": 1, RECORD: 1, "accuracy": 1} | STATISTICS | DOWNSTREAM
+         | {WITHIN: 1, "mutual_information_within": 1, "units": 1}),
     ],
 )  # fmt: skip
 def test_exactly_what_uses_a_key_reruns(project, key, expected):
@@ -401,7 +472,7 @@ def test_an_image_folder_is_checked_then_used(project, tmp_path):
     data = f"data={{name: imagefolder, root: {tmp_path}}}"
     output = snakemake(project, "net1", "--config", "run=folder", data, fails=True)
     assert f"{bad}: " in output
-    assert not (project / "results/folder/nets").exists()
+    assert not list((project / "results/folder").rglob("*.pt"))
     bad.write_bytes(whole)
     options = ["net1", "--config", "run=folder", data]
     snakemake(project, *options)
@@ -413,12 +484,13 @@ def test_an_image_folder_is_checked_then_used(project, tmp_path):
     seen = tmp_path / "val/dog/3.jpg"
     whole = seen.read_bytes()
     Image.fromarray(255 - pixels).save(seen)
-    output = snakemake(project, *options, "-R", "record", fails=True)
+    output = snakemake(project, *options, "-R", RECORD, fails=True)
     assert f"{seen}: has changed since it was listed" in output
     seen.write_bytes(whole)
     # Another image: the folder has changed.
     Image.fromarray(pixels).save(tmp_path / "train/dog/11.jpg")
-    expected = {"net1": 1, "images": 1, "train": 1, "record": 1, "statistics": 1, "units": 1}
+    expected = {"net1": 1, "images": 1, "train": 1, "evaluate": 1}
+    expected |= {RECORD: 1, WITHIN: 1, "units": 1}
     assert paper_only(planned(project, *options)) == expected
 
 
@@ -428,7 +500,7 @@ def test_without_a_store_the_numbers_are_the_same(project):
     options = ["--config", "run=live", "activations={store: false}"]
     counts = planned(project, "net1-net2", "net1", "net2", *options)
     assert counts["observe"] == 1
-    assert not counts.keys() & {"record", "statistics", "correlation", "fit_maps_sgd"}
+    assert not counts.keys() & {RECORD, WITHIN, CORRELATION, "fit_maps_sgd"}
     targets = ["clusters.csv", "joint_densities.zarr", "correlation.zarr"]
     targets = [f"results/live/pairs/net1-net2/{name}" for name in targets]
     snakemake(project, *targets, "results/live/units/net1.zarr", *options)
@@ -490,7 +562,7 @@ def test_results_go_where_they_are_wanted_stores_go_and_nothing_is_written_elsew
     assert planned(project, target, *options) == {}
     # What needs a store makes it again.
     more = planned(project, str(run / "pairs/net1-net2/joint_densities.zarr"), *options)
-    assert more["record"] == 2
+    assert more[RECORD] == 2
     assert "train" not in more
 
 
@@ -504,7 +576,7 @@ def test_jobs_take_no_more_memory_than_they_ask_for(project):
     values = yaml.safe_load((project / "config.yaml").read_text(encoding="utf-8"))
     values["data"]["root"] = str(project / "images.npz")
     shapes = read_shapes(project / RUN / "nets/net1/layers.csv")
-    work = Estimates(load(values), [shapes])
+    work = Estimates(load(values), {"net1": shapes})
     seen = 0
     for log in (project / RUN / "logs").rglob("*.log"):
         stage = log.parent.name
@@ -593,3 +665,52 @@ def test_a_net_that_dies_says_so_and_earlier_weights_come_back(project):
         encoding="utf-8"
     )
     assert (project / target).read_bytes() == before
+
+
+def test_what_follows_from_an_alignment_is_made_by_name_and_by_nothing_else(project):
+    rules = ["prune_units", "draw_prune", "prune", "stitch_layers", "draw_stitch", "stitch"]
+    rules += ["score_ensembles", "ensemble"]
+    rules += ["zip_nets", "draw_zip", "zip"]
+    assert jobs(snakemake(project, "prune", "stitch", "ensemble", "zip")) == dict.fromkeys(rules, 1)
+    run = project / RUN
+    top1 = {
+        net: pd.read_csv(run / f"nets/{net}/evaluation.csv")["top1"].item()
+        for net in ("net1", "net2")
+    }
+    images = zarr.open_group(run / "activations/net1.zarr", mode="r")["image_index"].size
+    # Halves of the images count by their sizes.
+    half = Cut.of(images, 3).half
+    weights = {"first": half / images, "last": 1 - half / images}
+
+    def mean(rows):
+        return (rows["top1"] * rows["half"].map(weights)).sum()
+
+    prune = pd.read_csv(run / "pairs/net1-net2/prune.csv")
+    assert {*prune["layer"]} == {*LAYERS, "all"}
+    whole = prune[(prune["share"] == 0) & (prune["order"] == "matched_first")]
+    for (net, *_), rows in whole.groupby(["net", "layer", "removal"]):
+        assert mean(rows) == pytest.approx(top1[net])
+    stitch = pd.read_csv(run / "pairs/net1-net2/stitch.csv", keep_default_na=False)
+    assert {*stitch["layer"]} == {*LAYERS}
+    assert {*stitch["control"]} == {"none", "untrained", "shuffled"}
+    own = stitch[stitch["map"] == "own"].astype({"top1": float})
+    for (direction, _), rows in own.groupby(["direction", "layer"]):
+        assert mean(rows) == pytest.approx(top1["net2" if direction == "ab" else "net1"])
+    zipped = pd.read_csv(run / "pairs/net1-net2/zip.csv")
+    for net in top1:
+        assert mean(zipped[zipped["net"] == net]) == pytest.approx(top1[net])
+    merged = pd.read_csv(run / "pairs/net1-net2/merge.csv").query("t == 0.5 and temperature == 1")
+    halfway = merged[(merged["alignment"] == "correlation") & ~merged["repaired"]]
+    halfway = halfway.set_index("half")["loss"].sort_index()
+    joined = zipped[(zipped["share"] == 1) & ~zipped["repaired"]].set_index("half")["loss"]
+    np.testing.assert_allclose(joined.sort_index(), halfway, rtol=1e-3)
+    ensembles = pd.read_csv(run / "ensembles.csv").query("layer == 'conv1'")
+    for net in top1:
+        assert mean(ensembles[ensembles["nets"] == net]) == pytest.approx(top1[net])
+    assert {*pd.read_csv(run / "tables/ensemble.csv")["chosen"]} >= {"each", "mean"}
+    # The report now shows these, and still asks for nothing.
+    assert jobs(snakemake(project, "report")) == {"report": 1}
+    page = (run / "report.html").read_text(encoding="utf-8")
+    section = page[page.index("<h2>Section 6: what follows</h2>") :].split("</section>")[0]
+    shown = ["merge-png", "collapse-png", "prune-png", "stitch-png", "ensemble-png", "ensemble-csv"]
+    assert re.findall(r'<figure id="([^"]*)"', section) == shown

@@ -1,16 +1,19 @@
 # Atlas: a page on which to explore the results.
+MERGED = merged_pairs()
 
 
 rule atlas:
     input:
-        **{name: expand(path, pair=RUN.pairs) for name, path in MATRICES.items()},
+        **{name: expand(path, pair=PAIRS) for name, path in MATRICES.items()},
         page=sorted(Path(workflow.basedir).glob("workflow/atlas/*")),
         listing=IMAGES["listing"],
-        statistics=expand(STATISTICS, net=RUN.nets),
-        units=expand(rules.units.output.store, net=RUN.nets),
-        mapping=expand(rules.fit_maps.output.store, pair=RUN.pairs),
-        matching=expand(rules.match.output.matching, pair=RUN.pairs),
-        clusters=expand(rules.cluster.output.clusters, pair=RUN.pairs),
+        statistics=expand(STATISTICS, net=COMPARED),
+        units=expand(rules.units.output.store, net=COMPARED),
+        mapping=expand(rules.fit_maps.output.store, pair=PAIRS),
+        matching=expand(rules.match.output.matching, pair=PAIRS),
+        clusters=expand(rules.cluster.output.clusters, pair=PAIRS),
+        significance=expand(SIGNIFICANCE, pair=PAIRS),
+        merge=expand(MERGE, pair=MERGED),
     output:
         folder=directory(f"{RESULTS}/atlas"),
     log:
@@ -24,11 +27,14 @@ rule atlas:
         **resources_for("atlas"),
     params:
         run=RUN.run,
-        layers=RUN.layers,
-        nets=list(RUN.nets),
-        pairs=RUN.pairs,
+        layers={name: NODES[name].layers for name in COMPARED}
+        | {pair: RUN.layers_of_pair(pair) for pair in PAIRS},
+        nets=COMPARED,
+        pairs=list(PAIRS),
         measures=list(MATRICES),
         penalty=RUN.mapping.penalty,
+        level=RUN.nulls.level,
+        merged=MERGED,
         code=code("atlas.py"),
     message:
         "Atlas of {params.run}"

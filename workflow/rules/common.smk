@@ -1,5 +1,4 @@
 # Configuration, paths and functions that all rule files share.
-import itertools
 import sys
 
 from snakemake.common.configfile import load_configfile
@@ -9,14 +8,10 @@ from snakemake.logging import logger
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
-from convergent.config import (
-    ConfigError,
-    check_data,
-    check_shapes,
-    image_sources,
-    load,
-)
-from convergent.config.overlays import settle
+from convergent import ConvergentError
+from convergent.config import check_data, check_shapes, image_sources, load
+from convergent.config.default_layers import default_layers
+from convergent.config.overlays import anchor, settle
 from convergent.running.devices import slow_products
 from convergent.running.fingerprint import FingerprintError, fingerprint
 from convergent.running.origin import commit, select
@@ -25,25 +20,49 @@ from convergent.nets.shapes import read_shapes
 from convergent.config.resources import Estimates
 
 base = load_configfile(Path(workflow.basedir) / "config.yaml")
+overlays = {
+    file: load_configfile(file) for file in workflow.config_settings.configfiles or ()
+}
 config.update(settle(config, base, workflow.config_settings.overwrite_config))
+config.update(anchor(config, overlays))
 try:
-    RUN = load(config)
-    check_data(RUN)
-    # The rule layers writes and checks the shapes before any net is trained.
+    RUN = load(config, default_layers)
+    check_data(RUN, RUN.trains)
+    NODES = RUN.nodes
+    # Hashes of the files of weights and of code. These decide results, not the times of the files.
+    CONTENTS = {name: node.contents() for name, node in NODES.items()}
+    # What builds each net.
+    FORMS = {name: node.form() for name, node in NODES.items()}
+    # The rule shapes writes and checks the shapes before any net is trained.
     SHAPES_FILE = f"{RUN.folder}/nets/{{net}}/layers.csv"
-    for net in RUN.nets:
-        if shapes := read_shapes(SHAPES_FILE.format(net=net), RUN.net_options):
-            check_shapes(RUN, shapes.layers)
-except ConfigError as error:
+    SHAPES = {
+        name: shapes
+        for name, node in NODES.items()
+        if (
+            shapes := read_shapes(
+                SHAPES_FILE.format(net=name), FORMS[name] | {"places": node.places}
+            )
+        )
+    }
+    for name in SHAPES:
+        check_shapes(RUN, name, {net: shapes.layers for net, shapes in SHAPES.items()})
+except ConvergentError as error:
     raise WorkflowError(str(error)) from None
 
-if slow_products():
-    logger.warning(slow_products())
+for warning in filter(None, [slow_products(), RUN.nulls.too_few()]):
+    logger.warning(warning)
 
+ORIGIN = RUN.origin
+for name, digests in CONTENTS.items():
+    if digests:
+        description = ORIGIN["nets"][name]
+        if not isinstance(description, dict):
+            description = {"seed": description}
+        ORIGIN["nets"][name] = description | {"contents": digests}
 # Origin of the run, which jobs record and check (see scripts/_job.py). It is not a param, since a
 # change to it does not affect any result by itself.
 config["origin"] = {
-    "settings": RUN.origin,
+    "settings": ORIGIN,
     "job": {
         "folder": RUN.folder,
         "configuration": RUN.model_dump(mode="json", exclude={"accept_changes"}),
@@ -53,27 +72,83 @@ config["origin"] = {
 }
 
 RESULTS = RUN.folder
-# Outputs of activations.smk. Without activation stores, observation.smk writes the last two.
+WEIGHTS = f"{RESULTS}/nets/{{net}}/weights.pt"
+HISTORY = f"{RESULTS}/nets/{{net}}/history.csv"
+EVALUATION = f"{RESULTS}/nets/{{net}}/evaluation.csv"
+# Without labels there is no accuracy.
+EVALUATIONS = [EVALUATION] if RUN.data.labels else []
+# Outputs of activations.smk. Without activation stores, observation.smk writes all but the first
+# of both nets and untrained nets.
 ACTIVATIONS = f"{RESULTS}/activations/{{net}}.zarr"
 STATISTICS = f"{RESULTS}/statistics/{{net}}.zarr"
 CORRELATION = f"{RESULTS}/pairs/{{pair}}/correlation.zarr"
+# The same of nets before training, of those that are compared with them.
+UNTRAINED_ACTIVATIONS = f"{RESULTS}/activations/{{net}}.untrained.zarr"
+UNTRAINED = f"{RESULTS}/nets/{{net}}/untrained.zarr"
+CONTROLS = f"{RESULTS}/pairs/{{pair}}/controls.zarr"
 LOGS = f"{RESULTS}/logs"
 TIMES = f"{RESULTS}/benchmarks"
 # GPUs that a job requests if it can use one; profiles limit the total.
 GPU = 0 if RUN.device == "cpu" else 1
-# The two nets of each pair.
-PAIRS = {f"{a}-{b}": (a, b) for a, b in itertools.combinations(RUN.nets, 2)}
+# The two nets of each pair that the run compares; any other two can be asked for by their files.
+PAIRS = RUN.compared
+# Pairs that are compared with their untrained nets, too.
+CONTROLLED = RUN.controlled
+NETS_CONTROLLED = [
+    name for name in NODES if any(name in pair for pair in CONTROLLED.values())
+]
+# Nets that are recorded beside their untrained selves: these, and any net that is trained here,
+# whether or not there is another yet. Their jobs would otherwise have other inputs, and run again,
+# once another net comes or goes.
+RECORDED_TWICE = [
+    name
+    for name, node in NODES.items()
+    if name in NETS_CONTROLLED or (RUN.nulls.untrained and node.kind == "trained")
+]
+# Nets that averages and figures over all nets refer to.
+SUBJECTS = [name for name, node in NODES.items() if node.role == "subject"]
+# Pairs that averages over all pairs mean: those of subjects, if there are any.
+OF_SUBJECTS = [
+    pair for pair, nets in PAIRS.items() if all(name in SUBJECTS for name in nets)
+]
+OF_SUBJECTS = OF_SUBJECTS or list(PAIRS)
+# Groups of nets, if there are any.
+GROUPS = {name: node.group for name, node in NODES.items() if node.group}
+# Nets of these pairs, and of the figures over all nets.
+COMPARED = [
+    name
+    for name in NODES
+    if name in SUBJECTS
+    or any(name in pair for pair in [*PAIRS.values(), RUN.pair.split("-")])
+]
 # Sections of the report.
 ONE_TO_ONE = "Section 3: one to one"
 MORE_MATCHING = "Section S.2: more matching"
 MEAN_ACTIVATIONS = "Section S.4: mean activations"
 FEW_TO_ONE = "Section 4: few to one"
 MANY_TO_MANY = "Section S.3: many to many"
+WHAT_FOLLOWS = "Section 6: what follows"
+ALONG_TRAINING = "Section 6: along training, and on other images"
+
+
+MANY_PAIRS = 100
+if len(PAIRS) > MANY_PAIRS:
+    logger.warning(
+        f"pairs: {len(PAIRS)} pairs of nets, with 12 jobs each, are about {12 * len(PAIRS)} jobs, "
+        "more than most people mean; name fewer pairs, such as pairs: "
+        f"[{next(iter(NODES))}-*]"
+    )
+
+
+# Patterns of all pairs, and of the nets and pairs that have no untrained selves beside them.
+ANY_PAIR = "(?:{0})-(?:{0})".format("|".join(NODES))
+NETS_ALONE = "|".join(name for name in NODES if name not in RECORDED_TWICE) or "(?!)"
+PAIRS_ALONE = f"(?!(?:{'|'.join(CONTROLLED)})/){ANY_PAIR}" if CONTROLLED else ANY_PAIR
 
 
 wildcard_constraints:
-    net="|".join(RUN.nets),
-    pair="|".join(RUN.pairs),
+    net="|".join(NODES),
+    pair=ANY_PAIR,
 
 
 def code(script, *calls, modules=()):
@@ -92,65 +167,103 @@ def code(script, *calls, modules=()):
 
 # Estimates, by the number of nets whose shapes are known.
 ESTIMATES = {}
-# Shapes of a net whose file of shapes was lost.
-MEASURED = []
 
 
 def shapes_of(net):
-    """Read the shapes of a net's layers. The rule layers makes them before the net is trained; if
+    """Read the shapes of a net's layers. The rule shapes makes them before the net is trained; if
     they were lost later, nothing makes the file again, so they are measured here."""
-    file = Path(SHAPES_FILE.format(net=net))
-    shapes = read_shapes(file, RUN.net_options)
-    if shapes or not file.with_name("weights.pt").exists():
-        return shapes
-    if not MEASURED:
-        # All nets have the same layers. If jobs have environments of their own, only those have
-        # torch.
-        try:
-            from convergent.units.receptive_fields import net_shapes
-        except ImportError:
-            return None
-        MEASURED.append(net_shapes(RUN.net_options))
-    return MEASURED[0]
+    if net not in SHAPES:
+        file = Path(SHAPES_FILE.format(net=net))
+        places = NODES[net].places
+        found = read_shapes(file, FORMS[net] | {"places": places})
+        if not found and file.with_name("weights.pt").exists():
+            # If jobs have environments of their own, only those have torch.
+            try:
+                from convergent.units.receptive_fields import net_shapes
+            except ImportError:
+                return None
+            found = net_shapes(FORMS[net], places)
+        if found:
+            SHAPES[net] = found
+    return SHAPES.get(net)
 
 
 def estimates():
-    """Estimate what jobs need, as far as this is possible before the rule layers has run.
+    """Estimate what jobs need, as far as this is possible before the rule shapes has run.
 
     Snakemake calls this again once the inputs of a job exist.
     """
-    if len(RUN.nets) not in ESTIMATES:
-        found = [shapes for shapes in map(shapes_of, RUN.nets) if shapes]
+    if len(NODES) not in ESTIMATES:
+        found = {net: shapes for net in NODES if (shapes := shapes_of(net))}
         ESTIMATES.setdefault(len(found), Estimates(RUN, found))
     return ESTIMATES[max(ESTIMATES)]
 
 
-def origin(*keys):
+def net_of(wildcards):
+    """Return what builds a job's net."""
+    return FORMS[wildcards.net]
+
+
+def data_of(wildcards):
+    """Return the section `data` of a job's net."""
+    return NODES[wildcards.net].data.model_dump()
+
+
+def places_of(wildcards):
+    """Return the places of the layers of a job's net."""
+    return NODES[wildcards.net].places
+
+
+def layers_of(wildcards):
+    """Return the layers of a job's net, or those that both nets of its pair have."""
+    if getattr(wildcards, "pair", None):
+        return RUN.layers_of_pair(wildcards.pair)
+    return NODES[wildcards.net].layers
+
+
+def other_views(wildcards):
+    """Return whether the two nets of a job's pair see the images in other sizes or crops."""
+    a, b = (NODES[name].data for name in nets_of_pair(wildcards))
+    return a.views != b.views
+
+
+def origin(*keys, nets=()):
     """Make a param: all settings that affect the stores of a job, which keep them as their origin.
 
-    These are the settings behind the activations of the job's nets, and `keys` of the run's
-    origin, such as statistics.seed.
+    These are the settings behind the activations of the job's nets (if it is no job of a net or a
+    pair, of `nets`, or else of all nets), and `keys` of the run's origin, such as statistics.seed.
     """
-    keys = ["layers", "data", "model", "training", "activations", *keys]
+    keys = ["layers", "data", "activations", *keys]
 
     def settings(wildcards):
         net = wildcards.get("net")
-        names = PAIRS.get(wildcards.get("pair"), [net] if net else RUN.nets)
-        return select(RUN.origin, [*(f"nets.{name}" for name in names), *keys])
+        names = (
+            nets_of_pair(wildcards)
+            if wildcards.get("pair")
+            else [net] if net else nets or NODES
+        )
+        trained = any(NODES[name].kind != "brought" for name in names)
+        recipe = ["model", "training"] if trained else []
+        return select(ORIGIN, [*(f"nets.{name}" for name in names), *recipe, *keys])
 
     return settings
 
 
-def resources_for(stage):
+def kept_if_asked(path):
+    """Make an output: a store of activations, deleted after use unless the run keeps them."""
+    return directory(path) if RUN.activations.keep else temp(directory(path))
+
+
+def resources_for(stage, **options):
     """Return functions for the memory and time of a stage's jobs, which grow with each attempt."""
 
     def resource(name):
         def value(wildcards, threads, attempt):
             known = estimates()
             # Listing the images does not depend on the nets.
-            if not known.widths and stage != "images":
+            if not known.unit_counts and stage != "images":
                 return TBDString()
-            return attempt * getattr(getattr(known, stage)(threads), name)
+            return attempt * getattr(getattr(known, stage)(threads, **options), name)
 
         return value
 
@@ -164,16 +277,58 @@ def threads_for(stage):
 
 def nets_of_pair(wildcards):
     """Return the two nets of a job's pair."""
-    return list(PAIRS[wildcards.pair])
+    a, b = wildcards.pair.split("-")
+    if list(NODES).index(a) >= list(NODES).index(b):
+        raise WorkflowError(
+            f"{a}-{b}: pairs are named in the order of the configuration, such as {b}-{a}"
+        )
+    return [a, b]
 
 
 def of_pair(path, member):
     """Make an input function: `path` of the first (0) or second (1) net of a job's pair."""
 
     def net_path(wildcards):
-        return path.format(net=PAIRS[wildcards.pair][member])
+        return path.format(net=nets_of_pair(wildcards)[member])
 
     return net_path
+
+
+def forms_of_pair(wildcards):
+    """Describe both nets of a job's pair to scripts that run them."""
+    return {name: form_of_job(name) for name in nets_of_pair(wildcards)}
+
+
+def form_of_job(net, **seen):
+    """Describe a net to a script that runs it and measures its accuracy.
+
+    `seen` are keys of the images that it sees, in addition to those of its section `data`.
+    """
+    node = NODES[net]
+    return {
+        "net": FORMS[net],
+        "data": node.data.model_dump() | seen,
+        "places": node.places,
+        "classes": node.own.classes,
+        "seed": node.seed,
+    }
+
+
+def where_stored(path, member):
+    """Make an input function: as :func:`of_pair`; nothing in a run without activation stores."""
+    return of_pair(path, member) if RUN.activations.store else []
+
+
+def where_controlled(path, member=0, *, stored=False):
+    """Make an input function: as :func:`of_pair`, for pairs with controls; nothing for others, nor
+    for `stored` activations in a run without activation stores."""
+
+    def controls_path(wildcards):
+        if wildcards.pair not in CONTROLLED or (stored and not RUN.activations.store):
+            return []
+        return path.format(pair=wildcards.pair, net=CONTROLLED[wildcards.pair][member])
+
+    return controls_path
 
 
 def where_sgd(path):
@@ -184,3 +339,65 @@ def where_sgd(path):
         return path.format(pair=wildcards.pair) if fitted else []
 
     return pair_path
+
+
+def nets_that_are(kind):
+    """Make a constraint for the wildcard of a rule: nets of one kind."""
+    return "|".join(name for name, node in NODES.items() if node.kind == kind) or "(?!)"
+
+
+def clusters_of(wildcards):
+    """Return the number of clusters of each layer of a pair."""
+    return {layer: RUN.clusters[layer] for layer in layers_of(wildcards)}
+
+
+def layers_of_both(wildcards):
+    """Return the layers of each net of a job's pair."""
+    return [NODES[net].layers for net in nets_of_pair(wildcards)]
+
+
+def pairs_of_layers(asked):
+    """Make a param: all pairs of layers, or those of a list that the two nets of a job have."""
+
+    def pairs(wildcards):
+        a, b = layers_of_both(wildcards)
+        return (
+            asked if asked == "all" else [(x, y) for x, y in asked if x in a and y in b]
+        )
+
+    return pairs
+
+
+def seen_of_pair(wildcards):
+    """Return the sections `data` of the two nets of a job's pair."""
+    return [NODES[net].data.model_dump() for net in nets_of_pair(wildcards)]
+
+
+def is_shown(file, row):
+    """Tell whether the report shows a figure or table: if the run makes it, or it is there."""
+    return not row.by_name or Path(file).exists()
+
+
+def merged_pairs():
+    """List the pairs whose nets the run merges, and those whose merge.csv is there."""
+    own = [RUN.pair] if RUN.merges else []
+    return [
+        pair for pair in PAIRS if pair in own or Path(MERGE.format(pair=pair)).exists()
+    ]
+
+
+def refused(message):
+    """Make an input function that stops with a message once a file is asked for."""
+
+    def path(wildcards):
+        raise WorkflowError(message)
+
+    return path
+
+
+def followed():
+    """Return the nets and epochs that are followed along training, and why there are none."""
+    try:
+        return *RUN.followed(), ""
+    except ValueError as error:
+        return [], [], str(error)

@@ -19,7 +19,7 @@ rule fit_maps:
     resources:
         **resources_for("fit_maps"),
     params:
-        layers=RUN.layers,
+        layers=layers_of,
         decays=RUN.mapping.decays,
         origin=origin("statistics", "mapping.decays"),
         code=code("fit_maps.py"),
@@ -76,7 +76,7 @@ rule mapping:
     resources:
         **resources_for("mapping"),
     params:
-        layers=RUN.layers,
+        layers=layers_of,
         code=code("mapping.py"),
     message:
         "Table of the sparse maps of {wildcards.pair}"
@@ -99,7 +99,7 @@ rule hac:
     resources:
         **resources_for("hac"),
     params:
-        layers=RUN.layers,
+        layers=layers_of,
         penalty=RUN.mapping.penalty,
         origin=origin("statistics", "mapping.decays", "mapping.penalty"),
         code=code("hac.py"),

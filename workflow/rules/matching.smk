@@ -16,7 +16,7 @@ rule match:
     resources:
         **resources_for("match"),
     params:
-        layers=RUN.layers,
+        layers=layers_of,
         measures=list(MATRICES),
         code=code("match.py"),
     message:
@@ -31,8 +31,8 @@ VALUES_OF_PAIR = (
     if RUN.activations.store
     else IMAGES
     | {
-        "weights_a": of_pair(rules.train.output.weights, 0),
-        "weights_b": of_pair(rules.train.output.weights, 1),
+        "weights_a": of_pair(WEIGHTS, 0),
+        "weights_b": of_pair(WEIGHTS, 1),
     }
 )
 
@@ -56,9 +56,15 @@ rule joint_densities:
         gpu=0 if RUN.activations.store else GPU,
     params:
         # The paper's figure S1 shows conv1 and conv2.
-        layers=RUN.layers[:2],
-        data=RUN.data.model_dump(),
-        model=RUN.model.model_dump(),
+        layers=lambda wildcards: layers_of(wildcards)[:2],
+        nets=lambda wildcards: [
+            {
+                "net": FORMS[name],
+                "data": NODES[name].data.model_dump(),
+                "places": NODES[name].places,
+            }
+            for name in nets_of_pair(wildcards)
+        ],
         activations=RUN.activations.model_dump(exclude={"keep"}),
         seed=RUN.statistics.seed,
         device=RUN.device,
@@ -86,7 +92,7 @@ rule agreement:
     resources:
         **resources_for("agreement"),
     params:
-        layers=RUN.layers,
+        layers=layers_of,
         measures=list(MATRICES),
         code=code("agreement.py"),
     message:

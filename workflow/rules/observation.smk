@@ -4,10 +4,12 @@
 rule observe:
     input:
         **IMAGES,
-        weights=expand(rules.train.output.weights, net=RUN.nets),
+        weights=expand(WEIGHTS, net=COMPARED),
     output:
-        statistics=directory(expand(STATISTICS, net=RUN.nets)),
-        correlations=directory(expand(CORRELATION, pair=RUN.pairs)),
+        statistics=directory(expand(STATISTICS, net=COMPARED)),
+        correlations=directory(expand(CORRELATION, pair=PAIRS)),
+        untrained=directory(expand(UNTRAINED, net=NETS_CONTROLLED)),
+        controls=directory(expand(CONTROLS, pair=CONTROLLED)),
     log:
         f"{LOGS}/observe.log",
     benchmark:
@@ -19,17 +21,22 @@ rule observe:
         **resources_for("observe"),
         gpu=GPU,
     params:
-        nets=list(RUN.nets),
-        pairs=RUN.pairs,
-        layers=RUN.layers,
-        data=RUN.data.model_dump(),
-        model=RUN.model.model_dump(),
+        nets={name: FORMS[name] for name in COMPARED},
+        seeds={name: NODES[name].seed for name in COMPARED},
+        places={name: NODES[name].places for name in COMPARED},
+        data={name: NODES[name].data.model_dump() for name in COMPARED},
+        layers=RUN.layer_names,
+        pairs=list(PAIRS),
+        other_views=any(
+            NODES[name].data.views != NODES[COMPARED[0]].data.views
+            for name in COMPARED
+        ),
         activations=RUN.activations.model_dump(exclude={"store", "keep"}),
         statistics=RUN.statistics.model_dump(),
         device=RUN.device,
         origin=origin("statistics"),
         code=code("observe.py"),
     message:
-        "Observing {params.nets}: {params.layers}"
+        "Observing all nets side by side"
     script:
         "../scripts/observe.py"

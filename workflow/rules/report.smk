@@ -2,15 +2,21 @@
 # large (11 MB for the default run) and show the same script beside every figure.
 from convergent.figures.catalogue import CaptionError, describe
 
+# Files of figures and tables, in the order of their lists. What is made only by name is shown if it
+# is there, so that a report asks for none of it.
 REPORTED = {}
 try:
     for name, row in FIGURES.items():
         pair = RUN.pair if row.of_pair else None
         path = FIGURE_OF_PAIR if row.of_pair else FIGURE_OF_RUN
         file = path.format(pair=pair, name=name, suffix="png")
-        REPORTED[file] = describe(name, row, pair=pair)
+        if is_shown(file, row):
+            REPORTED[file] = describe(name, row, pair=pair)
     for name, row in TABLES.items():
-        REPORTED[f"{RESULTS}/tables/{name}.csv"] = describe(name, row, "table")
+        file = f"{RESULTS}/tables/{name}.csv"
+        if not is_shown(file, row):
+            continue
+        REPORTED[file] = describe(name, row, "table")
         if row.draw:
             file = FIGURE_OF_RUN.format(name=name, suffix="png")
             REPORTED[file] = describe(name, row)

@@ -2,7 +2,7 @@
 
 
 targets = [rule.name for rule in workflow.rules]
-for net in RUN.nets:
+for net in NODES:
     if net in targets:
         raise WorkflowError(
             f"nets.{net}: {net} is a target of the workflow; name the net otherwise"
@@ -12,7 +12,7 @@ for net in RUN.nets:
         name:
             net
         input:
-            expand(rules.train.output, net=net),
+            expand([WEIGHTS, *EVALUATIONS], net=net),
             expand(STATISTICS, net=net),
             expand(rules.units.output, net=net),
         localrule: True
@@ -20,14 +20,14 @@ for net in RUN.nets:
             f"Everything of {net}"
 
 
-for pair in RUN.pairs:
+for pair in PAIRS:
 
     rule:
         name:
             pair
         input:
             expand(rules.match.output, pair=pair),
-            expand(SIMILARITY, pair=pair),
+            expand([SIMILARITY, SIGNIFICANCE], pair=pair),
             expand(rules.mapping.output, pair=pair),
             expand(rules.hac.output, pair=pair),
             expand(rules.cluster.output, pair=pair),

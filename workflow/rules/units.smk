@@ -5,7 +5,7 @@ rule units:
     input:
         **IMAGES,
         statistics=STATISTICS,
-        weights=rules.train.output.weights,
+        weights=WEIGHTS,
     output:
         store=directory(f"{RESULTS}/units/{{net}}.zarr"),
     log:
@@ -19,10 +19,11 @@ rule units:
         **resources_for("units"),
         gpu=GPU if RUN.pictures else 0,
     params:
-        layers=RUN.layers,
+        layers=layers_of,
+        places=places_of,
         pictures=RUN.pictures,
-        data=RUN.data.model_dump(),
-        model=RUN.model.model_dump(),
+        data=data_of,
+        net=net_of,
         images=RUN.activations.images,
         seed=RUN.statistics.seed,
         device=RUN.device,

@@ -59,9 +59,13 @@ def run(main, snakemake):
             check_origin(snakemake)
             main(snakemake)
             record_origin(snakemake)
-            logging.info("done; at most %s of memory", f"{peak_memory() // 1024} kB")
+            # With the processes that it has waited for.
+            seconds = sum(os.times()[:4])
+            peak = peak_memory() // 1024
+            logging.info("done; %.1f s of processor time, at most %d kB of memory", seconds, peak)
         except ConvergentError as error:
-            log.write(f"error: {error}\n")
+            net = snakemake.wildcards.get("net")
+            log.write(f"error: {f'nets.{net}: ' if net else ''}{error}\n")
             raise SystemExit(1) from None
         except Exception:
             traceback.print_exc(file=log)

@@ -13,20 +13,24 @@ def main(snakemake):
         {"statistics": statistics, "units": units}
         for statistics, units in zip(inputs.statistics, inputs.units, strict=True)
     ]
-    kinds = (*params.measures, "mapping", "matching", "clusters")
+    kinds = (*params.measures, "mapping", "matching", "clusters", "significance")
     pairs = [
         dict(zip(kinds, paths, strict=True))
         for paths in zip(*(inputs[kind] for kind in kinds), strict=True)
     ]
+    named = dict(zip(params.pairs, pairs, strict=True))
+    for pair, path in zip(params.merged, inputs.merge, strict=True):
+        named[pair]["merge"] = path
     write_atlas(
         snakemake.output.folder,
         inputs.page,
         params.run,
         params.layers,
         dict(zip(params.nets, nets, strict=True)),
-        dict(zip(params.pairs, pairs, strict=True)),
+        named,
         params.penalty,
         images.sort_values("image", key=pd.to_numeric)["class"],
+        params.level,
     )
 
 

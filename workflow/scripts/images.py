@@ -11,8 +11,9 @@ def main(snakemake):
     from convergent.running.stores import writing
 
     params = snakemake.params
+    asked = {"labels": params.get("labels", True), "trains": params.get("trains", True)}
     if snakemake.output.get("pixels"):
-        listing, pixels = list_arrays(params.name, params.root, **params.split)
+        listing, pixels = list_arrays(params.name, params.root, **params.split, **asked)
         with writing(snakemake.output.pixels) as path:
             np.savez(path, pixels=pixels)
     else:
@@ -20,7 +21,7 @@ def main(snakemake):
         logging.getLogger("convergent.nets.datasets").addHandler(
             logging.StreamHandler(sys.__stderr__)
         )
-        listing = list_folder(params.root, snakemake.threads)
+        listing = list_folder(params.root, snakemake.threads, **asked)
         with writing(snakemake.output.left_out) as path:
             listing.attrs["left_out"].to_csv(path, index=False)
     with writing(snakemake.output.listing) as path:

@@ -21,15 +21,17 @@ def main(snakemake):
         values = [joint_densities.stored_values(*store) for store in stores]
     else:
         values = [
-            observed(snakemake, weights, columns)
-            for weights, columns in zip((inputs.weights_a, inputs.weights_b), units, strict=True)
+            observed(snakemake, net, weights, columns)
+            for net, weights, columns in zip(
+                params.nets, (inputs.weights_a, inputs.weights_b), units, strict=True
+            )
         ]
     joint_densities.write_joint_densities(
         snakemake.output.store, pairs, *values, inputs.mutual_information
     )
 
 
-def observed(snakemake, weights, units):
+def observed(snakemake, net, weights, units):
     from pathlib import Path
 
     from convergent.activations import from_nets
@@ -40,7 +42,7 @@ def observed(snakemake, weights, units):
     device = device_of(snakemake)
     batches, index, classes = datasets.recorded_batches(
         dict(snakemake.input.items()),
-        params.data,
+        net["data"],
         Path(weights),
         params.activations["batch_size"],
         first=joint_densities.IMAGES,
@@ -49,9 +51,10 @@ def observed(snakemake, weights, units):
         device=device,
     )
     return from_nets.observed_values(
-        models.load(weights, params.model, params.data, classes),
+        models.load(weights, net["net"], classes),
         batches,
         units,
+        places=net["places"],
         image_index=index[: joint_densities.IMAGES],
         positions=params.activations["positions"],
         seed=params.seed,

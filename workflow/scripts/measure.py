@@ -14,6 +14,7 @@ def main(snakemake):
         snakemake.input.get("correlation"),
         threads=snakemake.threads,
         device=device_of(snakemake),
+        other_views=snakemake.params.get("other_views", False),
     )
 
 

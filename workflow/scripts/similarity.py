@@ -2,17 +2,32 @@ from _job import run
 
 
 def main(snakemake):
-    from convergent.inference.similarity import similarity_table
+    from convergent.inference.significance import NullMatches, significance_tables, statistics
+    from convergent.inference.similarity import Stores, similarity_table
     from convergent.measures.registry import measure
     from convergent.running.stores import writing
 
-    stores = snakemake.input
-    measures = [measure(name) for name in snakemake.params.measures]
-    table = similarity_table(
-        measures, snakemake.params.layers, stores.a, stores.b, stores.correlation
+    params, output = snakemake.params, dict(snakemake.output.items())
+    nulls, matches = params.nulls, NullMatches()
+    tables = similarity_table(
+        [measure(name) for name in params.measures] if "table" in output else [],
+        params.layers,
+        Stores.of_job(snakemake.input),
+        statistics=statistics(),
+        nulls=nulls,
+        watch=matches.watch,
+        threads=snakemake.threads,
     )
-    with writing(snakemake.output.table) as path:
-        table.to_csv(path, index=False)
+    significance, draws = significance_tables(tables.statistics, tables.draws, nulls["level"])
+    made = {
+        "table": tables.similarity,
+        "significance": significance,
+        "draws": draws,
+        "matches": matches.table(nulls["level"]),
+    }
+    for name in output:
+        with writing(output[name]) as path:
+            made[name].to_csv(path, index=False)
 
 
 if __name__ == "__main__":

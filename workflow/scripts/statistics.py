@@ -4,17 +4,22 @@ from _job import device_of, run, scheduler_of
 def main(snakemake):
     from convergent.activations.statistics import write_statistics
 
-    params = snakemake.params
+    params, files, output = snakemake.params, snakemake.input, snakemake.output
+    stores = [(files.activations, output.store, False)]
+    if output.get("untrained"):
+        stores.append((files.untrained, output.untrained, True))
     with scheduler_of(snakemake) as scheduler:
-        write_statistics(
-            snakemake.input.activations,
-            snakemake.output.store,
-            params.layers,
-            device=device_of(snakemake),
-            scheduler=scheduler,
-            workers=snakemake.threads,
-            **params.options,
-        )
+        for activations, store, untrained in stores:
+            write_statistics(
+                activations,
+                store,
+                params.layers,
+                untrained=untrained,
+                device=device_of(snakemake),
+                scheduler=scheduler,
+                workers=snakemake.threads,
+                **params.options,
+            )
 
 
 if __name__ == "__main__":

@@ -19,11 +19,12 @@ def main(snakemake):
         snakemake.output.store,
         params.layers,
         snakemake.input.statistics,
-        models.load(snakemake.input.weights, params.model, params.data, classes),
+        models.load(snakemake.input.weights, params.net, classes),
         images,
         index,
         params.data,
         pictures=params.pictures,
+        places=params.places,
         device=device_of(snakemake),
     )
 
