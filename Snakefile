@@ -9,7 +9,13 @@ from snakemake.utils import min_version
 min_version("9.20")
 
 
-configfile: "config.yaml"
+# That of the working directory or, if it has none, this repository's.
+CONFIG = Path("config.yaml")
+if not CONFIG.exists():
+    CONFIG = Path(workflow.current_basedir) / CONFIG
+
+
+configfile: CONFIG
 
 
 include: "workflow/rules/common.smk"
@@ -70,7 +76,16 @@ rule all:
 include: "workflow/rules/targets.smk"
 
 
+onstart:
+    # Jobs that run on this machine start as forks of a process that has their libraries loaded.
+    start_forks()
+
+
 onsuccess:
     from convergent.figures.report import summary
 
     print(summary(RESULTS, RUN.pair, RUN.nulls.level))
+
+
+onerror:
+    print("This run has not ended. The same command goes on where it stopped.")

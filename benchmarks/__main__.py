@@ -15,7 +15,10 @@ RUN = HERE.parent / "results/digits"
 ARGUMENTS = {
     "mapping": ["--pair", str(RUN), "net1-net2"],
     "positions": [str(RUN / f"activations/net{n}.zarr") for n in (1, 2)],
+    "starts": ["--rounds", "3"],
+    "targets": ["all"],
 }
+NEED_RUN = ("positions", "starts", "targets")
 
 for script in sorted(HERE.glob("*.py")):
     if script.stem in SHARED:
@@ -24,7 +27,7 @@ for script in sorted(HERE.glob("*.py")):
     arguments = ARGUMENTS.get(script.stem, [])
     if arguments and not RUN.exists():
         print("without results/digits: run the workflow first")
-        if script.stem == "positions":
+        if script.stem in NEED_RUN:
             continue
         arguments = []
     subprocess.run([sys.executable, script, *arguments], check=True)

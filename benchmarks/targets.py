@@ -1,9 +1,9 @@
-"""Processor time of targets from nothing, as the README lists it: that of all their jobs.
+"""Processor time of targets from nothing: that of all their jobs, and of each stage.
 
 uv run python benchmarks/targets.py TARGET ...
 
-in a folder with a finished run that has these targets. Each job's log ends with its processor time;
-Snakemake's own (about 3 s, and 0.1 s a job) is not included.
+in a folder with a finished run that has these targets. Each job's log ends with its processor time.
+That of Snakemake, and of the process that jobs are forks of, is not included; `time` counts both.
 """
 
 import csv
@@ -35,4 +35,10 @@ def seconds(log: str) -> float:
 
 if __name__ == "__main__":
     for target in sys.argv[1:]:
-        print(f"{target:25} {sum(map(seconds, logs(target))):6.0f} s", flush=True)
+        times: dict[str, list[float]] = {}
+        for log in logs(target):
+            stage = log.split("/logs/")[1].split("/")[0].removesuffix(".log")
+            times.setdefault(stage, []).append(seconds(log))
+        print(f"{target:25} {sum(map(sum, times.values())):6.1f} s", flush=True)
+        for stage, of in sorted(times.items(), key=lambda item: -sum(item[1])):
+            print(f"  {stage:23} {sum(of):6.1f} s  {len(of):3} jobs", flush=True)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -22,6 +23,7 @@ TINY = {
     "model": {"channels": [4, 6, 8, 8, 6], "fully_connected": [10, 9]},
     "training": {"epochs": 10},
     "statistics": {"blocks": 3},
+    "figures": {"layer": "conv1"},
     "mapping": {"sgd": {"layers": ["conv1", "fc6"], "iterations": 20}},
     "clustering": {"k": {"conv1": 3, "conv2": 4, "fc6": "auto"}, "alpha": 0.3},
     "units": {"pictures": {**dict.fromkeys(LAYERS[:5], "all"), "fc6": [0, 3]}},
@@ -75,6 +77,9 @@ def _snakemake(folder, arguments, environment, output):
 
 def jobs(output):
     """Rules that a run executed, or a dry run would, and how often."""
+    # The terminal gets a line a job; what Snakemake says of them all is in its log.
+    if log := re.search(r"^Complete log\(s\): (.*)", output, re.MULTILINE):
+        output = Path(log[1]).read_text(encoding="utf-8")
     if "Job stats:" not in output:
         assert "Nothing to be done" in output, output
         return {}

@@ -3,9 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from legible import illegible
+from matplotlib.colors import to_hex
 
 from convergent.alignment.graphs import combined
 from convergent.figures import clusters as figures
+from convergent.figures import style
 
 
 def layer(rng, a=6, b=5):
@@ -13,7 +16,7 @@ def layer(rng, a=6, b=5):
     cluster = np.array([1, 0, 0, 1, 2, 0, 0, 1, 1, 0, 2])
     leaf = np.array([2, 0, 1, 2, 3, 0, 1, 2, 2, 0, 3])
     return (values[:a, :a], values[:a, a:], values[a:, a:]), pd.DataFrame(
-        {"cluster": cluster, "leaf": leaf}
+        {"net": ["net1"] * a + ["net2"] * b, "cluster": cluster, "leaf": leaf}
     )
 
 
@@ -24,6 +27,7 @@ def squares(lines):
 def test_figS5_is_the_combined_matrix_by_cluster_with_blocks_outlined(rng):
     matrices, clusters = layer(rng)
     figure = figures.permuted_matrices([("conv1", matrices, clusters)], ["net1", "net2"])
+    assert not illegible(figure)
     ax = figure.axes[0]
     order = [1, 5, 9, 2, 6, 0, 3, 7, 8, 4, 10]
     np.testing.assert_array_equal(
@@ -31,7 +35,10 @@ def test_figS5_is_the_combined_matrix_by_cluster_with_blocks_outlined(rng):
     )
     assert squares(ax.collections[0]) == [(0, 3), (3, 5), (5, 9), (9, 11)]
     assert squares(ax.collections[1]) == [(0, 5), (5, 9), (9, 11)]
-    assert ax.get_title() == "conv1: 3 clusters, 4 leaves"
+    assert ax.get_title() == "conv1: 3 clusters\n4 leaves"
+    strip = ax.child_axes[0].images[0].get_array()
+    owners = [style.NETS[2 + (unit >= 6)] for unit in order]
+    assert [to_hex(color) for color in strip[0]] == owners
 
 
 def test_large_matrices_are_averaged_down(rng, monkeypatch):
@@ -53,15 +60,22 @@ def test_figS9_sorts_clusters_by_similarity_between_the_nets():
             "units_a": [1, 2, 0, 3, 1],
             "units_b": [1, 2, 1, 0, 1],
             "between": [0.3, 0.6, 0, 0, 0],
-            "within": [0.8, 0.7, 1, 0.5, 0],
+            "within": [1, 0.7, 1, 0.5, 0],
         }
     )
     figure = figures.similarity_curves(table, ["conv1", "fc6"])
-    within, between = figure.axes[0].lines[:2]
+    assert not illegible(figure)
+    within, alone, between = figure.axes[0].lines[:3]
     np.testing.assert_array_equal(between.get_ydata(), [0.6, 0.3, 0, 0])
-    np.testing.assert_array_equal(within.get_ydata(), [0.7, 0.8, 1, 0.5])
-    assert figure.axes[0].get_title() == "conv1: 2 of 4 clusters have units of both nets"
-    assert figure.axes[1].get_title() == "fc6: 0 of 1 clusters have units of both nets"  # dead
+    # Two of them have at most one unit of each net, which correlates with itself.
+    np.testing.assert_array_equal(within.get_ydata(), [0.7, np.nan, np.nan, 0.5])
+    np.testing.assert_array_equal(alone.get_xydata(), [[2, 1], [3, 1]])
+    assert alone.get_mfc() == "none"
+    assert alone.get_linestyle() == "None"
+    assert "by arithmetic" in figure.legends[0].get_texts()[1].get_text()
+    assert figure.axes[0].get_title() == "conv1: 2 of 4 shared"
+    assert figure.axes[1].get_title() == "fc6: 0 of 1 shared"  # dead
+    assert np.isnan(figure.axes[1].lines[1].get_ydata()).all()
 
 
 def test_the_eigenvalue_plot_of_a_dead_layer_is_empty():
@@ -73,10 +87,11 @@ def test_the_eigenvalue_plot_of_a_dead_layer_is_empty():
 def test_the_eigenvalue_plot_marks_k():
     table = pd.DataFrame({"layer": "fc6", "number": [1, 2, 3], "eigenvalue": [0, 0.1, 2]})
     figure = figures.eigenvalues(table, {"fc6": (2, 1)}, {"fc6": True})
+    assert not illegible(figure)
     points, line = figure.axes[0].lines
     np.testing.assert_array_equal(points.get_ydata(), [0, 0.1, 2])
     assert list(line.get_xdata()) == [2.5, 2.5]
-    assert figure.axes[0].get_title() == "fc6\nk = 2, where they jump most; 1 component"
+    assert figure.axes[0].get_title() == "fc6, 1 component\nk = 2, where they jump most"
 
 
 @pytest.fixture
@@ -108,6 +123,7 @@ def placed(figure):
 
 def test_figS6_has_the_clusters_that_are_most_alike_side_by_side(clusters, similarity):
     figure = figures.shared_clusters(clusters, similarity, colour, ["net1", "net2"], "conv1", 12)
+    assert not illegible(figure)
     # Two clusters a row: leaves 2 and 4, then leaf 0.
     assert placed(figure) == [[1, 102, 4, 103], [0, 2, 100]]
     dashed = [p for p in figure.axes[0].patches if p.get_linestyle() == "--"]
@@ -123,6 +139,7 @@ def test_figS6_has_the_clusters_that_are_most_alike_side_by_side(clusters, simil
 def test_figS6_says_so_where_no_cluster_is_shared(clusters):
     alone = pd.DataFrame({"leaf": [3], "units_a": [1], "units_b": [0], "between": [0.0]})
     figure = figures.shared_clusters(clusters, alone, colour, ["net1", "net2"], "conv1", 12)
+    assert not illegible(figure)
     assert figure.axes[0].texts[0].get_text() == "no cluster has units of both nets"
 
 
@@ -130,6 +147,7 @@ def test_units_beyond_the_first_six_are_counted():
     members = pd.DataFrame({"net": ["net1"] * 9 + ["net2"], "unit": [*range(9), 0], "leaf": 0})
     table = pd.DataFrame({"leaf": [0], "units_a": [9], "units_b": [1], "between": [0.4]})
     figure = figures.shared_clusters(members, table, colour, ["net1", "net2"], "conv1", 8)
+    assert not illegible(figure)
     assert placed(figure) == [[0, 1, 2, 3, 4, 5, 100]]
     assert "+3" in [t.get_text() for t in figure.axes[0].texts]
 
@@ -145,6 +163,7 @@ def similarity():
 def test_figS8_is_the_tree_of_a_cluster_of_both_nets(clusters, similarity):
     nets = ["net1", "net2"]
     figure = figures.branches(clusters, similarity, colour, nets, "conv2")
+    assert not illegible(figure)
     assert placed(figure) == [[0, 2, 100], [101], [1, 102]]
     texts = [t.get_text() for t in figure.axes[0].texts]
     parts = {"part 0\n2 + 1", "part 1\n1 + 2", "part 0\n0 + 1", "part 1\n1 + 1"}

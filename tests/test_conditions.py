@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from chance_tables import similarity
+from legible import illegible
 from matplotlib.figure import Figure
 
 from convergent.figures.conditions import conditions, draw_conditions
@@ -276,6 +277,7 @@ def test_the_figure_has_a_matrix_for_each_layer(rng, sizes):
     found, pairs = tables(rng, groups)
     table = conditions(found, pairs, groups)
     figure = draw_conditions(table)
+    assert not illegible(figure)
     assert isinstance(figure, Figure)
     images = [ax for ax in figure.axes if ax.images]
     layers = list(dict.fromkeys(table["layer"]))

@@ -20,7 +20,9 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def digits():
-    return yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    values = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    # Which every test that chooses layers has.
+    return values | {"figures": {"layer": "conv1"}}
 
 
 def merged(values, overlay):

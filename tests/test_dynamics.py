@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from comparing import blocks_of, comparison, flat, image_means
+from legible import illegible
 from precision import rounding
 from running import copy_project, planned
 
@@ -320,12 +321,14 @@ def test_figures_show_every_layer():
     each = [o for layer in layers for o in all_observed(course(rng)[1], layer)]
     accuracy = {(epoch, net): 0.2 * epoch for epoch in EPOCHS for net in ("net1", "net2")}
     figure = draw_dynamics(dynamics_table(each, accuracy, draws=19))
+    assert not illegible(figure)
     titles = [ax.get_title(loc="left") for ax in figure.axes if ax.get_visible()]
     assert titles == [*layers, "top-1 accuracy"] * 2
     shares = settling(each, draws=19).shares
     figure = draw_settling(shares)
+    assert not illegible(figure)
     drawn = [ax for ax in figure.axes if ax.get_visible()]
-    assert [ax.get_title(loc="left").split(" (")[0] for ax in drawn] == layers
+    assert [ax.get_title(loc="left").split("\n")[0] for ax in drawn] == layers
     well = shares[(shares["matched"] == "well") & (shares["keeps"] == "partner")]
     line = next(line for line in drawn[0].lines if "partner" in line.get_label())
     np.testing.assert_allclose(line.get_ydata(), well[well["layer"] == "conv1"]["share"])

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from legible import illegible
 from torch import nn
 
 from convergent.activations.blocks import Blocks, Cut, save_blocks
@@ -85,6 +86,7 @@ def test_the_least_and_the_most_alike_are_chosen_anew_for_each_half(tmp_path, sc
     two = [rows[f"{a}+{b}", "conv1"].mean() for a, b in itertools.combinations(NETS, 2)]
     assert chosen["mean", "conv1"] == pytest.approx(np.mean(two))
     figure = draw_ensembles(made)
+    assert not illegible(figure)
     assert [ax.get_title("left") for ax in figure.axes if ax.get_visible()] == [
         "accuracy by size", "two nets, chosen on other images", *LAYERS,
     ]  # fmt: skip

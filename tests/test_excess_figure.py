@@ -4,6 +4,7 @@ import chance_tables
 import numpy as np
 import pytest
 from chance_tables import LAYERS, NULLS, TRAINED
+from legible import illegible
 from matplotlib.colors import to_hex
 
 from convergent.figures.excess import draw_excess, excess_by_layer
@@ -19,6 +20,7 @@ def lines(ax):
 def test_values_and_chance_levels_stand_at_their_layers(tmp_path):
     chance_tables.significance().to_csv(tmp_path / "significance.csv", index=False)
     figure = draw_excess(tmp_path / "significance.csv", NETS, LAYERS, 0.95)
+    assert not illegible(figure)
     upper, _ = figure.axes
     (trained,) = upper.containers
     np.testing.assert_allclose(trained.lines[0].get_ydata(), TRAINED)
@@ -51,7 +53,7 @@ def test_excess_is_value_minus_chance_and_filled_where_it_stands_above():
 
 def test_nulls_that_were_not_computed_are_not_drawn():
     table = chance_tables.significance(kinds=("rotation",))
-    upper, _ = excess_by_layer(table, LAYERS, NETS).axes
-    labels = [text.get_text() for text in upper.get_legend().get_texts()]
+    upper, _ = excess_by_layer(table, LAYERS, NETS).subfigs
+    labels = [text.get_text() for text in upper.legends[0].get_texts()]
     assert [label for label in labels if label.startswith("chance")] == ["chance: units rotated"]
     excess_by_layer(table.iloc[:0], LAYERS, NETS).draw_without_rendering()

@@ -4,6 +4,7 @@ import chance_tables
 import numpy as np
 import pandas as pd
 import pytest
+from legible import illegible
 from scipy.stats import beta
 
 from convergent.figures.identification import draw_identification, shares_by_measure
@@ -96,6 +97,7 @@ def test_the_figure_shows_shares_of_the_table_and_its_counts(rng, tmp_path):
     found = identification_table(tmp_path / "layer_similarity.csv", [layers, layers], NETS)
     found.to_csv(tmp_path / "identification.csv", index=False)
     figure = draw_identification(tmp_path / "identification.csv", NETS)
+    assert not illegible(figure)
     ways = chance_tables.ways()
     ax = figure.axes[0]
     assert len(ax.get_yticks()) == len(ways)

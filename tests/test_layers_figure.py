@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from legible import illegible
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from convergent.figures.layers import PAGE, draw_layers, matrices_of_layers
+from convergent.figures.layers import draw_layers, matrices_of_layers
+from convergent.figures.style import PAGE
 from convergent.measures.registry import measure, measures
 
 NETS = ["net1", "net2"]
@@ -40,6 +42,7 @@ def test_values_and_the_best_of_each_row_stand_in_their_cells(rng, shape, tmp_pa
     file = tmp_path / "layer_similarity.csv"
     table(values, rows, columns).to_csv(file, index=False)
     figure = draw_layers(file, NETS, [rows, columns])
+    assert not illegible(figure)
     assert (figure.get_size_inches() <= np.array(PAGE) + 1e-6).all()
     assert len(panels(figure)) == len(WAYS)
     for way, ax in enumerate(panels(figure)):
@@ -83,7 +86,7 @@ def test_it_says_how_many_pairs_are_compared_on_other_maps():
     found.loc[found["layer_a"] != "a", "grid"] = "pooled 4x4"
     found.loc[found["layer_a"] == "c", "grid"] = "mean"
     title = matrices_of_layers(found, ["abc", "xyz"], NETS).get_suptitle()
-    assert title == (
+    assert title.replace("\n", " ") == (
         "net1 and net2, 450 images; 3 pairs on maps pooled to the smaller; 3 pairs by the mean of "
         "each map"
     )

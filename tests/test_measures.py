@@ -334,7 +334,7 @@ def test_a_new_measure_is_matched_tabulated_drawn_and_in_the_atlas(toy, run_with
     np.testing.assert_allclose(agreement.query("measure == 'toy'")["spearman_absolute"], 1)
     rows = matches.query("measure == 'toy'")
     figure = one_to_one.matched_values(rows, ["conv1", "fc6"], ["net1", "net2"], toy)
-    assert figure.axes[0].get_ylabel() == "size of correlation"
+    assert figure.get_supylabel() == "size of correlation"
     run = json.loads((run_with_toy / "atlas/data/run.json").read_text(encoding="utf-8"))
     assert [m["name"] for m in run["measures"]] == ["correlation", "mutual_information", "toy"]
     assert run["measures"][1]["unit"] == "nats"

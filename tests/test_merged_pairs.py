@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from legible import illegible
 from torch import nn
 
 from convergent.activations.from_nets import observe
@@ -138,11 +139,13 @@ def test_a_permuted_copy_is_found_again_and_nothing_is_lost(tmp_path, rng, small
     found.table.to_csv(tmp_path / "merge.csv", index=False)
     found.collapse.to_csv(tmp_path / "collapse.csv", index=False)
     figure = draw_merge(tmp_path / "merge.csv", ["net1", "net2"])
+    assert not illegible(figure)
     assert "120 images" in figure.axes[0].get_title("left")
     drawn = {tuple(np.round(line.get_ydata(), 6)) for line in figure.axes[0].lines}
     assert tuple(np.round(kept[~kept["repaired"]]["top1"], 6)) in drawn
     figure = draw_collapse(tmp_path / "collapse.csv", ["net1", "net2"])
-    assert [ax.get_title().split(":")[0] for ax in figure.axes if ax.get_visible()] == LAYERS
+    assert not illegible(figure)
+    assert [ax.get_title().split("\n")[0] for ax in figure.axes if ax.get_visible()] == LAYERS
 
 
 @pytest.mark.parametrize("labelled", [True, False])

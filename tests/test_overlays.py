@@ -1,5 +1,7 @@
 """An overlay may choose another architecture, and brings its keys with it."""
 
+from copy import deepcopy
+
 import pytest
 import yaml
 from running import ROOT
@@ -12,13 +14,12 @@ BASE = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 VGG = {"name": "vgg11", "channels": [4, 4, 8, 8, 8, 8, 8, 8]}
 
 
-def run(overlay):
+def run(overlay, base=BASE):
     """The run of an overlay, merged as Snakemake merges it: overlay first."""
-    merged = {}
+    merged, whole = {}, deepcopy(base)
     update_config(merged, overlay)
-    whole = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     update_config(whole, merged)
-    return load(settle(whole, BASE, overlay))
+    return load(settle(whole, base, overlay))
 
 
 def test_another_architecture_takes_nothing_of_the_first_ones():
@@ -39,8 +40,17 @@ def test_what_the_overlay_says_stays():
     assert found.clusters == {"conv1": 3, "conv8": "auto"}
 
 
+def test_figures_show_the_first_layer_if_an_overlay_does_not_compare_the_one_shown():
+    assert run({"layers": ["conv1", "conv2"]}).figures.layer is None
+    assert run({"layers": ["conv2", "conv3"]}).figures.layer == "conv3"
+    with pytest.raises(ConfigError, match=r"figures\.layer: 'conv5'"):
+        run({"layers": ["conv1"], "figures": {"layer": "conv5"}})
+
+
 def test_sgd_fits_those_of_its_layers_that_an_overlay_compares():
-    assert run({"layers": ["conv1", "conv2"]}).mapping.sgd.layers == ["conv1", "conv2"]
+    base = deepcopy(BASE)
+    base["mapping"]["sgd"]["layers"] = ["conv1", "conv2", "conv3"]
+    assert run({"layers": ["conv1", "conv2"]}, base).mapping.sgd.layers == ["conv1", "conv2"]
     with pytest.raises(ConfigError, match=r"mapping\.sgd\.layers: 'conv3' is not among"):
         run({"layers": ["conv1"], "mapping": {"sgd": {"layers": ["conv3"]}}})
 

@@ -16,7 +16,7 @@ from torchvision.models import feature_extraction
 from convergent.activations import recording
 from convergent.activations.probing import ProbingError
 from convergent.activations.shapes import layer_shapes
-from convergent.nets import command, models
+from convergent.nets import models
 from convergent.nets.places import (
     PlaceError,
     RunError,
@@ -27,6 +27,7 @@ from convergent.nets.places import (
     untraceable,
 )
 from convergent.running.stores import open_store
+from convergent.runs import command
 
 # ResNet-20 for CIFAR-10 as users write it: ReLUs are functions, shortcuts take every second pixel.
 RESNET = """

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from comparing import blocks_of, image_means
+from legible import illegible
 from running import copy_project, planned, snakemake
 
 from convergent.activations.blocks import Cut
@@ -270,6 +271,7 @@ def test_the_figure_shows_every_layer_and_probe():
             found.append(observed(*pair(rng, np.arange(UNITS), 0.5), layer))
     table = probe_table(sets, {(name, net): 0.5 for name in sets for net in ("net1", "net2")})
     figure = draw_probes(table)
+    assert not illegible(figure)
     drawn = [ax for ax in figure.axes if ax.get_visible()]
     assert [ax.get_title(loc="left") for ax in drawn] == ["conv1", "fc6", "top-1 accuracy"]
     assert [label.get_text() for label in drawn[0].get_xticklabels()] == list(sets)

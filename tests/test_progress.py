@@ -1,7 +1,9 @@
 """Progress passes everything on and tells the time that is left."""
 
+import io
 import logging
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,28 @@ def test_every_long_stage_tells_how_far_it_is(project):
             assert re.search(
                 r": 100% of \S+ \w+s, about 00:00 left\n", log.read_text(encoding="utf-8")
             ), log
+
+
+def test_the_terminal_gets_a_line_now_and_then(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal, now = Terminal(), iter(range(0, 10_000, 10))
+    monkeypatch.setattr(sys, "__stderr__", terminal)
+    monkeypatch.setattr("tqdm.std.time", lambda: next(now))  # ten seconds for each look at it
+    with progress.bar("net1", "batch", 50) as shown:
+        for _ in range(50):
+            shown.update()
+    lines = terminal.getvalue().splitlines()
+    assert 2 < len(lines) < 50
+    for line in lines:
+        assert re.fullmatch(r" *net1: \d+% of 50 batchs, about [\d:]+ left", line)
+
+
+def test_without_a_terminal_nothing_is_shown(monkeypatch):
+    file = io.StringIO()
+    monkeypatch.setattr(sys, "__stderr__", file)
+    with progress.bar("net1", "batch", 50) as shown:
+        shown.update(50)
+    assert file.getvalue() == ""

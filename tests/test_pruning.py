@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from legible import illegible
 from torch import nn
 
 from convergent.activations.moments import Moments
@@ -193,6 +194,7 @@ def test_the_figure_shows_both_nets_every_layer_and_the_band_of_the_draws():
                     rows.append((layer, net, "mean", "random", draw, share, "first", 1.0, value))
     columns = ["layer", "net", "removal", "order", "draw", "share", "half", "loss", "top1"]
     figure = accuracy_by_share(pd.DataFrame(rows, columns=columns), ["net1", "net2"], ["conv1"])
+    assert not illegible(figure)
     titles = [ax.get_title("left") for ax in figure.axes if ax.get_visible()]
     assert titles == ["net1, conv1", "net1, all layers", "net2, conv1", "net2, all layers"]
     curve, thin, *_, mean = figure.axes[2].lines

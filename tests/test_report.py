@@ -91,7 +91,12 @@ def test_a_summary_tells_the_means_and_where_to_look(tmp_path):
     assert said[0] == "digits: 2 nets, top-1 from 50.0% to 75.0%"
     assert said[2].split() == ["conv2", "20%", "(37%)"]
     assert said[3].split() == ["fc6", "100%"]
-    assert said[4] == f"See tables in {run / 'tables'}."
+    assert said[1].endswith("(in brackets: paper, ImageNet):")
+    assert said[4] == f"See tables in {run / 'tables'}"
+    (run / "atlas").mkdir()
+    (run / "atlas/index.html").touch()
+    assert summary(run).endswith(f"{run / 'tables'}, the atlas in file://{run}/atlas/index.html")
+    (run / "atlas/index.html").unlink()
     (run / "pairs/net1-net2").mkdir(parents=True)
     significance = chance_tables.significance()
     significance.to_csv(run / "pairs/net1-net2/significance.csv", index=False)

@@ -11,7 +11,7 @@ import convergent
 from convergent.running.fingerprint import PACKAGE
 
 ROOMS = ["running", "nets", "activations", "measures", "alignment", "inference"]
-ROOMS += ["consequences", "units", "figures", "config"]
+ROOMS += ["consequences", "units", "figures", "config", "runs"]
 
 
 def imported(file):

@@ -54,11 +54,10 @@ def test_a_cluster_gets_what_is_heavy_and_nothing_else(tmp_path, monkeypatch, ov
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=["default", "no store", "image folder"])
-def test_every_rule_has_a_message_and_every_job_a_benchmark(tmp_path, overlay):
+def test_every_rule_has_a_message(tmp_path, overlay):
     prepare(tmp_path)
     rules = parsed(tmp_path, ROOT / "Snakefile", overlay).rules
     assert [rule.name for rule in rules if not rule.message] == []
-    assert [rule.name for rule in rules if rule.output and not rule.benchmark] == []
 
 
 def test_every_figure_and_table_is_a_target_by_its_bare_name(tmp_path):

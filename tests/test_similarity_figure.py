@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from chance_tables import LAYERS, NULLS, TRAINED
+from legible import illegible
 from matplotlib.text import Text
 
 from convergent.figures.similarity import draw_similarity, similarity_by_layer
@@ -45,6 +46,7 @@ def test_every_measure_of_every_kind_of_unit_has_a_panel_with_its_chance(tmp_pat
     shown = chance_tables.similarity()
     shown.to_csv(tmp_path / "similarity.csv", index=False)
     figure = draw_similarity(tmp_path / "similarity.csv", NETS, LAYERS)
+    assert not illegible(figure)
     panels = [ax for ax in figure.axes if ax.get_title()]
     keys = list(dict.fromkeys((m.name, parameter) for m, parameter, _ in chance_tables.ways()))
     assert len(panels) == len(keys)
@@ -65,7 +67,7 @@ def test_every_measure_of_every_kind_of_unit_has_a_panel_with_its_chance(tmp_pat
 def test_a_layer_without_a_value_has_a_cross_and_its_reason():
     figure = similarity_by_layer(chance_tables.similarity(undefined=("cka", "fc6")), LAYERS, NETS)
     (ax,) = [ax for ax in figure.axes if ax.get_title().startswith("linear CKA")]
-    assert "x: there are fewer images than" in ax.get_title()
+    assert "x: there are fewer images than" in ax.get_title().replace("\n", " ")
     (cross,) = [line for line in ax.lines if line.get_label() == "no value"]
     assert list(cross.get_xdata()) == [LAYERS.index("fc6")]
     expected = np.where(np.array(LAYERS) == "fc6", np.nan, TRAINED)
@@ -83,7 +85,7 @@ def test_long_names_stay_within_the_figure_and_can_be_read(directions):
     more = [rows.assign(measure=m.name) for m in measures(gives="layers")]
     figure = similarity_by_layer(pd.concat(more, ignore_index=True), layers, nets)
     figure.savefig(io.BytesIO())  # lays it out
-    assert figure.get_size_inches()[0] == 7.5
+    assert figure.get_size_inches()[0] == 6.5
     texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
     assert sum(text.get_text() in layers for text in texts) >= len(layers)
     for text in texts:

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from legible import illegible
 from scipy.linalg import orthogonal_procrustes
 from torch import nn
 
@@ -232,6 +233,7 @@ def test_the_figure_shows_maps_by_layer_and_by_their_weights():
     figure = stitched_accuracy(
         pd.concat([table, refused]), ["net1", "net2"], ["conv1", "conv2", "fc6"]
     )
+    assert not illegible(figure)
     upper, _, lower, _ = figure.axes
     lines = {line.get_label(): line.get_ydata() for line in upper.lines}
     np.testing.assert_allclose(lines["matching"], [60, np.nan, 60])

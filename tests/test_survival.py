@@ -85,8 +85,9 @@ def test_killed_at_any_moment_a_run_ends_as_if_never_disturbed(project, tmp_path
                 command, cwd=project, env=environment, stdout=output, stderr=output
             )
             checkpoint = run / "nets/net1/checkpoints"
-            while process.poll() is None and "Job stats" not in (tmp_path / "output").read_text(
-                encoding="utf-8"
+            # Until the first job has been started.
+            while process.poll() is None and not re.search(
+                r"^\[ *\d+/", (tmp_path / "output").read_text(encoding="utf-8"), re.MULTILINE
             ):
                 time.sleep(0.05)
             # The first as soon as an epoch has been trained, the others at random.

@@ -179,7 +179,7 @@ def test_figures_draw_unequal_nets(pair, matches, tmp_path):
     shown = np.asarray(figure.axes[3].images[0].get_array().filled(np.nan))
     between = open_store(stores[2])["conv1/correlation"][...]
     rows = np.sort(copied["conv1"])
-    np.testing.assert_array_equal(np.diag(shown[:B]), between[rows].max(axis=1))
+    np.testing.assert_array_equal(np.diag(shown[:B]), np.sort(between[rows].max(axis=1))[::-1])
     figure = sparse_maps.draw_fig5(folder / "mapping.zarr", nets, LAYERS, PENALTY)
     assert [ax.images[0].get_array().shape for ax in figure.axes if ax.images] == [(B, A)] * 2
     figure = clusters.draw_figS5(*stores, tmp_path / "clusters.csv", nets, LAYERS)

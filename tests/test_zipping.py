@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from legible import illegible
 from torch import nn
 
 from convergent.consequences.aligning import likeness
@@ -243,7 +244,9 @@ def test_the_figure_shows_accuracy_by_size_between_parents_and_ensemble():
             rows.append(("zip", share, "correlation", mended, 10, size, "last", 0.4, top1 + 0.1))
     columns = ["net", "share", "alignment", "repaired", "units", "parameters", "half"]
     table = pd.DataFrame(rows, columns=[*columns, "loss", "top1"])
-    top1, loss = accuracy_by_size(table, ["net1", "net2"]).axes
+    figure = accuracy_by_size(table, ["net1", "net2"])
+    assert not illegible(figure)
+    top1, loss = figure.axes
     np.testing.assert_allclose(top1.lines[0].get_xdata(), [1, 2])
     np.testing.assert_allclose(top1.lines[0].get_ydata(), [65, 65])
     np.testing.assert_allclose(top1.lines[1].get_ydata(), [85, 85])

@@ -2,7 +2,7 @@
 
 The packages are named after the way of the data, and a module imports only from packages before
 its own: running, nets, activations, measures, alignment, inference, consequences, units, figures,
-config.
+config, runs.
 Notation is that of Li, Yosinski, Clune, Lipson and Hopcroft, "Convergent Learning" (ICLR 2016).
 """
 
@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 # Short names of the modules of the public interface: ``from convergent.matching import matching``.
 SHORT_NAMES = {
@@ -27,6 +28,22 @@ SHORT_NAMES = {
 
 class ConvergentError(Exception):
     """A fault of the input; its message says what is wrong, where, and what would be right."""
+
+
+def open(folder: Any) -> Any:
+    """Open the folder of a run, such as ``results/digits``, to read and draw what it found.
+
+    Returns
+    -------
+    convergent.runs.reading.Run
+
+    Raises
+    ------
+    convergent.runs.reading.NotARunError
+        If no run has written there.
+    """
+    # By its name, since no job of the workflow reaches this package through this module.
+    return import_module("convergent.runs.reading").Run(folder)
 
 
 class _ShortNames(MetaPathFinder, Loader):

@@ -11,8 +11,6 @@ rule record:
         store=kept_if_asked(ACTIVATIONS),
     log:
         f"{LOGS}/record/{{net}}.log",
-    benchmark:
-        f"{TIMES}/record/{{net}}.tsv"
     wildcard_constraints:
         net=NETS_ALONE,
     conda:
@@ -46,8 +44,6 @@ rule statistics:
         store=directory(STATISTICS),
     log:
         f"{LOGS}/statistics/{{net}}.log",
-    benchmark:
-        f"{TIMES}/statistics/{{net}}.tsv"
     wildcard_constraints:
         net=NETS_ALONE,
     conda:
@@ -78,8 +74,6 @@ rule correlation:
         store=directory(CORRELATION),
     log:
         f"{LOGS}/correlation/{{pair}}.log",
-    benchmark:
-        f"{TIMES}/correlation/{{pair}}.tsv"
     wildcard_constraints:
         pair=PAIRS_ALONE,
     conda:

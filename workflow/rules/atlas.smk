@@ -5,7 +5,7 @@ MERGED = merged_pairs()
 rule atlas:
     input:
         **{name: expand(path, pair=PAIRS) for name, path in MATRICES.items()},
-        page=sorted(Path(workflow.basedir).glob("workflow/atlas/*")),
+        page=sorted(SOURCE.glob("workflow/atlas/*")),
         listing=IMAGES["listing"],
         statistics=expand(STATISTICS, net=COMPARED),
         units=expand(rules.units.output.store, net=COMPARED),
@@ -18,8 +18,6 @@ rule atlas:
         folder=directory(f"{RESULTS}/atlas"),
     log:
         f"{LOGS}/atlas.log",
-    benchmark:
-        f"{TIMES}/atlas.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1

@@ -13,8 +13,6 @@ rule cluster:
         stability=f"{RESULTS}/pairs/{{pair}}/cluster_stability.csv",
     log:
         f"{LOGS}/cluster/{{pair}}.log",
-    benchmark:
-        f"{TIMES}/cluster/{{pair}}.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: threads_for("cluster")
@@ -50,8 +48,6 @@ rule compare_maps:
         table=SIGNIFICANCE_OF_MAPS,
     log:
         f"{LOGS}/compare_maps/{{pair}}.log",
-    benchmark:
-        f"{TIMES}/compare_maps/{{pair}}.tsv"
     conda:
         "../../envs/nets.yaml"
     threads: threads_for("fit_maps")

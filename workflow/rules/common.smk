@@ -1,25 +1,32 @@
 # Configuration, paths and functions that all rule files share.
 import sys
 
+from snakemake.cli import get_argument_parser
 from snakemake.common.configfile import load_configfile
 from snakemake.common.tbdstring import TBDString
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
+# The repository, which need not be the folder of the Snakefile that was called: a module has its own.
+SOURCE = Path(workflow.current_basedir).parents[1]
+sys.path.insert(0, str(SOURCE / "workflow"))
 
 from convergent import ConvergentError
 from convergent.config import check_data, check_shapes, image_sources, load
 from convergent.config.default_layers import default_layers
 from convergent.config.overlays import anchor, settle
+from convergent.config.targets import check_targets
+from convergent.running.console import show_a_line_for_each_job
 from convergent.running.devices import slow_products
+from convergent.running.forks import start_server
 from convergent.running.fingerprint import FingerprintError, fingerprint
 from convergent.running.origin import commit, select
 from convergent.nets.recipe import RECIPE
 from convergent.nets.shapes import read_shapes
 from convergent.config.resources import Estimates
 
-base = load_configfile(Path(workflow.basedir) / "config.yaml")
+own = Path("config.yaml")
+base = load_configfile(own if own.exists() else SOURCE / own)
 overlays = {
     file: load_configfile(file) for file in workflow.config_settings.configfiles or ()
 }
@@ -48,6 +55,14 @@ try:
         check_shapes(RUN, name, {net: shapes.layers for net, shapes in SHAPES.items()})
 except ConvergentError as error:
     raise WorkflowError(str(error)) from None
+
+# What Snakemake is asked for stands on its command line, and nowhere else as long as it reads rules.
+ASKED = None
+if workflow.is_main_process and Path(sys.argv[0]).name in ("snakemake", "__main__.py"):
+    ASKED = get_argument_parser().parse_known_args(sys.argv[1:])[0]
+# A dry run shows reasons, too.
+if ASKED and not (ASKED.dryrun or ASKED.verbose):
+    show_a_line_for_each_job(logger)
 
 for warning in filter(None, [slow_products(), RUN.nulls.too_few()]):
     logger.warning(warning)
@@ -87,7 +102,6 @@ UNTRAINED_ACTIVATIONS = f"{RESULTS}/activations/{{net}}.untrained.zarr"
 UNTRAINED = f"{RESULTS}/nets/{{net}}/untrained.zarr"
 CONTROLS = f"{RESULTS}/pairs/{{pair}}/controls.zarr"
 LOGS = f"{RESULTS}/logs"
-TIMES = f"{RESULTS}/benchmarks"
 # GPUs that a job requests if it can use one; profiles limit the total.
 GPU = 0 if RUN.device == "cpu" else 1
 # The two nets of each pair that the run compares; any other two can be asked for by their files.
@@ -151,13 +165,25 @@ wildcard_constraints:
     pair=ANY_PAIR,
 
 
+def start_forks():
+    """Let jobs that Snakemake runs itself, in its own environment, start as forks."""
+    if not workflow.deployment_settings.deployment_method:
+        launch = start_server(SOURCE / "workflow/scripts")
+        if launch:
+            shell.prefix("set -euo pipefail; {launch} ")
+    # Up to 100 jobs a second may start by default. For this limit Snakemake looks at all jobs that
+    # are ready several times a second, which takes a fifth of a core. Only clusters need it.
+    if workflow.local_exec:
+        workflow.scheduler.job_rate_limiter = None
+
+
 def code(script, *calls, modules=()):
     """Fingerprint a script and all code that it reaches.
 
     `calls` lists the functions of convergent.figures that it calls by name, and `modules` the
     modules that it imports by name.
     """
-    path = Path(workflow.basedir) / "workflow/scripts" / script
+    path = SOURCE / "workflow/scripts" / script
     calls = [f"convergent.figures.{call}" for call in calls]
     try:
         return fingerprint(path, calls=calls, modules=modules)

@@ -34,8 +34,6 @@ rule merge_nets:
         collapse=f"{RESULTS}/pairs/{{pair}}/collapse.csv",
     log:
         f"{LOGS}/merge_nets/{{pair}}.log",
-    benchmark:
-        f"{TIMES}/merge_nets/{{pair}}.tsv"
     conda:
         "../../envs/nets.yaml"
     threads: 1 + RUN.training.workers
@@ -58,8 +56,6 @@ rule zip_nets:
         table=f"{RESULTS}/pairs/{{pair}}/zip.csv",
     log:
         f"{LOGS}/zip_nets/{{pair}}.log",
-    benchmark:
-        f"{TIMES}/zip_nets/{{pair}}.tsv"
     conda:
         "../../envs/nets.yaml"
     threads: 1 + RUN.training.workers

@@ -21,8 +21,6 @@ rule observe_epoch:
         folder=directory(AT_EPOCH),
     log:
         f"{LOGS}/observe_epoch/{{epoch}}.log",
-    benchmark:
-        f"{TIMES}/observe_epoch/{{epoch}}.tsv"
     wildcard_constraints:
         epoch="|".join(TOLD_EPOCHS).replace(".", "[.]") or "(?!)",
     conda:
@@ -56,8 +54,6 @@ rule follow_training:
         settling=SETTLING,
     log:
         f"{LOGS}/follow_training.log",
-    benchmark:
-        f"{TIMES}/follow_training.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1

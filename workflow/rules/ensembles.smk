@@ -16,8 +16,6 @@ rule score_ensembles:
         table=ENSEMBLES,
     log:
         f"{LOGS}/score_ensembles.log",
-    benchmark:
-        f"{TIMES}/score_ensembles.tsv"
     conda:
         "../../envs/nets.yaml"
     threads: 1 + RUN.training.workers

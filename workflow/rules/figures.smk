@@ -60,7 +60,7 @@ FIGURES = {
         inputs={**STATISTICS_OF_PAIR, "correlation": CORRELATION, "matching": MATCHING},
         params={"layer": layer_of},
         caption="Figure 1. Correlations of {layer} for {pair}: (a, b) within each net, (c) between "
-        "the two, (d) between the two with the second net's units in the order of the matching. "
+        "the two, (d) between the two with each unit opposite its partner by matching, best first. "
         "Each bright point on the diagonal of (d) is a unit that both nets learned. If one net has "
         "more units, those that are left over stand behind a gap. In the paper's conv1 much of the "
         "diagonal is nearly white.",
@@ -73,6 +73,7 @@ FIGURES = {
             "measure": "correlation",
             "layers": pictured(3),
             "side": RUN.figures.side,
+            "kinds": ["patches", "deconv"],
         },
         caption="Figure 2. The units of the first net of {pair} that are matched best (left) and "
         "worst (right) by semi-matching, above their partners in the second net: the nine image "
@@ -186,7 +187,8 @@ FIGURES = {
         params={"layers": layers_of, "penalty": RUN.mapping.penalty},
         caption="Figure 5. Both nets of {pair} layer by layer, and between them the sparse maps "
         "that predict each unit of the second from the units of the first: rows are the units that "
-        "are predicted, columns the units that predict, and green is the size of a weight. Each "
+        "are predicted, columns the units that predict, and green is the size of a weight (its "
+        "root, so that small ones can be seen). Each "
         "map has the decay whose product with the number of units is nearest to the configured "
         "penalty, as in the paper's own choices.",
     ),
@@ -198,8 +200,9 @@ FIGURES = {
         params={"layer": layer_of, "penalty": RUN.mapping.penalty},
         caption="Figure 6. The sparse map of {layer} as fitted, and with its columns permuted so "
         "that the most predictive units lie on the diagonal (if one net has more units, those that "
-        "are left over stand behind a gap); the two coloured rows are the units on the right, with "
-        "the three units of the first net that weigh most. The paper saw units of conv1 predicted "
+        "are left over stand behind a gap): red weights are positive, blue ones negative. The two "
+        "framed rows are the units below, with the three units of the first net that weigh most; "
+        "the second is of the units predicted by others than the first, where there are any. The paper saw units of conv1 predicted "
         "by about five units of the other net.",
     ),
     "fig7": Figure(
@@ -209,8 +212,8 @@ FIGURES = {
         inputs={**UNITS_OF_PAIR, "mapping": MAPPING, "hac": rules.hac.output.store},
         params={"layer": layer_of, "penalty": RUN.mapping.penalty},
         caption="Figure 7. The units of both nets clustered by the weights of the sparse map of "
-        "{layer}: pixels are weights, the diagonal is green for a unit of the first net and red "
-        "for one of the second, and each blue corner is a cluster. Right: two clusters with "
+        "{layer}: pixels are weights, the diagonal is blue for a unit of the first net and orange "
+        "for one of the second, and each purple corner is a cluster. Below: two clusters with "
         "similar numbers of units from each net. The paper saw most of the smallest clusters join "
         "one unit of each net, and small subspaces spanned by about four units of each.",
     ),
@@ -269,9 +272,10 @@ FIGURES = {
             "measure": "correlation",
             "layers": pictured(),
             "side": RUN.figures.side,
+            "kinds": ["patches"],
         },
         caption="Figure S2. The best and the worst semi-matched units of {pair} as in figure 2, "
-        "for every layer.",
+        "for every layer, by their image patches.",
     ),
     "figS3": Figure(
         section=MORE_MATCHING,
@@ -292,9 +296,10 @@ FIGURES = {
             "measure": "mutual_information",
             "layers": pictured(2),
             "side": RUN.figures.side,
+            "kinds": ["patches", "deconv"],
         },
         caption="Figure S4. The best and the worst semi-matched units of {pair} by mutual "
-        "information. The paper found mostly the same units as by correlation.",
+        "information, in nats. The paper found mostly the same units as by correlation.",
     ),
     "figS5": Figure(
         section=MANY_TO_MANY,
@@ -308,7 +313,8 @@ FIGURES = {
         params={"layers": layers_of},
         caption="Figure S5. Correlations of the units of both nets of {pair}, in the order of "
         "their spectral clusters: orange squares are clusters, blue ones the leaves into which "
-        "large clusters were split. Bright blocks on the diagonal are groups of units that respond "
+        "large clusters were split; dead units have a cluster of their own. The strip below tells "
+        "the net of each unit. Bright blocks on the diagonal are groups of units that respond "
         "alike, whichever net they are in. The paper found such blocks in conv1 to conv5.",
     ),
     "figS6": Figure(
@@ -357,7 +363,8 @@ FIGURES = {
         params={"layers": layers_of},
         caption="Figure S9. Mean correlation of the units of each leaf cluster of {pair}, between "
         "the nets and within them, sorted by the former; 0 where a cluster has units of one net "
-        "only. The paper saw both fall together and a tail of clusters that belong to one net.",
+        "only. Hollow marks are clusters with at most one unit of each net, which is 1 within by "
+        "arithmetic; dead units have none. The paper saw both fall together and a tail of clusters that belong to one net.",
     ),
     "eigenvalues": Figure(
         section=MANY_TO_MANY,
@@ -376,8 +383,8 @@ FIGURES = {
         params={"nets": COMPARED, "layers": LAYERS},
         caption="Figure S10. Mean activation of every unit, sorted, for {nets}. In the paper the "
         "spectra of different nets nearly coincide although they span one or two orders of "
-        "magnitude. Units that are silent on all images have no place on the logarithmic axis; "
-        "their number is in the title.",
+        "magnitude. Dead units have no place on the logarithmic axis; their number in "
+        "each net is in the title.",
     ),
     "figS11": Figure(
         section=MEAN_ACTIVATIONS,
@@ -490,8 +497,6 @@ for name, row in FIGURES.items():
             f"{drawn}.pdf",
         log:
             f"{LOGS}/{place}.log",
-        benchmark:
-            f"{TIMES}/{place}.tsv"
         localrule: row.local
         conda:
             "../../envs/analysis.yaml"

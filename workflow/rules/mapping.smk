@@ -11,8 +11,6 @@ rule fit_maps:
         store=directory(f"{RESULTS}/pairs/{{pair}}/mapping.zarr"),
     log:
         f"{LOGS}/fit_maps/{{pair}}.log",
-    benchmark:
-        f"{TIMES}/fit_maps/{{pair}}.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: threads_for("fit_maps")
@@ -40,8 +38,6 @@ rule fit_maps_sgd:
         store=directory(f"{RESULTS}/pairs/{{pair}}/mapping_sgd.zarr"),
     log:
         f"{LOGS}/fit_maps_sgd/{{pair}}.log",
-    benchmark:
-        f"{TIMES}/fit_maps_sgd/{{pair}}.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: threads_for("fit_maps_sgd")
@@ -68,8 +64,6 @@ rule mapping:
         table=f"{RESULTS}/pairs/{{pair}}/mapping.csv",
     log:
         f"{LOGS}/mapping/{{pair}}.log",
-    benchmark:
-        f"{TIMES}/mapping/{{pair}}.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -91,8 +85,6 @@ rule hac:
         store=directory(f"{RESULTS}/pairs/{{pair}}/hac.zarr"),
     log:
         f"{LOGS}/hac/{{pair}}.log",
-    benchmark:
-        f"{TIMES}/hac/{{pair}}.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1

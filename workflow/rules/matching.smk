@@ -8,8 +8,6 @@ rule match:
         matching=f"{RESULTS}/pairs/{{pair}}/matching.csv",
     log:
         f"{LOGS}/match/{{pair}}.log",
-    benchmark:
-        f"{TIMES}/match/{{pair}}.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -46,8 +44,6 @@ rule joint_densities:
         store=directory(f"{RESULTS}/pairs/{{pair}}/joint_densities.zarr"),
     log:
         f"{LOGS}/joint_densities/{{pair}}.log",
-    benchmark:
-        f"{TIMES}/joint_densities/{{pair}}.tsv"
     conda:
         "../../envs/nets.yaml"
     threads: 1
@@ -84,8 +80,6 @@ rule agreement:
         table=f"{RESULTS}/pairs/{{pair}}/measure_agreement.csv",
     log:
         f"{LOGS}/agreement/{{pair}}.log",
-    benchmark:
-        f"{TIMES}/agreement/{{pair}}.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1

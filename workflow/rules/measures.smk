@@ -28,8 +28,6 @@ for measure in measures_of_units():
             store=directory(MATRICES_WITHIN[measure.name]),
         log:
             f"{LOGS}/{measure.name}/{{net}}.log",
-        benchmark:
-            f"{TIMES}/{measure.name}/{{net}}.tsv"
         conda:
             "../../envs/nets.yaml"
         threads: threads_for("measure") if on_codes else 1
@@ -58,8 +56,6 @@ for measure in measures_of_units():
             store=directory(MATRICES[measure.name]),
         log:
             f"{LOGS}/{measure.name}/{{pair}}.log",
-        benchmark:
-            f"{TIMES}/{measure.name}/{{pair}}.tsv"
         conda:
             "../../envs/nets.yaml"
         threads: threads_for("measure") if on_codes else 1
@@ -121,8 +117,6 @@ rule compare_layers:
         matches=f"{RESULTS}/pairs/{{pair}}/null_matches.csv",
     log:
         f"{LOGS}/compare_layers/{{pair}}.log",
-    benchmark:
-        f"{TIMES}/compare_layers/{{pair}}.tsv"
     conda:
         "../../envs/nets.yaml"
     threads: threads_for("compare_layers")
@@ -154,8 +148,6 @@ if RUN.activations.store:
                 table=table,
             log:
                 f"{LOGS}/{name}/{{pair}}.log",
-            benchmark:
-                f"{TIMES}/{name}/{{pair}}.tsv"
             conda:
                 "../../envs/nets.yaml"
             threads: threads_for("correlation")
@@ -194,8 +186,6 @@ rule identify:
         table=IDENTIFICATION,
     log:
         f"{LOGS}/identify/{{pair}}.log",
-    benchmark:
-        f"{TIMES}/identify/{{pair}}.tsv"
     localrule: True
     conda:
         "../../envs/analysis.yaml"
@@ -226,8 +216,6 @@ if BOUNDED:
             table=CEILINGS,
         log:
             f"{LOGS}/ceilings.log",
-        benchmark:
-            f"{TIMES}/ceilings.tsv"
         conda:
             "../../envs/analysis.yaml"
         threads: 1

@@ -12,8 +12,6 @@ rule observe:
         controls=directory(expand(CONTROLS, pair=CONTROLLED)),
     log:
         f"{LOGS}/observe.log",
-    benchmark:
-        f"{TIMES}/observe.tsv"
     conda:
         "../../envs/nets.yaml"
     threads: lambda wildcards: max(estimates().threads("observe"), 1 + RUN.training.workers)

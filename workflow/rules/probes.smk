@@ -22,8 +22,6 @@ rule observe_probe:
         folder=directory(ON_PROBE),
     log:
         f"{LOGS}/observe_probe/{{probe}}.log",
-    benchmark:
-        f"{TIMES}/observe_probe/{{probe}}.tsv"
     wildcard_constraints:
         probe="|".join(PROBES).replace(".", "[.]"),
     conda:
@@ -57,8 +55,6 @@ rule compare_probes:
         table=PROBE_TABLE,
     log:
         f"{LOGS}/compare_probes.log",
-    benchmark:
-        f"{TIMES}/compare_probes.tsv"
     conda:
         "../../envs/analysis.yaml"
     threads: 1

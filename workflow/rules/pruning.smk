@@ -14,8 +14,6 @@ rule prune_units:
         table=PRUNE,
     log:
         f"{LOGS}/prune_units/{{pair}}.log",
-    benchmark:
-        f"{TIMES}/prune_units/{{pair}}.tsv"
     conda:
         "../../envs/nets.yaml"
     threads: 1 + RUN.training.workers

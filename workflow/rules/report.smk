@@ -31,8 +31,6 @@ rule report:
         page=f"{RESULTS}/report.html",
     log:
         f"{LOGS}/report.log",
-    benchmark:
-        f"{TIMES}/report.tsv"
     localrule: True
     conda:
         "../../envs/analysis.yaml"

@@ -19,8 +19,6 @@ rule stitch_layers:
         table=STITCH,
     log:
         f"{LOGS}/stitch_layers/{{pair}}.log",
-    benchmark:
-        f"{TIMES}/stitch_layers/{{pair}}.tsv"
     conda:
         "../../envs/nets.yaml"
     threads: lambda wildcards: max(estimates().threads("fit_maps"), 1 + RUN.training.workers)

@@ -40,8 +40,8 @@ TABLES = {
         },
         params={"pairs": PAIRS, "nets": COMPARED, "groups": GROUPS},
         caption="Share of live units whose best correlation in the other net is below 0.5, for "
-        "every pair and direction, beside what the paper reports for its Net1 and Net2 "
-        "(section 4). Units that never vary are dead, and not counted.",
+        "every pair and direction, beside what the paper reports for its Net1 and Net2 on "
+        "ImageNet (section 4). Units that never vary are dead, and not counted.",
     ),
     "similarity": Table(
         section=ONE_TO_ONE,
@@ -91,7 +91,7 @@ TABLES = {
         params={"pairs": SHOWN_PAIRS, "pair": RUN.pair},
         caption="Prediction loss of sparse maps by layer and decay: the exact optimum, the paper's "
         "procedure (SGD, 4,500 steps there) on the same nets, and the numbers that the paper "
-        "prints for its own. A dead unit counts 0.5. The paper saw little rise up to a decay of "
+        "prints for its own nets on ImageNet. A dead unit counts 0.5. The paper saw little rise up to a decay of "
         "0.001 in conv1 and conv2, and poor results from conv3 on; the columns sgd and exact tell "
         "how far SGD stops short of the optimum.",
     ),
@@ -225,8 +225,6 @@ for name, row in TABLES.items():
             table=f"{RESULTS}/tables/{name}.csv",
         log:
             f"{LOGS}/{name}.log",
-        benchmark:
-            f"{TIMES}/{name}.tsv"
         localrule: True
         conda:
             "../../envs/analysis.yaml"

@@ -35,3 +35,16 @@ for pair in PAIRS:
         localrule: True
         message:
             f"Everything of {pair}"
+
+
+# Snakemake would only say that there is no rule.
+if ASKED:
+    try:
+        check_targets(
+            ASKED.targets,
+            [rule.name for rule in workflow.rules if not rule.has_wildcards()],
+            list(NODES),
+            RESULTS,
+        )
+    except ConvergentError as error:
+        raise WorkflowError(str(error)) from None

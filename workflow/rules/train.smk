@@ -17,8 +17,6 @@ rule images:
         **LEFT_OUT,
     log:
         f"{LOGS}/images.log",
-    benchmark:
-        f"{TIMES}/images.tsv"
     # The other data sets are small, and CIFAR-10 may have to be downloaded.
     localrule: not RUN.data.is_folder
     conda:
@@ -49,8 +47,6 @@ rule shapes:
         costs=f"{RESULTS}/nets/{{net}}/costs.json",
     log:
         f"{LOGS}/shapes/{{net}}.log",
-    benchmark:
-        f"{TIMES}/shapes/{{net}}.tsv"
     # Faults of any net are told before another is trained.
     priority: 1
     localrule: True
@@ -96,8 +92,6 @@ rule train:
         history=HISTORY,
     log:
         f"{LOGS}/train/{{net}}.log",
-    benchmark:
-        f"{TIMES}/train/{{net}}.tsv"
     wildcard_constraints:
         net="|".join(TRAINED) or "(?!)",
     conda:
@@ -143,8 +137,6 @@ rule initialize:
         weights=WEIGHTS,
     log:
         f"{LOGS}/initialize/{{net}}.log",
-    benchmark:
-        f"{TIMES}/initialize/{{net}}.tsv"
     wildcard_constraints:
         net=nets_that_are("untrained"),
     localrule: True
@@ -172,8 +164,6 @@ rule snapshot:
         weights=WEIGHTS,
     log:
         f"{LOGS}/snapshot/{{net}}.log",
-    benchmark:
-        f"{TIMES}/snapshot/{{net}}.tsv"
     wildcard_constraints:
         net=nets_that_are("snapshot"),
     localrule: True
@@ -203,8 +193,6 @@ rule adopt:
         weights=WEIGHTS,
     log:
         f"{LOGS}/adopt/{{net}}.log",
-    benchmark:
-        f"{TIMES}/adopt/{{net}}.tsv"
     wildcard_constraints:
         net=nets_that_are("brought"),
     priority: 1
@@ -235,8 +223,6 @@ rule evaluate:
         evaluation=EVALUATION,
     log:
         f"{LOGS}/evaluate/{{net}}.log",
-    benchmark:
-        f"{TIMES}/evaluate/{{net}}.tsv"
     priority: 1
     conda:
         "../../envs/nets.yaml"

@@ -10,8 +10,6 @@ rule units:
         store=directory(f"{RESULTS}/units/{{net}}.zarr"),
     log:
         f"{LOGS}/units/{{net}}.log",
-    benchmark:
-        f"{TIMES}/units/{{net}}.tsv"
     conda:
         "../../envs/nets.yaml"
     threads: threads_for("units")

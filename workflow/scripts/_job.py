@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+import time
 import traceback
 import warnings
 from importlib.util import cache_from_source, find_spec
@@ -48,7 +49,10 @@ def run(main, snakemake):
     snakemake.threads = min(snakemake.threads, cores())
     path = Path(snakemake.log[0])
     # A killed Snakemake leaves its jobs running; the same job of the next run waits for them.
-    lock = file_lock(path.with_name(f".{path.name}.lock"), newest_wins=True)
+    lock, start = (
+        file_lock(path.with_name(f".{path.name}.lock"), newest_wins=True),
+        time.perf_counter(),
+    )
     with lock, open(path, "w", buffering=1, encoding="utf-8") as log:
         sys.stderr = log
         form = "%(asctime)s %(message)s"
@@ -59,10 +63,7 @@ def run(main, snakemake):
             check_origin(snakemake)
             main(snakemake)
             record_origin(snakemake)
-            # With the processes that it has waited for.
-            seconds = sum(os.times()[:4])
-            peak = peak_memory() // 1024
-            logging.info("done; %.1f s of processor time, at most %d kB of memory", seconds, peak)
+            record_costs(path, snakemake, time.perf_counter() - start, peak_memory())
         except ConvergentError as error:
             net = snakemake.wildcards.get("net")
             log.write(f"error: {f'nets.{net}: ' if net else ''}{error}\n")
@@ -70,6 +71,37 @@ def run(main, snakemake):
         except Exception:
             traceback.print_exc(file=log)
             raise SystemExit(1) from None
+
+
+def record_costs(log, snakemake, seconds, memory):
+    """Write what the job took to its log, and as a row of a table under benchmarks/.
+
+    The table has the columns of Snakemake's own benchmarks. Those would measure the process that
+    waits for the job, if it runs as a fork of another.
+    """
+    # With the processes that it has waited for.
+    processor = sum(os.times()[:4])
+    logging.info(
+        "done; %.1f s of processor time, at most %d kB of memory", processor, memory // 1024
+    )
+    run = Path(snakemake.config["origin"]["job"]["folder"])
+    path = run / "benchmarks" / log.relative_to(run / "logs").with_suffix(".tsv")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    row = f"{seconds:.2f}\t{memory / 2**20:.1f}\t{processor:.2f}"
+    path.write_text(f"s\tmax_rss\tcpu_time\n{row}\n", encoding="utf-8")
+
+
+def compile_once(name, call):
+    """Compile kernels by a call, while no other job of this folder compiles the same ones.
+
+    The first jobs of a run start together. The second one then waits, and finds in Numba's cache
+    what the first has compiled.
+    """
+    from convergent.running.files import file_lock
+
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with file_lock(CACHE / f"{name}.lock"):
+        call()
 
 
 def device_of(snakemake):

@@ -17,6 +17,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, eigh
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
+from convergent.measures.selection import kth_largest
 from convergent.running.devices import cores
 
 # Target units of one task.
@@ -474,11 +475,16 @@ def _solve(gram, r, w, q, alpha, tolerance, rounds):
 @numba.njit(nogil=True, cache=True)
 def _working_set(w, q, alpha):
     """Choose the sources in use and as many again, at most, that violate optimality most."""
-    violation = np.where(w == 0, np.abs(q) - alpha, 0.0)
-    limit = max(GROWTH, np.count_nonzero(w))
-    threshold = 0.0
-    if np.count_nonzero(violation > 0) > limit:
-        threshold = np.partition(violation, w.size - limit - 1)[w.size - limit - 1]
+    violation = np.zeros(w.size)
+    violating = used = 0
+    for i in range(w.size):
+        if w[i] != 0:
+            used += 1
+        else:
+            violation[i] = abs(q[i]) - alpha
+            violating += violation[i] > 0
+    limit = max(GROWTH, used)
+    threshold = kth_largest(violation, limit + 1) if violating > limit else 0.0
     chosen = (w != 0) | (violation > threshold)
     if threshold > 0:
         # Duplicates violate it equally: add as many of them as there is room for.

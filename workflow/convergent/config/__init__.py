@@ -1,6 +1,6 @@
 """The configuration of a run: its sections, checks between keys and of the disk, documentation.
 
-The last package: it may import from all others, and none of them imports from it. They take plain
+Only :mod:`convergent.runs`, which opens a run that was made, imports from it. All others take plain
 values, which the rules read from the configuration.
 """
 

@@ -61,6 +61,12 @@ def settle(
         asked = _mapping(_mapping(overlay.get("mapping")).get("sgd")).get("layers")
         kept = [layer for layer in sgd.get("layers", ()) if layer in layers]
         settled["mapping"] = {**mapping, "sgd": {**sgd, "layers": kept if asked is None else asked}}
+    figures = merged.get("figures")
+    if layers is not None and isinstance(figures, Mapping):
+        # The layer that config.yaml's figures show, if the overlay compares it.
+        asked = _mapping(overlay.get("figures")).get("layer")
+        shown = figures.get("layer") if figures.get("layer") in layers else None
+        settled["figures"] = {**figures, "layer": shown if asked is None else asked}
     if not (own_model or own_layers or own_nets):
         return settled
     settled["layers"] = [] if layers is None else layers

@@ -14,17 +14,24 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from convergent.alignment.graphs import combined
 from convergent.figures.sheets import Sheet, tiles
+from convergent.figures.style import NETS, PAGE
 from convergent.running.stores import open_store
 
 # Outlines of first-level clusters and of their leaves.
 CLUSTER, LEAF = "#ff7f0e", "#4a9cf0"
+# Width of the box of a part of a cluster, in tiles.
+BOX = 1.45
 # Largest number of units per net drawn for a cluster, and the height of a row in tiles.
 MOST_UNITS, ROW = 6, 1.35
+# Largest number of tiles side by side on a page.
+MOST_TILES = 16
 # Matrices with more rows than this are averaged down.
 MOST_PIXELS = 1024
 
@@ -63,26 +70,29 @@ def permuted_matrices(
         matrix = combined(*matrices)[np.ix_(order, order)]
         panels.append((layer, _shrunk(matrix), clusters.iloc[order]))
     figure = Figure()
-    axes = _grid(figure, len(panels), 3.6, 3.8)
+    axes = _grid(figure, len(panels), 2.3)
     for ax, (layer, pixels, clusters) in zip(axes, panels, strict=True):
         units = len(clusters)
         extent = (-0.5, units - 0.5, units - 0.5, -0.5)
         image = ax.imshow(
             pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=extent
         )
-        for column, color, width in (("leaf", LEAF, 0.4), ("cluster", CLUSTER, 0.9)):
+        for column, color, width in (("leaf", LEAF, 0.8), ("cluster", CLUSTER, 1.1)):
             edges = np.flatnonzero(np.diff(clusters[column], prepend=-1, append=-1)) - 0.5
             squares = [
                 [(i, i), (j, i), (j, j), (i, j), (i, i)] for i, j in itertools.pairwise(edges)
             ]
             ax.add_collection(LineCollection(squares, colors=color, linewidths=width))
         numbers = clusters["cluster"].nunique(), clusters["leaf"].nunique()
-        ax.set(title=f"{layer}: {numbers[0]} clusters, {numbers[1]} leaves")
-        ax.set(xlabel="unit of either net, by cluster", ylabel="unit of either net, by cluster")
-    figure.colorbar(image, ax=axes, label="correlation (negative ones black)", shrink=0.5)
-    figure.suptitle(
-        f"Combined correlations of {' and '.join(nets)}; clusters in orange, leaves in blue"
-    )
+        ax.set(title=f"{layer}: {numbers[0]} clusters\n{numbers[1]} leaves")
+        _name_nets(ax, clusters["net"].to_numpy(), nets)
+    label = "correlation (negative ones black)"
+    figure.colorbar(image, ax=axes, label=label, location="bottom", shrink=0.5, aspect=40, pad=0.02)
+    figure.suptitle(f"Correlations of the units of {' and '.join(nets)} together, by cluster")
+    figure.supylabel("unit of either net, by cluster", fontsize=8)
+    looks = ((CLUSTER, "cluster"), (LEAF, "leaf"), *zip(NETS[2:4], nets, strict=True))
+    handles = [Line2D([], [], color=color, lw=2, label=name) for color, name in looks]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
 
 
@@ -102,25 +112,35 @@ def similarity_curves(similarity: pd.DataFrame, layers: Sequence[str]) -> Figure
         Layers, one panel each.
     """
     figure = Figure()
-    axes = _grid(figure, len(layers), 3.4, 2.6)
+    axes = _grid(figure, len(layers), 2.0)
     for ax, layer in zip(axes, layers, strict=True):
         rows = similarity.query("layer == @layer").sort_values(
             ["between", "within"], ascending=False, kind="stable"
         )
         shared = (rows["units_a"] > 0) & (rows["units_b"] > 0) & (rows["within"] > 0)
+        # A unit correlates with itself by 1, which says nothing of a cluster.
+        alone = ((rows["units_a"] <= 1) & (rows["units_b"] <= 1)).to_numpy()
+        # Dead units correlate with nothing.
+        within = rows["within"].where((rows["within"] != 0) | (rows["between"] != 0)).to_numpy()
         places = np.arange(1, len(rows) + 1)
-        size = min(3.5, 160 / len(rows))
-        for column, label, color in (
-            ("within", "within the nets", CLUSTER),
-            ("between", "between the nets", LEAF),
-        ):
-            ax.plot(places, rows[column], "o-", color=color, ms=size, lw=0.8, label=label)
+        size = min(3.5, 120 / max(1, len(rows)))
+        ax.plot(
+            places, np.where(alone, np.nan, within), "o-", color=CLUSTER, ms=size, lw=0.8,
+            label="within the nets",
+        )  # fmt: skip
+        ax.plot(
+            places[alone], within[alone], "o", color="#a0a0a0", mfc="none", mew=0.6, ms=size,
+            label="within, at most one unit of each net (1 by arithmetic)",
+        )  # fmt: skip
+        ax.plot(
+            places, rows["between"], "o-", color=LEAF, ms=size, lw=0.8, label="between the nets"
+        )
         ax.axhline(0, color="gray", lw=0.5)
-        ax.set(title=f"{layer}: {shared.sum()} of {len(rows)} clusters have units of both nets")
-        ax.set(xlabel="cluster, sorted", ylabel="mean correlation", ylim=(None, 1.03))
-        ax.title.set_fontsize(8.5)
+        ax.set(title=f"{layer}: {shared.sum()} of {len(rows)} shared", ylim=(None, 1.03))
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    figure.supxlabel("cluster, from the most alike in both nets to those of one net", fontsize=8)
+    figure.supylabel("mean correlation", fontsize=8)
     return figure
 
 
@@ -148,17 +168,18 @@ def eigenvalues(
         True if k is where the eigenvalues jump, false if it was configured.
     """
     figure = Figure()
-    axes = _grid(figure, len(chosen), 3.4, 2.6)
+    axes = _grid(figure, len(chosen), 2.0)
     for ax, (layer, (k, components)) in zip(axes, chosen.items(), strict=True):
         rows = table.query("layer == @layer")
         size = min(3.5, 200 / max(1, len(rows)))
         ax.plot(rows["number"], rows["eigenvalue"], "o", color=LEAF, ms=size)
         ax.axvline(k + 0.5, color=CLUSTER, lw=1)
-        how = "where they jump most" if automatic[layer] else "as configured"
+        how = "where they jump most" if automatic[layer] else "configured"
         zeros = f"{components} component{'s' * (components != 1)}"
-        ax.set(title=f"{layer}\nk = {k}, {how}; {zeros}", xlabel="number", ylabel="eigenvalue")
-        ax.title.set_fontsize(8.5)
+        ax.set_title(f"{layer}, {zeros}\nk = {k}, {how}", fontsize=8)
     figure.suptitle("Smallest eigenvalues of the graph Laplacians; the line is k")
+    figure.supxlabel("eigenvalue's place, from the smallest", fontsize=8)
+    figure.supylabel("eigenvalue", fontsize=8)
     return figure
 
 
@@ -197,8 +218,8 @@ def shared_clusters(
 ) -> Figure:
     """Draw figures S6 and S7: the clusters with the highest similarity between the nets.
 
-    Each half-row shows one cluster: the units of the first net in dashed boxes, a gap, and the
-    units of the second.
+    Each row, or half of one, shows a cluster: the units of the first net in dashed boxes, a gap,
+    and the units of the second.
 
     Parameters
     ----------
@@ -214,17 +235,19 @@ def shared_clusters(
     rows = similarity[similarity["between"] > 0]
     rows = rows.sort_values("between", ascending=False, kind="stable").head(number)
     half = _width(rows[["units_a", "units_b"]]) + 1.4
+    # Two clusters side by side, unless their pictures would be too small.
+    across = 2 if 2 * half <= MOST_TILES else 1
     sheet = Sheet(
-        2 * half,
-        ROW * max(1, -(-len(rows) // 2)),
+        across * half,
+        ROW * max(1, -(-len(rows) // across)),
         f"{layer}: {len(rows)} clusters of highest similarity between {nets[0]} (dashed) and "
         f"{nets[1]}",
     )
     if rows.empty:
-        sheet.text(half, ROW / 2, "no cluster has units of both nets", fontsize=9)
+        sheet.text(across * half / 2, ROW / 2, "no cluster has units of both nets", fontsize=9)
     for place, row in enumerate(rows.itertuples()):
-        left, top = half * (place % 2), ROW * (place // 2)
-        sheet.text(left + 0.45, top + 0.42, f"#{place + 1}", fontsize=10)
+        left, top = half * (place % across), ROW * (place // across)
+        sheet.text(left + 0.45, top + 0.42, f"#{place + 1}", fontsize=8)
         sheet.text(left + 0.45, top + 0.72, f"{row.between:.2f}", color="gray")
         _members(sheet, clusters[clusters["leaf"] == row.leaf], tile, nets, left + 0.9, top + 0.05)
     return sheet.figure
@@ -271,7 +294,7 @@ def branches(
             lines, owners = nodes.setdefault(tuple(path[:level]), ([], []))
             lines.append(ROW * (line + 0.5))
             owners += rows["net"].tolist()
-    step, depth = 1.7, max(map(len, nodes)) - len(root) + 1
+    step, depth = 2.0, max(map(len, nodes)) - len(root) + 1
     sizes = pd.DataFrame([[(rows["net"] == net).sum() for net in nets] for rows in leaves])
     name = "/".join(root)
     sheet = Sheet(
@@ -284,14 +307,14 @@ def branches(
         top = len(node) == len(root)
         if not top:
             above = float(np.mean(nodes[node[:-1]][0]))
-            bend = [x - step + 1.1, x - 0.35, x - 0.35, x]
+            bend = [x - step + BOX, x - 0.3, x - 0.3, x]
             sheet.ax.plot(bend, [above, above, y, y], "-", color=LEAF, lw=1)
         if not any(node == other[:-1] for other in nodes):
-            sheet.ax.plot([x + 1.1, step * depth - 0.15], [y, y], ":", color=LEAF, lw=0.8)
-        sheet.frame(x, y - 0.27, 1.12, 0.58, lw=0.8, ec=CLUSTER if top else LEAF)
+            sheet.ax.plot([x + BOX, step * depth - 0.15], [y, y], ":", color=LEAF, lw=0.8)
+        sheet.frame(x, y - 0.31, BOX, 0.66, lw=0.8, ec=CLUSTER if top else LEAF)
         counts = " + ".join(str(owners.count(net)) for net in nets)
-        label = f"{'part of ' * (len(root) > 1)}cluster {root[0]}" if top else f"part {node[-1]}"
-        sheet.text(x + 0.54, y, f"{label}\n{counts}", fontsize=6)
+        label = ("part" if len(root) > 1 else f"cluster {root[0]}") if top else f"part {node[-1]}"
+        sheet.text(x + BOX / 2, y, f"{label}\n{counts}")
     for line, rows in enumerate(leaves):
         _members(sheet, rows, tile, nets, step * depth, ROW * line + 0.05)
     return sheet.figure
@@ -319,7 +342,7 @@ def example_cluster(clusters: pd.DataFrame, similarity: pd.DataFrame, most: int 
 
 def _width(sizes: pd.DataFrame) -> float:
     """Return the width of the largest cluster in tiles; `sizes` has shape (cluster, net)."""
-    return 1.0 + max(1, int(sizes.clip(upper=MOST_UNITS).sum(axis=1).max())) if len(sizes) else 4.0
+    return 1.4 + max(1, int(sizes.clip(upper=MOST_UNITS).sum(axis=1).max())) if len(sizes) else 4.0
 
 
 def _members(
@@ -332,17 +355,28 @@ def _members(
             sheet.place(tile(net, unit), x, top)
             if number == 0:
                 sheet.frame(x, top, ls="--", lw=0.8)
-            sheet.text(x + 0.47, top + 1.06, f"{unit}", fontsize=5, color="gray")
+            sheet.text(x + 0.47, top + 1.1, f"{unit}", color="dimgray")
             x += 1
         if len(units) > MOST_UNITS:
-            sheet.text(x + 0.12, top + 0.47, f"+{len(units) - MOST_UNITS}", fontsize=6)
+            sheet.text(x + 0.3, top + 0.47, f"+{len(units) - MOST_UNITS}")
+            x += 0.2
         x += 0.5
 
 
-def _grid(figure: Figure, panels: int, width: float, height: float) -> list[Axes]:
-    columns = min(4, panels)
+def _name_nets(ax: Axes, owners: NDArray, nets: Sequence[str]) -> None:
+    """Draw a strip under a matrix whose colours tell the nets of its units."""
+    strip = ax.inset_axes((0, -0.06, 1, 0.04))
+    colors = [[to_rgb(NETS[2 + nets.index(owner)]) for owner in owners]]
+    strip.imshow(colors, aspect="auto", interpolation="nearest")
+    strip.set(xticks=[], yticks=[])
+    strip.spines[:].set_visible(False)
+    ax.set_xticks([])
+
+
+def _grid(figure: Figure, panels: int, height: float) -> list[Axes]:
+    columns = min(3, panels)
     rows = -(-panels // columns)
-    figure.set_size_inches(width * columns, height * rows + 0.4)
+    figure.set_size_inches(PAGE[0], height * rows + 0.7)
     axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for ax in axes[panels:]:
         ax.remove()

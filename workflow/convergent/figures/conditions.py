@@ -14,8 +14,8 @@ from matplotlib.patches import Rectangle
 
 from convergent.figures.chance import column
 from convergent.figures.over_pairs import KEYS, over_directions, read_table
-from convergent.figures.similarity import SMALL, way_title
-from convergent.figures.style import NETS, name_places
+from convergent.figures.similarity import way_title
+from convergent.figures.style import NETS, PAGE, SMALL, name_places
 from convergent.figures.tables import merged_order
 from convergent.inference.conditions import ALL, compare_groups
 from convergent.measures.registry import measure
@@ -25,7 +25,7 @@ from convergent.measures.registry import measure
 SHOWN = (("semi_mean", "correlation"), ("cka_unbiased", ""))
 # Inches: the width of a page, what matrices of groups have of it, the largest of them, the title of
 # one, and a letter of a name.
-WIDTH, ROOM, LARGEST, TITLE, LETTER = 7.5, 6.1, 1.8, 0.2, 0.065
+WIDTH, ROOM, LARGEST, TITLE, LETTER = PAGE[0], 5.1, 1.8, 0.2, 0.065
 # Matrices side by side.
 ACROSS = 7
 # Markers of differences, after as many as there are colours.

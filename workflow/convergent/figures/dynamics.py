@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from convergent.figures.style import CHANCE, MATCHING, NETS, SEMI
+from convergent.figures.style import CHANCE, MATCHING, NETS, PAGE, SEMI, SMALL
 from convergent.inference.dynamics import ALL
 from convergent.measures.registry import measure
 
@@ -41,7 +41,7 @@ def draw_dynamics(table: pd.DataFrame) -> Figure:
     table = table[table["net_a"] == ALL].fillna({"parameter": ""})
     layers = list(dict.fromkeys(table["layer"]))
     rows = -(-(len(layers) + 1) // COLUMNS)
-    figure = Figure(figsize=(7.5, 2 + 1.6 * rows * len(SHOWN)))
+    figure = Figure(figsize=(PAGE[0], 2 + 1.4 * rows * len(SHOWN)))
     blocks = figure.subfigures(len(SHOWN), 1, squeeze=False)[:, 0]
     for block, (name, parameter) in zip(blocks, SHOWN, strict=True):
         of_measure = table[(table["measure"] == name) & (table["parameter"] == parameter)]
@@ -57,7 +57,7 @@ def draw_dynamics(table: pd.DataFrame) -> Figure:
         block.supylabel(f"{label}\n({parameter})" if parameter else label, fontsize=9)
         scale_epochs(axes[0, 0], of_measure["epoch"].unique())
     handles, labels = blocks[0].axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8)
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=SMALL)
     blocks[-1].supxlabel("epoch", fontsize=9)
     return figure
 
@@ -73,7 +73,7 @@ def draw_settling(table: pd.DataFrame) -> Figure:
     """
     layers = list(dict.fromkeys(table["layer"]))
     rows = -(-len(layers) // COLUMNS)
-    figure = Figure(figsize=(7.5, 1.2 + 2 * rows))
+    figure = Figure(figsize=(PAGE[0], 1.2 + 2 * rows))
     axes = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
     for ax, layer in zip(_panels(axes, len(layers)), layers, strict=True):
         of_layer = table[table["layer"] == layer]
@@ -98,11 +98,11 @@ def draw_settling(table: pd.DataFrame) -> Figure:
         ax.plot(
             null.index, null["null_shuffled"], "--", color="gray", lw=1, label="partners exchanged"
         )
-        ax.set_title(f"{layer} ({counts[0]} well, {counts[1]} badly)", loc="left", fontsize=8)
+        ax.set_title(f"{layer}\n({counts[0]} well, {counts[1]} badly)", loc="left", fontsize=SMALL)
     axes[0, 0].set(ylim=(0, 1.04))
     scale_epochs(axes[0, 0], table["epoch"].unique())
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=8)
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=SMALL)
     figure.supxlabel("epoch", fontsize=9)
     figure.supylabel("share of units that have settled", fontsize=9)
     return figure

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from convergent.figures.style import NETS, name_places
+from convergent.figures.style import NETS, PAGE, SMALL, name_places
 
 SCORES = ["similarity", "loss", "top1", "members_loss", "members_top1", "disagreement"]
 # Ensembles of a size: their mean, and those whose members are most and least alike on the half of
@@ -61,10 +61,10 @@ def draw_ensembles(table: pd.DataFrame) -> Figure:
         Result of :func:`tabulate_ensembles`.
     """
     layers = list(dict.fromkeys(table["layer"]))
-    columns = max(4, -(-len(layers) // 2))
+    columns = 4
     rows = -(-len(layers) // columns)
-    figure = Figure(figsize=(2.1 * columns, 3 + 2 * rows))
-    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[3, 2 * rows])[:, 0]
+    figure = Figure(figsize=(PAGE[0], 3 + 1.8 * rows))
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[3, 1.8 * rows])[:, 0]
     by_size, by_choice = upper.subplots(1, 2, width_ratios=[1, 1.4])
     each = table[table["chosen"] == "each"]
     _draw_by_size(by_size, each[each["layer"] == layers[0]])
@@ -97,7 +97,7 @@ def _draw_by_size(ax: Axes, each: pd.DataFrame) -> None:
     ax.plot(sizes.index, 100 * sizes["members_top1"], ":", color="black", label="mean of members")
     ax.set(xlabel="nets in the ensemble", ylabel="top-1 accuracy (%)", xticks=list(sizes.index))
     ax.set_title("accuracy by size", loc="left")
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=SMALL)
 
 
 def _draw_by_choice(ax: Axes, table: pd.DataFrame, layers: list[str]) -> None:
@@ -110,4 +110,4 @@ def _draw_by_choice(ax: Axes, table: pd.DataFrame, layers: list[str]) -> None:
     name_places(ax, layers)
     ax.set(xlabel="layer that is compared", ylabel="loss (nats)")
     ax.set_title("two nets, chosen on other images", loc="left")
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=SMALL)

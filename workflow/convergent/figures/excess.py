@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from convergent.figures.chance import chance_last, column, draw_chance, kinds_of_chance
-from convergent.figures.style import CHANCE, MATCHING, SEMI, name_places
+from convergent.figures.style import CHANCE, MATCHING, PAGE, SEMI, name_places
 from convergent.inference.verdicts import statistic_rows, verdict
 
 
@@ -42,8 +42,9 @@ def excess_by_layer(
     """
     rows = statistic_rows(table).set_index("layer").reindex(list(layers))
     shown = kinds_of_chance(rows)
-    figure = Figure(figsize=(7.5, 6.2))
-    upper, lower = figure.subplots(2, 1, height_ratios=[1.15, 1])
+    figure = Figure(figsize=(PAGE[0], 7))
+    parts = figure.subfigures(2, 1, height_ratios=[1.15, 1], squeeze=False)[:, 0]
+    upper, lower = (part.subplots() for part in parts)
     places = np.arange(len(layers))
     value, low, high = (column(rows, name) for name in ("value", "low", "high"))
     for null in shown:
@@ -84,8 +85,8 @@ def excess_by_layer(
     images = pd.to_numeric(rows["n_images"], errors="coerce").max()
     over = "" if np.isnan(images) else f", {level:.0%} intervals over {images:.0f} images"
     upper.set_title(f"{nets[0]} to {nets[1]}{over}", loc="left")
-    for ax in (upper, lower):
-        ax.legend(*chance_last(ax), loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
+    for part, ax in zip(parts, (upper, lower), strict=True):
+        part.legend(*chance_last(ax), loc="outside lower center", ncols=3)
     return figure
 
 
@@ -93,5 +94,5 @@ def _draw_held_out(ax: Axes, places: np.ndarray, held_out: np.ndarray) -> None:
     if np.isfinite(held_out).any():
         ax.plot(
             places, held_out, ls=":", color=MATCHING, lw=1.2, zorder=2.9,
-            label="partners chosen\non other images",
+            label="partners chosen on other images",
         )  # fmt: skip

@@ -12,11 +12,8 @@ from matplotlib.figure import Figure
 
 from convergent.figures.chance import column
 from convergent.figures.similarity import towards, way_title
-from convergent.figures.style import NETS
+from convergent.figures.style import NETS, PAGE, SMALL
 from convergent.inference.identification import by_way
-
-# Points of text.
-SMALL = 8
 
 
 def draw_identification(table: Path, nets: Sequence[str]) -> Figure:
@@ -35,7 +32,7 @@ def shares_by_measure(table: pd.DataFrame, nets: Sequence[str]) -> Figure:
         The two nets.
     """
     ways = list(by_way(table))
-    figure = Figure(figsize=(7.5, 1.3 + 0.27 * max(1, len(ways))))
+    figure = Figure(figsize=(PAGE[0], 1.3 + 0.27 * max(1, len(ways))))
     ax = figure.subplots()
     labels = []
     for place, ((name, parameter, direction), rows) in enumerate(ways):

@@ -15,18 +15,16 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from convergent.figures.similarity import towards, way_title
-from convergent.figures.style import NETS, carry_names
+from convergent.figures.style import NETS, PAGE, SMALL, carry_names
 from convergent.inference.identification import by_way, value_matrix
 from convergent.inference.verdicts import short
 from convergent.measures.registry import measure
 
-# Inches: width and height of a page, largest side of a cell, and the least in which a value can be
+# Inches: largest side of a cell, and the least in which a value can be
 # read; then the gap beside a panel, its title above it, the title and scale of the page, and the
 # width of a letter of a name.
-PAGE, LARGEST, LEGIBLE = (7.5, 10.0), 0.36, 0.2
+LARGEST, LEGIBLE = 0.36, 0.2
 BESIDE, ABOVE, HEAD, LETTER = 0.16, 0.55, 0.8, 0.062
-# Points of names and values.
-SMALL = 7
 # Colour of the most similar layer.
 BEST = "#d55e00"
 
@@ -103,7 +101,7 @@ def matrices_of_layers(
     )
     told += [f"no values of {', '.join(empty)}"] if empty else []
     title = "; ".join([f"{' and '.join(nets)}, {table['n_images'].max()} images", *told])
-    figure.suptitle(textwrap.fill(title, 110), fontsize=8)
+    figure.suptitle(textwrap.fill(title, 95), fontsize=8)
     return figure
 
 

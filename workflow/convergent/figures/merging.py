@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from convergent.consequences.curves import CURVE, mean_of_halves
-from convergent.figures.style import MATCHING, NETS
+from convergent.figures.style import MATCHING, NETS, PAGE, SMALL
 
 LABELS = {
     "none": "as trained",
@@ -47,7 +47,7 @@ def curves_of_merging(table: pd.DataFrame, nets: Sequence[str]) -> Figure:
     means = mean_of_halves(table)
     labelled = means["top1"].notna().any()
     share = "top1" if labelled else "agreement"
-    figure = Figure(figsize=(7.5, 7))
+    figure = Figure(figsize=(PAGE[0], 7))
     axes: dict[str, Axes] = figure.subplot_mosaic(
         [["share", "share"], ["loss", "corrected"]], height_ratios=[1.2, 1]
     )
@@ -86,7 +86,7 @@ def curves_of_merging(table: pd.DataFrame, nets: Sequence[str]) -> Figure:
         for line, how in HOW.items()
         if line in used
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=SMALL)
     return figure
 
 
@@ -107,7 +107,7 @@ def variances_of_units(table: pd.DataFrame, nets: Sequence[str]) -> Figure:
     layers = list(dict.fromkeys(table["layer"]))
     across = min(ACROSS, max(len(layers), 1))
     down = max(math.ceil(len(layers) / across), 1)
-    figure = Figure(figsize=(7.5, 0.8 + 1.95 * down))
+    figure = Figure(figsize=(PAGE[0], 1.0 + 1.8 * down))
     axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     top = max(1.0, 1.02 * table["whole"].quantile(0.995)) if len(table) else 1.0
     for number, ax in enumerate(axes.flat):
@@ -124,7 +124,8 @@ def variances_of_units(table: pd.DataFrame, nets: Sequence[str]) -> Figure:
         ax.plot(rows.loc[over, "predicted"], [top] * over.sum(), "^", color=MATCHING, ms=4)
         means = rows[["predicted", "whole"]].mean()
         ax.set_title(
-            f"{layers[number]}: {means['predicted']:.2f}, all {means['whole']:.2f}", fontsize=8.5
+            f"{layers[number]}\nline {means['predicted']:.2f}, all {means['whole']:.2f}",
+            fontsize=SMALL,
         )
         ax.set(xlim=(0, 1), ylim=(0, top), xticks=[0, 0.5, 1], xticklabels=["0", ".5", "1"])
         ax.xaxis.set_tick_params(labelbottom=number + across >= len(layers))
@@ -133,8 +134,8 @@ def variances_of_units(table: pd.DataFrame, nets: Sequence[str]) -> Figure:
         Line2D([], [], ls="", marker="o", color=MATCHING, ms=3, label="all layers averaged"),
         Line2D([], [], color="black", lw=0.7, label="as predicted"),
     ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=3, fontsize=8)
-    figure.suptitle(f"{nets[0]} and {nets[1]} halfway", x=0.01, ha="left", fontsize=10)
+    figure.legend(handles=handles, loc="outside upper right", ncols=3, fontsize=SMALL)
+    figure.suptitle(f"{nets[0]} and {nets[1]} halfway", x=0.01, ha="left", fontsize=9)
     figure.supxlabel("variance that the match predicts, over that of the parents", fontsize=9)
     figure.supylabel("measured variance, over that of the parents", fontsize=9)
     return figure

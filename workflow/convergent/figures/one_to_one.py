@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from convergent.figures.chance import chance_last, column, draw_chance, kinds_of_chance
 from convergent.figures.matched_matrix import draw_matched
-from convergent.figures.style import CHANCE, MATCHING, NETS, SEMI, name_places
+from convergent.figures.style import CHANCE, MATCHING, NETS, PAGE, SEMI, SMALL, name_places
 from convergent.figures.tables import kind_of_pair
 from convergent.inference.over_nets import over_nets
 from convergent.inference.verdicts import statistic_rows
@@ -57,30 +57,32 @@ def correlation_matrices(
     between : ndarray of shape (unit_a, unit_b)
     partner : ndarray of shape (unit_a,)
         The matching; -1 for units without a partner, which take the columns without one in
-        ascending order. Units that one net has more than the other come last, behind a gap.
+        ascending order. Units that one net has more than the other come last, behind a gap. Panel
+        (d) sorts units by the correlation with their partner.
     nets : the names of net a and net b
     layer : str
     """
     a, b = nets
+    # Best matched units first, and those without a partner last.
+    value = np.where(partner >= 0, between[np.arange(len(between)), partner], -np.inf)
+    sorted_by_match = np.argsort(-value, kind="stable")
     panels = [
         (f"(a) {a}, {a}", within_a, f"unit of {a}", f"unit of {a}"),
         (f"(b) {b}, {b}", within_b, f"unit of {b}", f"unit of {b}"),
         (f"(c) {a}, {b}", between, f"unit of {b}", f"unit of {a}"),
-        (f"(d) {a}, {b} permuted", between, f"unit of {b}, matched order", f"unit of {a}"),
+        (f"(d) {a}, {b} matched", between, f"unit of {b}, its partner", f"unit of {a}, best first"),
     ]
     low, high = (f(m.min() if f is min else m.max() for _, m, *_ in panels) for f in (min, max))
     style = {"cmap": "gray", "vmin": low, "vmax": high, "interpolation": "nearest"}
-    figure = Figure(figsize=(13, 3.6))
-    axes = figure.subplots(1, 4)
+    figure = Figure(figsize=(PAGE[0], 6.1), layout="compressed")
+    axes = figure.subplots(2, 2).ravel()
     for ax, (title, matrix, xlabel, ylabel) in zip(axes, panels, strict=True):
         if ax is axes[-1]:
-            image, _ = draw_matched(ax, matrix, partner, **style)
-            # Only rows of a net with more units are permuted, too.
-            ylabel += ", matched order" if len(matrix) > matrix.shape[1] else ""
+            image, _ = draw_matched(ax, matrix[sorted_by_match], partner[sorted_by_match], **style)
         else:
             ax.imshow(matrix, **style)
         ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
-    figure.colorbar(image, ax=axes, label="correlation", fraction=0.012, pad=0.01)
+    figure.colorbar(image, ax=axes, label="correlation", aspect=40, pad=0.02)
     figure.suptitle(f"Correlation matrices of {layer}")
     return figure
 
@@ -122,8 +124,7 @@ def matched_values(
     columns = min(3, len(layers))
     rows = -(-len(layers) // columns)
     single = len(layers) == 1
-    bands = chance is not None and not chance.empty
-    figure = Figure(figsize=(6.4, 4.6 if bands else 4.2) if single else (4.2 * columns, 3 * rows))
+    figure = Figure(figsize=(PAGE[0], 4.4) if single else (PAGE[0], 0.8 + 1.9 * rows))
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, layer in zip(axes, layers, strict=False):
         rows_ = matches.query("layer == @layer and direction == 'ab'")
@@ -137,19 +138,19 @@ def matched_values(
         if by_chance is not None:
             _chance_curves(ax, by_chance)
         _matched_points(ax, values, size=(1 if single else 0.6) * min(1, (400 / number) ** 0.5))
-        title = textwrap.fill(f"{layer}, {nets[0]} to {nets[1]}", 44)
-        ax.set(title=title, xlim=(-0.02 * number, None))
-        ax.set(xlabel=f"unit of {nets[0]}, sorted by its semi-matching", ylabel=measure.axis)
+        title = f"{layer}, {nets[0]} to {nets[1]}"
+        ax.set(title=textwrap.fill(title, 60 if single else 30), xlim=(-0.02 * number, None))
         if measure.range[1] != 1:
             ax.set_ylim(0, 1.05 * max(1e-6, values["semi"].max()))
         elif by_chance is not None and len(by_chance):
             ax.set_ylim(bottom=min(ax.get_ylim()[0], by_chance["low"].min() - 0.02))
+    figure.supxlabel(f"unit of {nets[0]}, sorted by its semi-matching", fontsize=8)
+    figure.supylabel(measure.axis, fontsize=8)
     entries = chance_last(*axes[: len(layers)])
     if single and len(entries[0]) == 2:
         axes[0].legend(*entries, loc="lower left")
     else:
-        small = {"fontsize": 7} if single else {}
-        figure.legend(*entries, loc="outside upper center", ncols=3, **small)
+        figure.legend(*entries, loc="outside upper center", ncols=2, fontsize=SMALL)
     for ax in axes[len(layers) :]:
         ax.remove()
     return figure
@@ -216,7 +217,7 @@ def mean_by_layer(
     if groups:
         return _lines_by_kind(tables, names, groups, over, levels)
     shown = kinds_of_chance(levels["semi"])
-    figure = Figure(figsize=(7.5, 4.2))
+    figure = Figure(figsize=(PAGE[0], 4.4))
     ax = figure.subplots()
     places = np.arange(len(layers))
     styles = [("semi", "semi-matching", SEMI, -0.2), ("matching", "matching", MATCHING, 0.2)]
@@ -255,7 +256,7 @@ def mean_by_layer(
     name_places(ax, names)
     ax.set(ylim=(min(0, ax.get_ylim()[0]), 1), ylabel="mean correlation of matched units")
     ax.set_title(f"{over}: mean, standard deviation, each pair a dot")
-    ax.legend(*chance_last(ax), loc="upper left", bbox_to_anchor=(1, 1))
+    figure.legend(*chance_last(ax), loc="outside lower center", ncols=3)
     return figure
 
 
@@ -296,7 +297,7 @@ def _lines_by_kind(
     levels: Mapping[str, pd.DataFrame],
 ) -> Figure:
     """Draw the means of each kind of pair as a line, in a panel for each kind of matching."""
-    figure = Figure(figsize=(10, 4.2))
+    figure = Figure(figsize=(PAGE[0], 4.4))
     axes = figure.subplots(1, 2, sharey=True)
     places = np.arange(len(names))
     for ax, (method, table) in zip(axes, tables.items(), strict=True):
@@ -317,7 +318,7 @@ def _lines_by_kind(
     low = min(0, axes[0].get_ylim()[0])
     axes[0].set(ylim=(low, 1), ylabel="mean correlation of matched units")
     entries = chance_last(axes[1])
-    axes[1].legend(*entries, loc="upper left", bbox_to_anchor=(1, 1), title="kind of pair")
+    figure.legend(*entries, loc="outside lower center", ncols=2, title="kind of pair")
     figure.suptitle(f"{over}: mean and standard deviation")
     return figure
 
@@ -345,12 +346,12 @@ def mean_activations(
         Layers of any net, one panel each.
     markers : layers in which every unit has a marker; in others only the two ends have one
     """
-    columns = min(4, len(layers))
+    columns = min(3, len(layers))
     rows = -(-len(layers) // columns)
-    figure = Figure(figsize=(3.4 * columns, 2.9 * rows))
+    figure = Figure(figsize=(PAGE[0], 0.7 + 1.9 * rows))
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, layer in zip(axes, layers, strict=False):
-        silent = []
+        dead = []
         lacking = [net for net, by_layer in means.items() if layer not in by_layer]
         # A layer without a ReLU may have negative means, which a logarithmic axis cannot show.
         signed = any((of[layer] < 0).any() for of in means.values() if layer in of)
@@ -359,18 +360,21 @@ def mean_activations(
                 continue
             values = np.sort(by_layer[layer])[::-1]
             live = values[values != 0] if signed else values[values > 0]
-            silent.append(len(values) - len(live))
+            dead.append(len(values) - len(live))
             ax.plot(
                 np.arange(len(live)), live, color=NETS[number % len(NETS)], lw=1, marker="o", ms=3,
                 mfc="none", markevery=None if layer in markers else [0, -1], label=net,
             )  # fmt: skip
         ax.set_yscale("linear" if signed else "log")
-        notes = [f"{'/'.join(map(str, silent))} silent"] if any(silent) else []
+        notes = [f"dead: {', '.join(map(str, dead))}"] if any(dead) else []
         notes += [f"not in {', '.join(lacking)}"] if lacking else []
         note = f" ({'; '.join(notes)})" if notes else ""
-        ax.set(title=f"{layer}{note}", xlabel="unit, sorted", ylabel="mean activation")
+        ax.set_title(textwrap.fill(f"{layer}{note}", 34))
     handles = {line.get_label(): line for ax in axes[: len(layers)] for line in ax.get_lines()}
-    axes[0].legend(handles=[handles[net] for net in means if net in handles])
+    named = [handles[net] for net in means if net in handles]
+    figure.legend(handles=named, loc="outside upper center", ncols=6)
+    figure.supxlabel("unit, from the most active to the least", fontsize=8)
+    figure.supylabel("mean activation", fontsize=8)
     for ax in axes[len(layers) :]:
         ax.remove()
     return figure
@@ -381,7 +385,7 @@ def draw_figS1(densities: Path, nets: Sequence[str]) -> Figure:
     counts, titles, labels = [], [], []
     for layer, rank, units, r, information, density in load_joint_densities(densities):
         counts.append(density)
-        titles.append(f"{layer}, {rank} correlation: r = {r:.3f}, I = {information:.2f} nats")
+        titles.append(f"{layer}, {rank} correlation\nr = {r:.3f}, I = {information:.2f} nats")
         labels.append((f"{nets[0]}, unit {units[0]}", f"{nets[1]}, unit {units[1]}"))
     return joint_activations(counts, titles, labels)
 
@@ -402,7 +406,7 @@ def joint_activations(
         Labels of the two axes.
     """
     rows = max(1, -(-len(densities) // 2))
-    figure = Figure(figsize=(9, 3.6 * rows))
+    figure = Figure(figsize=(PAGE[0], 2.7 * rows))
     axes = figure.subplots(rows, 2, squeeze=False).ravel()
     panels = zip(axes, densities, titles, labels, strict=False)
     for ax, (counts, x, y), title, (xlabel, ylabel) in panels:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from convergent.figures.style import MATCHING, SEMI
+from convergent.figures.style import MATCHING, PAGE, SEMI, SMALL
 from convergent.inference.probes import ALL, PLAIN
 
 COLUMNS = 4
@@ -28,14 +28,14 @@ def draw_probes(table: pd.DataFrame) -> Figure:
     places = np.arange(len(probes))
     rows = -(-(len(layers) + 1) // COLUMNS)
     letters = max(map(len, probes))
-    figure = Figure(figsize=(7.5, 0.9 + 0.06 * letters + 1.7 * rows))
+    figure = Figure(figsize=(PAGE[0], 0.9 + 0.06 * letters + 1.7 * rows))
     axes = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
     for place, ax in enumerate(axes.flat):
         ax.set_visible(place <= len(layers))
         if place > len(layers):
             continue
         last = place + COLUMNS > len(layers)
-        ax.set_xticks(places, probes if last else [], rotation=90, fontsize=7)
+        ax.set_xticks(places, probes if last else [], rotation=90, fontsize=SMALL)
         ax.tick_params("x", labelbottom=last)
         ax.grid(axis="x", color="0.92", lw=0.6)
         if place == len(layers):
@@ -47,7 +47,7 @@ def draw_probes(table: pd.DataFrame) -> Figure:
         ax.set_title(layers[place], loc="left")
     axes[0, 0].set(ylim=(min(0, table["value"].min()), 1.03))
     figure.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8
+        *axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=SMALL
     )
     figure.supylabel("mean correlation of semi-matched units", fontsize=9)
     return figure

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from convergent.figures.style import MATCHING, NETS, SEMI
+from convergent.figures.style import MATCHING, NETS, PAGE, SEMI, SMALL
 
 # Colour, line and name of each order.
 ORDERS = {
@@ -46,7 +46,7 @@ def accuracy_by_share(table: pd.DataFrame, nets: Sequence[str], layers: Sequence
     panels = [(net, layer) for net in nets for layer in [*layers, ALL]]
     columns = min(4, len(layers) + 1)
     rows = math.ceil((len(layers) + 1) / columns)
-    figure = Figure(figsize=(1.9 * columns + 0.3, 1.75 * rows * len(nets) + 0.7))
+    figure = Figure(figsize=(PAGE[0], 1.75 * rows * len(nets) + 0.7))
     axes = figure.subplots(rows * len(nets), columns, sharex=True, sharey=True, squeeze=False)
     for ax in axes.flat:
         ax.set_visible(False)
@@ -75,5 +75,5 @@ def accuracy_by_share(table: pd.DataFrame, nets: Sequence[str], layers: Sequence
     handles, names = axes[0, 0].get_legend_handles_labels()
     handles.append(Line2D([], [], color="black", lw=0.8))
     names.append("thin: values of other images in place of means")
-    figure.legend(handles, names, loc="outside upper center", ncols=3, fontsize=8)
+    figure.legend(handles, names, loc="outside upper center", ncols=2, fontsize=SMALL)
     return figure

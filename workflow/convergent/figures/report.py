@@ -102,7 +102,8 @@ def summary(results: str | Path, pair: str = "", level: float = 0.95) -> str:
             f"{results.name}: {len(accuracy)} nets, top-1 from {top1.min():.1%} to {top1.max():.1%}"
         )
     lines.append(
-        "Live units without a partner above 0.5 in another net (mean of all pairs; the paper's):"
+        "Live units without a partner above 0.5 in another net, mean of all pairs "
+        "(in brackets: paper, ImageNet):"
     )
     width = max(6, *unmatched["layer"].str.len())
     for layer, rows in unmatched.groupby("layer", sort=False):
@@ -117,9 +118,13 @@ def summary(results: str | Path, pair: str = "", level: float = 0.95) -> str:
                 f"Mean semi-matching correlation of {pair}, and the same by chance (*: above it):"
             )
             lines += [f"  {line}" for line in verdict_table(rows, level)]
-    places = {"tables": "tables", "figures": "figures", "the atlas": "atlas/index.html"}
-    there = [f"{name} in {results / p}" for name, p in places.items() if (results / p).exists()]
-    return "\n".join([*lines, f"See {', '.join(there)}."])
+    there = [
+        f"{name} in {results / name}" for name in ("tables", "figures") if (results / name).exists()
+    ]
+    atlas = results / "atlas/index.html"
+    # A link that many terminals open.
+    there += [f"the atlas in {atlas.resolve().as_uri()}"] if atlas.exists() else []
+    return "\n".join([*lines, f"See {', '.join(there)}"])
 
 
 def picture(path: str | Path) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -18,8 +20,9 @@ from convergent.running.stores import open_store
 
 # Group id of images stored in a PDF at their own resolution (see `convergent.figures.style.save`).
 PICTURE = "picture"
-# Side of a tile on paper.
-INCHES = 0.62
+# Inches: width and height that a page has for tiles, the largest side of a tile, and the least to
+# which a sheet is made to fit the height of a page.
+WIDTH, HEIGHT, INCHES, LEAST = 6.5, 8.6, 0.62, 0.4
 # Height in pixels to which `block` enlarges smaller pictures, by a whole number.
 SMALL = 16
 
@@ -102,28 +105,38 @@ def wrapped(reason: str, width: int = 16) -> list[str]:
 
 
 class Sheet:
-    """Figure on which pictures are placed. A tile has side 1, and y points down."""
+    """Figure on which pictures are placed. A tile has side 1, and y points down.
 
-    def __init__(self, width: float, height: float, title: str, inches: float = INCHES):
-        self.figure = Figure(figsize=(width * inches + 0.3, height * inches + 0.6))
-        self.inches = inches
-        self.ax = self.figure.subplots()
+    Tiles are as large as a page allows; a sheet of many layers is longer than a page.
+    """
+
+    def __init__(self, width: float, height: float, title: str):
+        self.inches = inches = min(INCHES, WIDTH / width, max(LEAST, HEIGHT / height))
+        # About thirteen letters to an inch; a short sheet is still as wide as a readable title.
+        across = max(width * inches, 4.0)
+        lines = textwrap.wrap(title, int(13 * across))
+        head = 0.17 * len(lines) + 0.08
+        whole = height * inches + head
+        self.figure = Figure(figsize=(across, whole))
+        self.figure.set_layout_engine("none")
+        share = width * inches / across
+        self.ax = self.figure.add_axes(((1 - share) / 2, 0, share, height * inches / whole))
         self.ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
         self.ax.axis("off")
-        self.figure.suptitle(title)
+        self.figure.suptitle("\n".join(lines), y=1 - 0.05 / whole, va="top", fontsize=9)
 
     def place(self, picture: NDArray[np.uint8] | str, x: float, y: float, size: float = 0.94):
         """Place a picture, or a grey tile with the reason why there is none."""
         place(self.ax, picture, x, y, size, pixels=size * self.inches * self.figure.dpi)
 
-    def frame(self, x: float, y: float, width: float = 0.98, height: float = 0.98, **style: Any):
+    def frame(self, x: float, y: float, width: float = 0.96, height: float = 0.96, **style: Any):
         """Draw a box around the pictures whose upper left corner is at (x, y)."""
         options: dict[str, Any] = {"fill": False, "lw": 1.2, "ec": "black"}
-        self.ax.add_patch(Rectangle((x - 0.02, y - 0.02), width, height, **options | style))
+        self.ax.add_patch(Rectangle((x - 0.01, y - 0.01), width, height, **options | style))
 
     def text(self, x: float, y: float, text: str, **style: Any) -> None:
         """Write text, centred on (x, y)."""
-        options: dict[str, Any] = {"fontsize": 6.5, "va": "center", "ha": "center"}
+        options: dict[str, Any] = {"fontsize": 7, "va": "center", "ha": "center"}
         self.ax.text(x, y, text, **options | style)
 
 
@@ -143,10 +156,11 @@ def place(
     if isinstance(picture, str):
         ax.add_patch(Rectangle((x, y), size, size, fc="#e8e8e8", ec="none", zorder=zorder))
         middle = (x + size / 2, y + size / 2)
-        lines = wrapped(picture)
-        font = 6 if len(lines) == 1 else 3.2
-        text = "\n".join(lines)
-        ax.text(*middle, text, ha="center", va="center", fontsize=font, zorder=zorder)
+        # As many lines of 7 points as a tile holds, with an ellipsis for what does not fit.
+        inches = pixels / rcParams["figure.dpi"]
+        lines, fit = wrapped(picture, max(4, int(inches / 0.058))), max(1, int(inches / 0.11))
+        text = "\n".join(lines if len(lines) <= fit else [*lines[: fit - 1], "..."])
+        ax.text(*middle, text, ha="center", va="center", fontsize=7, zorder=zorder)
         return
     rgb = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
     limits = ax.get_xlim(), ax.get_ylim()

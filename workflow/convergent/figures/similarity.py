@@ -12,13 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from convergent.figures.chance import chance_last, column, draw_chance, kinds_of_chance
-from convergent.figures.style import NETS, carry_names
+from convergent.figures.style import NETS, PAGE, SMALL, carry_names
 from convergent.measures.registry import Measure, measure
 
 # Inches: width of a page, height of a panel, the title and the legend, and the width of a letter
-# and of a name at the smallest size of text, which is 7 points.
-WIDTH, PANEL, HEAD, LETTER, NAME = 7.5, 1.42, 0.8, 0.062, 0.13
-SMALL = 7
+# and of a name at the smallest size of text.
+WIDTH, PANEL, HEAD, LETTER, NAME = PAGE[0], 1.42, 0.8, 0.062, 0.13
 # Panels side by side, and those of a table with few measures.
 MOST, FEW = 4, 3
 # Looks of the directions.
@@ -80,9 +79,10 @@ def similarity_by_layer(table: pd.DataFrame, layers: Sequence[str], nets: Sequen
         carry_names(axes.flat[number], axes.flat[number - across], named, SMALL)
     images = pd.to_numeric(shown["n_images"], errors="coerce").max()
     title = f"{' and '.join(nets)}: {what}, 95% intervals over {images:.0f} images"
-    figure.suptitle(textwrap.fill(title, 90), fontsize=9)
+    figure.suptitle(textwrap.fill(title, 80), fontsize=9)
     handles, labels = chance_last(*axes.flat[: len(panels)])
-    columns = 4 if max(map(len, labels), default=0) < 30 else 2
+    longest = max(map(len, labels), default=0)
+    columns = 4 if longest < 27 else 2 if longest < 50 else 1
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=SMALL)
     return figure
 
@@ -131,7 +131,7 @@ def towards(direction: str, nets: Sequence[str]) -> str:
     return {"ab": "{0} to {1}", "ba": "{1} to {0}"}.get(direction, "").format(*nets)
 
 
-def way_title(name: str, parameter: str, letters: int = 32) -> str:
+def way_title(name: str, parameter: str, letters: int = 27) -> str:
     """Title a panel: a measure, the measure of units that it is computed of, and its unit.
 
     Lines have at most so many letters.
@@ -148,5 +148,5 @@ def _reason(rows: pd.DataFrame) -> str:
     if "note" not in rows:
         return ""
     notes = rows.loc[np.isnan(column(rows, "value")), "note"].fillna("")
-    lines = textwrap.wrap(f"x: {max(notes)}", 34) if any(notes) else []
+    lines = textwrap.wrap(f"x: {max(notes)}", 28) if any(notes) else []
     return "".join(f"\n{line}" for line in lines)

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
-from matplotlib.colors import to_rgb
+from matplotlib.colors import Normalize, PowerNorm, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import ConnectionPatch, FancyArrowPatch, Rectangle
-from matplotlib.transforms import ScaledTranslation
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch, Rectangle
 from numpy.typing import NDArray
 
 from convergent.alignment.clustering import (
@@ -30,15 +32,18 @@ from convergent.alignment.clustering import (
 from convergent.alignment.sparse_maps import map_at_penalty
 from convergent.figures.matched_matrix import draw_matched
 from convergent.figures.sheets import place, tiles
+from convergent.figures.style import NETS, PAGE, SMALL
 from convergent.figures.tables import papers_decay
 from convergent.measures.matching import matching
 from convergent.paper import SIGNIFICANT
 from convergent.running.stores import open_store
 
 # Colours of figure 7: units of the first and of the second net, and the tree.
-FIRST, SECOND, TREE = "#2ca02c", "#d62728", "#4a6cf0"
+FIRST, SECOND, TREE = NETS[4], NETS[1], NETS[2]
+# The same colours of nets, dark enough for text on white, and the frames of enlarged parts.
+DARK, FRAME = ("#1b6fa8", "#9a6400"), "#f0e442"
 # Colours of the two example units of figure 6.
-EXAMPLES = ("#d62728", "#1f5fd0")
+EXAMPLES = ("#007a5a", "#8b3fa8")
 
 
 def decay_label(decay: float) -> str:
@@ -66,46 +71,53 @@ def mapping_layers(maps: Mapping[str, tuple[float, NDArray, float]], nets: Seque
     maps : mapping of layer to (decay, weights of shape (target, source), prediction loss)
     nets : the names of the source and the target net
     """
-    figure = Figure(figsize=(1.9 * len(maps) + 0.8, 4.6))
-    grid = figure.add_gridspec(3, len(maps), height_ratios=[0.35, 2, 0.35])
-    for column, (layer, (decay, weights, loss)) in enumerate(maps.items()):
+    across = min(4, len(maps))
+    down = -(-len(maps) // across)
+    figure = Figure(figsize=(PAGE[0], 0.5 + 3.6 * down))
+    # Box, arrow, map, arrow, box.
+    heights = [0.22, 0.2, 1, 0.2, 0.22]
+    grid = figure.add_gridspec(5 * down, across, height_ratios=heights * down)
+    for number, (layer, (decay, weights, loss)) in enumerate(maps.items()):
+        top, column = 5 * (number // across), number % across
         boxes = []
-        for row, net in ((0, nets[0]), (2, nets[1])):
-            ax = figure.add_subplot(grid[row, column])
+        for row, net in ((0, nets[0]), (4, nets[1])):
+            ax = figure.add_subplot(grid[top + row, column])
             ax.set(xticks=[], yticks=[], facecolor="#e8e8e8")
             ax.spines[:].set_visible(True)
-            size = min(8, 200 / max(len(net), len(layer)))
-            ax.text(0.5, 0.5, f"{net}\n{layer}", ha="center", va="center", fontsize=size)
+            lines = textwrap.fill(f"{net}, {layer}", 20)
+            ax.text(0.5, 0.5, lines, ha="center", va="center", fontsize=SMALL)
             boxes.append(ax)
-        ax = figure.add_subplot(grid[1, column])
+        boxes[1].set_xlabel(
+            f"decay {decay_label(decay)}, loss {loss:.3f}\n"
+            f"{_significant(weights).mean():.1f} weights per unit",
+            fontsize=SMALL,
+        )
+        for row in (1, 3):
+            ax = figure.add_subplot(grid[top + row, column])
+            ax.axis("off")
+            ax.add_patch(
+                FancyArrowPatch(
+                    (0.5, 1), (0.5, 0), transform=ax.transAxes, arrowstyle="-|>",
+                    mutation_scale=9, lw=1.5, color="#555555", shrinkA=0, shrinkB=0,
+                )
+            )  # fmt: skip
+        ax = figure.add_subplot(grid[top + 2, column])
         largest = max(float(np.abs(weights).max()), 1e-12)
-        ax.imshow(np.abs(weights), cmap="Greens", vmin=0, vmax=largest, interpolation="nearest")
-        ax.set_title(
-            f"decay {decay_label(decay)}\n{_significant(weights).mean():.1f} weights per unit\n"
-            f"loss {loss:.3f}",
-            fontsize=8,
-        )
-        ax.tick_params(labelsize=6)
+        # Small weights are visible, too: colour grows with the root of the size.
+        ax.imshow(
+            np.abs(weights), cmap="Greens", norm=PowerNorm(0.5, 0, largest),
+            interpolation="nearest",
+        )  # fmt: skip
+        ax.spines[:].set_visible(True)
+        ax.set_xlabel(f"unit of {nets[0]}", fontsize=SMALL, labelpad=1)
         if column == 0:
-            ax.set_ylabel(f"unit of {nets[1]}")
-        # Arrows end above the title and begin below the ticks, in inches from the map.
-        above, below = (
-            ax.transAxes + ScaledTranslation(0, inches, figure.dpi_scale_trans)
-            for inches in (0.52, -0.2)
-        )
-        for start, end in (
-            ((boxes[0].transAxes, (0.5, 0)), (above, (0.5, 1))),
-            ((below, (0.5, 0)), (boxes[1].transAxes, (0.5, 1))),
-        ):
-            figure.add_artist(
-                ConnectionPatch(start[1], end[1], start[0], end[0], arrowstyle="-|>", color="gray")
-            )
+            ax.set_ylabel(f"unit of {nets[1]}", fontsize=SMALL)
+        ax.tick_params(labelsize=SMALL, length=2, pad=1)
     title = (
-        f"Sparse mapping layers: size of the weight of each unit of {nets[0]} (columns) in the "
-        f"prediction of each unit of {nets[1]} (rows)"
+        f"Sparse maps: size of the weight of each unit of {nets[0]} (columns) in the prediction of "
+        f"each unit of {nets[1]} (rows)"
     )
-    # About eleven letters to an inch.
-    figure.suptitle(textwrap.fill(title, int(11 * figure.get_figwidth())))
+    figure.suptitle(textwrap.fill(title, 85), fontsize=9)
     return figure
 
 
@@ -135,25 +147,25 @@ def learned_map(
     tile : callable
         Function of (net, unit, kind) that returns a picture; kind is patches or deconv.
     """
-    figure = Figure(figsize=(15, 4.8))
-    axes = figure.subplots(1, 3, width_ratios=[1, 1, 1.25])
+    figure = Figure(figsize=(PAGE[0], 7.4))
+    upper, lower = figure.subfigures(2, 1, height_ratios=[1, 1.2], squeeze=False)[:, 0]
+    axes, below = upper.subplots(1, 2), lower.subplots()
     limit = max(float(np.abs(weights).max()), 1e-12)
-    style = {"cmap": "gray", "vmin": min(0, weights.min()), "vmax": limit}
-    style["interpolation"] = "nearest"
+    style = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "interpolation": "nearest"}
     image = axes[0].imshow(weights, **style)
     _, row = draw_matched(axes[1], weights, matching(weights), **style)
     axes[0].set(title="as fitted", xlabel=f"unit of {nets[0]}")
-    predictive = f"unit of {nets[0]}, most predictive on the diagonal"
-    axes[1].set(title="permuted", xlabel=predictive)
+    axes[1].set(title="most predictive units on the diagonal", xlabel=f"unit of {nets[0]}")
     examples = example_units(weights)
     for ax, places in zip(axes, (np.arange(len(weights)), row), strict=False):
         ax.set_ylabel(f"unit of {nets[1]}")
+        ax.spines[:].set_visible(True)
         width = ax.images[0].get_array().shape[1]
         for place_, color in zip(places[examples], EXAMPLES, strict=False):
             box = Rectangle((-0.5, place_ - 0.5), width, 1, fill=False, ec=color, lw=1)
             ax.add_patch(box)
-    figure.colorbar(image, ax=axes[:2], label="weight", fraction=0.025, pad=0.01)
-    _predictors(axes[2], weights, examples, nets, tile)
+    upper.colorbar(image, ax=axes, label="weight", shrink=0.75, aspect=30, pad=0.01)
+    _predictors(below, weights, examples, nets, tile)
     figure.suptitle(
         f"Mapping layer of {layer} from {nets[0]} to {nets[1]}, decay {decay_label(decay)}"
     )
@@ -163,46 +175,56 @@ def learned_map(
 def example_units(weights: NDArray, number: int = 2, sources: int = 3) -> NDArray[np.intp]:
     """Choose target units predicted by about three sources of similar weight, as in figure 6.
 
-    These are the units whose `sources`-th largest weight is largest. Units with fewer sources come
-    last.
+    These are the units whose `sources`-th largest weight is largest, of those whose largest weights
+    are of other sources than those of the units before. Units with fewer sources come last, and
+    units that share sources only where there are no others.
     """
-    ordered = -np.sort(-np.abs(weights), axis=1)
-    column = min(sources, weights.shape[1]) - 1
-    return np.argsort(-ordered[:, column], kind="stable")[:number]
+    strongest = np.argsort(-np.abs(weights), axis=1, kind="stable")[:, :sources]
+    least = np.abs(np.take_along_axis(weights, strongest[:, -1:], axis=1))[:, 0]
+    chosen: list[int] = []
+    for _ in range(min(number, len(weights))):
+        seen = strongest[chosen].ravel()
+        shared = np.isin(strongest, seen).sum(axis=1)
+        shared[chosen] = weights.shape[1] + 1
+        chosen.append(int(np.lexsort((-least, shared))[0]))
+    return np.array(chosen, dtype=np.intp)
 
 
 def _predictors(
     ax: Axes, weights: NDArray, examples: NDArray, nets: Sequence[str], tile: Callable
 ) -> None:
     """Draw source units above target units, with arrows as wide as the weights are large."""
-    ax.set(xlim=(0, 8), ylim=(7.2, -0.5), aspect="equal", title="two units and what predicts them")
+    ax.set(xlim=(0, 8.4), ylim=(7.1, -0.5), aspect="equal")
+    ax.set_title("two units, and the units that predict each", pad=8)
     ax.axis("off")
 
     def pictures(net: str, unit: int, x: float, y: float) -> None:
         for step, kind in enumerate(("patches", "deconv")):
-            place(ax, tile(net, unit, kind), x - 0.5, y + 1.05 * step, 1, pixels=90)
+            place(ax, tile(net, unit, kind), x - 0.5, y + 1.05 * step, 1, pixels=110)
 
     for example, (unit, color) in enumerate(zip(examples, EXAMPLES, strict=False)):
         strongest = np.argsort(-np.abs(weights[unit]), kind="stable")[:3]
         strongest = strongest[weights[unit, strongest] != 0]
         x = 4.2 * example + 1.9
         rest = int(_significant(weights[unit])) - len(strongest)
-        more = f"\nand {rest} smaller" if rest else ""
+        more = f", {rest} smaller weight{'s' * (rest > 1)} not shown" if rest else ""
         ax.text(x, 6.85, f"{nets[1]}, unit {unit}{more}", ha="center", va="top", color=color)
         pictures(nets[1], unit, x, 4.65)
         for rank, source in enumerate(strongest):
             at = x + (rank - (len(strongest) - 1) / 2) * 1.25
             weight = weights[unit, source]
             pictures(nets[0], source, at, 0)
+            # Each arrow ends at its own place, so that their heads stay apart.
+            end = x + 0.42 * (rank - (len(strongest) - 1) / 2)
             ax.add_patch(
                 FancyArrowPatch(
-                    (at, 2.15), (x, 4.6), arrowstyle="-|>", mutation_scale=10, color=color,
-                    lw=0.5 + 5 * abs(weight) / np.abs(weights[unit]).max(), shrinkA=0, shrinkB=2,
+                    (at, 2.15), (end, 4.6), arrowstyle="-|>", mutation_scale=10, color=color,
+                    lw=0.5 + 3 * abs(weight) / np.abs(weights[unit]).max(), shrinkA=0, shrinkB=2,
                 )
             )  # fmt: skip
             ax.text(at, -0.08, f"{nets[0]}\nunit {source}", ha="center", va="bottom", fontsize=7)
             ax.text(
-                0.25 * x + 0.75 * at, 2.8, f"{weight:.3f}", ha="center", va="center", fontsize=7,
+                0.27 * end + 0.73 * at, 2.8, f"{weight:.2f}", ha="center", va="center", fontsize=7,
                 bbox={"fc": "white", "ec": "none", "pad": 1},
             )  # fmt: skip
 
@@ -246,10 +268,10 @@ def cluster_tree(
     for leaf, is_first in enumerate(first):
         pixels[leaf, leaf] = 255 * np.array(to_rgb(FIRST if is_first else SECOND))
     joined = places[offset(weights) - tree[:, 2] > 1e-4 * top]
-    figure = Figure(figsize=(12.6, 8))
-    grid = figure.add_gridspec(2, 2, width_ratios=[1.75, 1])
-    axes = [figure.add_subplot(grid[:, 0])]
-    axes += [figure.add_subplot(grid[row, 1]) for row in (0, 1)]
+    figure = Figure(figsize=(PAGE[0], 8.6))
+    parts = figure.subfigures(2, 1, height_ratios=[1.7, 1], squeeze=False)[:, 0]
+    axes = [parts[0].subplots(), *parts[1].subplots(1, 2)]
+    last = len(order) - 0.5
     regions = shared_subspaces(tree, weights.shape[0])
     for number, ax in enumerate(axes):
         if number > len(regions):
@@ -262,40 +284,47 @@ def cluster_tree(
         ]
         ax.add_collection(LineCollection(corners, colors=TREE, linewidths=1.6 if number else 0.6))
         if number == 0:
-            ax.set(xticks=[], yticks=[])
-            ax.autoscale(False)
+            ax.set(xticks=[], yticks=[], xlim=(-1.5, last + 1), ylim=(last + 1, -1.5))
+            scale = ScalarMappable(Normalize(0, top), "gray")
+            parts[0].colorbar(scale, ax=ax, label="weight", shrink=0.6, aspect=30, pad=0.02)
+            ax.spines[:].set_visible(False)
             continue
         start, stop = regions[number - 1]
-        ax.set(xlim=(start - 1, stop + 3.4), ylim=(stop + 1, start - 1))
+        low, high = start - 0.5, stop + 0.5
+        ax.set(xlim=(low, high + 2.6), ylim=(high, low))
+        ax.spines[:].set_visible(False)
         ticks = np.arange(start, stop + 1)
         units = [
             (nets[0], order[t]) if first[t] else (nets[1], order[t] - len(weights)) for t in ticks
         ]
         # Pictures of the units beside their rows.
-        page = Rectangle((stop + 1, start - 1), 3, stop - start + 2, fc="white", zorder=3)
+        page = Rectangle((high, low), 3, high - low, fc="white", zorder=3)
         ax.add_patch(page)
         for tick, unit in zip(ticks, units, strict=True):
             for step, kind in enumerate(("patches", "deconv")):
-                x, y = stop + 1.25 + 1.05 * step, tick - 0.47
+                x, y = high + 0.3 + 1.05 * step, tick - 0.47
                 place(ax, tile(*unit, kind), x, y, 0.94, pixels=60, zorder=4)
         ax.set_xticks([])
         ax.set_yticks(ticks, [f"{net}, {unit}" for net, unit in units], fontsize=7)
         for label, tick in zip(ax.get_yticklabels(), ticks, strict=True):
-            label.set_color(FIRST if first[tick] else SECOND)
+            label.set_color(DARK[0] if first[tick] else DARK[1])
         axes[0].add_patch(
-            Rectangle(
-                (start - 1, start - 1),
-                stop - start + 2,
-                stop - start + 2,
-                fill=False,
-                ec="#ffd000",
-                lw=1.2,
-            )
+            Rectangle((low, low), high - low, high - low, fill=False, ec=FRAME, lw=1.5, zorder=4)
         )
-        axes[0].text(stop + 1.5, start, "AB"[number - 1], color="#ffd000", fontsize=11, va="center")
+        # Inside the picture: beside the box, on the side that has more room.
+        right = high < last / 2
+        axes[0].text(
+            high + 1.5 if right else low - 1.5, (low + high) / 2, "AB"[number - 1], color=FRAME,
+            fontsize=11, weight="bold", va="center", ha="left" if right else "right", zorder=4,
+        )  # fmt: skip
         ax.set_title(f"{'AB'[number - 1]}: leaves {start} to {stop}", fontsize=9)
+    handles = [
+        Line2D([], [], color=color, lw=3, label=name)
+        for color, name in ((FIRST, nets[0]), (SECOND, nets[1]), (TREE, "cluster (corner)"))
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     figure.suptitle(
-        f"Clusters of {layer}, {nets[0]} green and {nets[1]} red; decay {decay_label(decay)}"
+        f"Units of both nets clustered by the weights of {layer}; decay {decay_label(decay)}"
     )
     return figure
 
@@ -317,10 +346,10 @@ def sparse_loss(table: pd.DataFrame, layers: Sequence[str], nets: Sequence[str])
     nets : the names of the source and the target net
     """
     rows = table.query("direction == 'ab'")
-    figure = Figure(figsize=(7.6, 4.6))
+    figure = Figure(figsize=(PAGE[0], 4.6))
     ax = figure.subplots()
     for number, layer in enumerate(layers):
-        color = f"C{number}"
+        color = colormaps["viridis"](0.92 * number / max(1, len(layers) - 1))
         exact = rows.query("layer == @layer and solver == 'exact'")
         ax.plot(exact["nonzero_per_unit"], exact["loss"], "-", color=color, lw=1.2, label=layer)
         ax.plot(exact["nonzero_per_unit"], exact["held_out_loss"], ":", color=color, lw=1.2)
@@ -337,8 +366,8 @@ def sparse_loss(table: pd.DataFrame, layers: Sequence[str], nets: Sequence[str])
         ylim=(0, max(0.52, rows["loss"].max() * 1.02)),
     )  # fmt: skip
     title = f"How many units of {nets[0]} it takes to predict one of {nets[1]}"
-    ax.set_title(textwrap.fill(title, 60), loc="left")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    ax.set_title(textwrap.fill(title, 80), loc="left")
+    figure.legend(loc="outside lower center", ncols=5)
     return figure
 
 
@@ -352,7 +381,7 @@ def loss_table(table: pd.DataFrame) -> Figure:
     """
     layers = list(dict.fromkeys(table["layer"]))
     decays = sorted(table["decay"].unique())
-    kinds = [("exact", "exact"), ("sgd", "SGD"), ("paper", "paper")]
+    kinds = [("exact", "exact"), ("sgd", "SGD"), ("paper", "paper, ImageNet")]
     kinds = [(column, label) for column, label in kinds if table[column].notna().any()]
     wide = table.pivot_table(
         index="layer", columns="decay", values=[k for k, _ in kinds], dropna=False
@@ -366,7 +395,7 @@ def loss_table(table: pd.DataFrame) -> Figure:
     keep = ~np.isnan(values).all(axis=1)
     labels = [label for (label, _), kept in zip(rows, keep, strict=True) if kept]
     values = values[keep]
-    figure = Figure(figsize=(1 + 1.05 * len(decays), 1 + 0.26 * len(values)))
+    figure = Figure(figsize=(PAGE[0], 1 + 0.24 * len(values)))
     ax = figure.subplots()
     image = ax.imshow(values, cmap="viridis", vmin=0, vmax=0.5, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
@@ -375,7 +404,9 @@ def loss_table(table: pd.DataFrame) -> Figure:
             ax.text(column, row, f"{value:.3f}", ha="center", va="center", color=color, fontsize=8)
     ax.set_xticks(range(len(decays)), [decay_label(d) for d in decays])
     ax.set_yticks(range(len(labels)), labels)
-    ax.set(xlabel="decay", title=f"Prediction loss of mapping layers, {table['pair'].iloc[0]}")
+    title = f"Prediction loss of sparse maps, {table['pair'].iloc[0]}"
+    title += ", beside the paper's on ImageNet" if table["paper"].notna().any() else ""
+    ax.set(xlabel="decay", title=title)
     for row in range(1, len(labels)):
         if labels[row].split(",")[0] != labels[row - 1].split(",")[0]:
             ax.axhline(row - 0.5, color="white", lw=2)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from convergent.figures.style import CHANCE, MATCHING, NETS, name_places
+from convergent.figures.style import CHANCE, MATCHING, NETS, PAGE, SMALL, name_places
 
 # Colour and marker of each map.
 MAPS = {
@@ -52,7 +52,7 @@ def stitched_accuracy(table: pd.DataFrame, nets: Sequence[str], layers: Sequence
     keys = ["direction", "layer", "map", "control", "decay"]
     kept = table[table["map"].notna()].fillna({"decay": -1.0})
     means = kept.groupby(keys)[["weights_per_unit", "top1"]].mean().reset_index()
-    figure = Figure(figsize=(7.5, 7.6))
+    figure = Figure(figsize=(PAGE[0], 7.6))
     parts = figure.subfigures(2, 1, squeeze=False)[:, 0]
     axes = np.stack([part.subplots(1, 2, sharey=True) for part in parts])
     for column, direction in enumerate(("ab", "ba")):
@@ -63,9 +63,9 @@ def stitched_accuracy(table: pd.DataFrame, nets: Sequence[str], layers: Sequence
         _draw_by_weights(axes[1, column], rows, layers)
     for ax in axes[:, 0]:
         ax.set_ylabel("top-1 accuracy (%)")
-    for part, (ax, _), columns in zip(parts, axes, (3, 4), strict=True):
+    for part, (ax, _), columns in zip(parts, axes, (2, 4), strict=True):
         handles, names = ax.get_legend_handles_labels()
-        part.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=8)
+        part.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=SMALL)
     return figure
 
 

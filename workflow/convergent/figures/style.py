@@ -18,8 +18,6 @@ from matplotlib.image import AxesImage
 from convergent.figures.sheets import PICTURE
 from convergent.running.stores import writing
 
-matplotlib.use("agg")
-
 SEMI, MATCHING = "#7fd07f", "#116611"
 # Palette of Okabe and Ito, which colour-blind readers can tell apart, too.
 NETS = ("#0072b2", "#e69f00", "#cc79a7", "#009e73", "#56b4e9", "#d55e00", "#000000", "#f0e442")
@@ -41,16 +39,25 @@ CHANCE = {
     "untrained": Chance("both nets untrained", "#8b3f5c", "s", (0, (5, 1.5))),
     "untrained_one": Chance("one net untrained", "#d38fa4", "^", (0, (2, 1))),
 }
+# Inches: width and height of a page. No figure is wider, so that none is scaled down in print, and
+# all text is at least SMALL points.
+PAGE = (6.5, 9.0)
+SMALL = 7
 # Letters of names beside each other that fit under an axis.
-MOST_LETTERS = 80
+MOST_LETTERS = 70
 # Height of a letter of a slanted name, in inches.
 SLANTED = 0.05
 STYLE = {
-    "figure.dpi": 150,
-    "savefig.dpi": 150,
+    "figure.dpi": 200,
+    "savefig.dpi": 200,
     "figure.constrained_layout.use": True,
-    "font.size": 9,
-    "axes.titlesize": 10,
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.titlepad": 4,
+    "figure.titlesize": 9,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,

@@ -19,8 +19,9 @@ from convergent.measures.matching import ranking
 from convergent.measures.registry import measure as registered
 from convergent.running.stores import open_store
 
-# Largest number of units shown at either end, as in the paper.
-SHOWN = 8
+# Largest number of units shown at either end. The paper shows eight; their pictures would be too
+# small at the width of a page.
+SHOWN = 6
 KINDS = ("patches", "deconv")
 
 
@@ -32,13 +33,15 @@ def draw_fig2(
     layers: Sequence[str],
     measure: str,
     side: str = "strongest",
+    kinds: Sequence[str] = KINDS,
 ) -> Figure:
     """Draw figure 2, S2 or S4 from both nets' units and their pair's matching."""
     matches, groups = pd.read_csv(matching), open_store(a)
     rankings = {layer: ranking(matches, layer, measure) for layer in layers}
     units = {layer: groups[f"{layer}/image"].shape[0] for layer in layers}
-    label = registered(measure).label
-    return matched_features(rankings, units, tiles(nets, (a, b), side), nets, label)
+    of_measure = registered(measure)
+    label = f"{of_measure.label} ({of_measure.unit})" if of_measure.unit else of_measure.label
+    return matched_features(rankings, units, tiles(nets, (a, b), side), nets, label, kinds)
 
 
 def matched_features(
@@ -47,6 +50,7 @@ def matched_features(
     tile: Callable,
     nets: Sequence[str],
     label: str,
+    kinds: Sequence[str] = KINDS,
 ) -> Figure:
     """Draw figures 2, S2 and S4: the best and the worst semi-matched units of each layer.
 
@@ -61,32 +65,38 @@ def matched_features(
         Function of (net, layer, unit, kind) that returns a picture; kind is patches or deconv.
     nets : the names of the first and the second net
     label : str
-        Label of the measure.
+        Label of the measure, and its unit.
+    kinds : sequence of {"patches", "deconv"}
+        Pictures of each unit, from above.
     """
     shown = {layer: min(SHOWN, max(1, len(rows) // 2)) for layer, rows in rankings.items()}
-    most, height = max(shown.values()), 5.1
+    most = max(shown.values())
+    # From the top of a layer: its first pictures, those of the second net, and the next layer.
+    first, second = 0.46, 0.7 + len(kinds)
+    height = second + len(kinds) + 0.08
     sheet = Sheet(
-        2 * most + 2.2,
+        2 * most + 1.8,
         height * len(rankings),
-        f"Units of {nets[0]} (above) and their semi-matches in {nets[1]} (below): "
-        f"the {most} best (left) and the {most} worst (right)",
+        f"Units of {nets[0]} (above) and their semi-matches in {nets[1]} (below) by {label}: the "
+        f"{most} best (left) and the {most} worst (right)",
     )
     for number, (layer, ranked) in enumerate(rankings.items()):
         top = number * height
         dead = units[layer] - len(ranked)
-        note = f" ({dead} dead left out)" if dead else ""
-        sheet.text(0.25, top + 2.5, f"{layer}, {label}{note}", rotation=90, fontsize=9)
-        for row, net in ((0, nets[0]), (2.15, nets[1])):
-            sheet.text(0.7, top + row + 1.4, net, rotation=90, fontsize=8)
+        note = f"\n({dead} dead)" if dead else ""
+        middle = top + (first + second + len(kinds)) / 2
+        sheet.text(0.35, middle, f"{layer}{note}", rotation=90, fontsize=8)
+        for row, net in ((first, nets[0]), (second, nets[1])):
+            sheet.text(0.85, top + row + len(kinds) / 2, net, rotation=90)
         count = shown[layer]
-        ends = ((1.0, ranked.iloc[:count]), (1.6 + most, ranked.iloc[len(ranked) - count :]))
+        ends = ((1.05, ranked.iloc[:count]), (1.8 + most, ranked.iloc[len(ranked) - count :]))
         for left, rows in ends:
             for column, (unit, partner, value) in enumerate(rows.itertuples(index=False)):
                 x = left + column
-                sheet.text(x + 0.47, top + 0.12, f"{value:.3f}")
-                sheet.text(x + 0.47, top + 0.3, f"{unit}, {partner}", fontsize=4.5, color="gray")
-                for row, net, which in ((0.42, nets[0], unit), (2.57, nets[1], partner)):
-                    for step, kind in enumerate(KINDS):
+                sheet.text(x + 0.47, top + 0.11, f"{value:.2f}")
+                for row, net, which in ((first, nets[0], unit), (second, nets[1], partner)):
+                    sheet.text(x + 0.47, top + row - 0.12, f"{which}", color="dimgray")
+                    for step, kind in enumerate(kinds):
                         sheet.place(tile(net, layer, which, kind), x, top + row + step)
     return sheet.figure
 
@@ -120,19 +130,19 @@ def active_units(means: Mapping[str, NDArray], layer: str, tile: Callable) -> Fi
     live = {net: [u for u in np.argsort(-m, kind="stable") if m[u] > 0] for net, m in means.items()}
     shown = min(SHOWN, max(1, min(map(len, live.values())) // 2))
     sheet = Sheet(
-        2 * shown + 1.6,
-        2.6 * len(means),
+        2 * shown + 1.4,
+        2.5 * len(means),
         f"{layer}: the {shown} most active units of each net (left) and the {shown} least active, "
-        "with mean activation",
+        "with their mean activation and number",
     )
     for number, (net, order) in enumerate(live.items()):
-        top = 2.6 * number
-        sheet.text(0.4, top + 1.3, net, rotation=90, fontsize=9)
-        for left, units in ((0.8, order[:shown]), (1.4 + shown, order[-shown:])):
+        top = 2.5 * number
+        sheet.text(0.35, top + 1.45, net, rotation=90, fontsize=8)
+        for left, units in ((0.65, order[:shown]), (1.4 + shown, order[-shown:])):
             for column, unit in enumerate(units):
                 x = left + column
-                sheet.text(x + 0.47, top + 0.12, f"{means[net][unit]:.3g}")
-                sheet.text(x + 0.47, top + 0.3, f"unit {unit}", fontsize=4.5, color="gray")
+                sheet.text(x + 0.47, top + 0.12, f"{means[net][unit]:.2g}")
+                sheet.text(x + 0.47, top + 0.34, f"{unit}", color="dimgray")
                 for step, kind in enumerate(KINDS):
-                    sheet.place(tile(net, layer, unit, kind), x, top + 0.42 + step)
+                    sheet.place(tile(net, layer, unit, kind), x, top + 0.46 + step)
     return sheet.figure

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from convergent.figures.style import MATCHING, NETS
+from convergent.figures.style import MATCHING, NETS, PAGE
 
 SCORES = ["loss", "top1"]
 LABELS = {"top1": "top-1 accuracy (%)", "loss": "loss (nats)"}
@@ -32,7 +32,7 @@ def accuracy_by_size(table: pd.DataFrame, nets: Sequence[str]) -> Figure:
     keys = ["net", "repaired", "parameters"]
     means = table.groupby(keys)[SCORES].mean()
     size = table.loc[table["net"] == nets[0], "parameters"].iloc[0]
-    figure = Figure(figsize=(7.5, 3.4))
+    figure = Figure(figsize=(PAGE[0], 3.2))
     for ax, score in zip(figure.subplots(1, 2), reversed(SCORES), strict=True):
         scale = 100 if score == "top1" else 1
         for repaired, line, label in ((False, "--", "zipped"), (True, "-", "zipped and repaired")):
@@ -49,5 +49,5 @@ def accuracy_by_size(table: pd.DataFrame, nets: Sequence[str]) -> Figure:
     figure.axes[1].set_ylim(bottom=0)
     figure.suptitle(f"{nets[0]} and {nets[1]} as one net", x=0.01, ha="left", fontsize=10)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure

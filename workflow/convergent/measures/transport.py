@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from convergent.measures.choices import Choice
+from convergent.measures.selection import kth_largest
 
 # Columns of a row that are sorted first.
 HEAD = 64
@@ -325,8 +326,7 @@ def _sort_on(values, order, known):
     if known or len(values) < 4 * HEAD:
         order[:] = np.argsort(-values)
         return len(values)
-    least = np.partition(values, len(values) - HEAD)[len(values) - HEAD]
-    some = np.flatnonzero(values >= least)
+    some = np.flatnonzero(values >= kth_largest(values, HEAD))
     order[: len(some)] = some[np.argsort(-values[some])]
     return len(some)
 
@@ -339,7 +339,12 @@ def _flow(count, givers, given, supply, rows, columns, price):
         for e in range(count[j]):
             entries[0, k], entries[1, k], entries[2, k] = givers[j, e], j, given[j, e]
             k += 1
-    return entries, np.where(supply > 0, 0.0, rows - price), columns.copy(), price
+    # Rows that have supply left have no price.
+    prices = rows - price
+    for i in range(len(supply)):
+        if supply[i] > 0:
+            prices[i] = 0.0
+    return entries, prices, columns.copy(), price
 
 
 @numba.njit(nogil=True, cache=True)

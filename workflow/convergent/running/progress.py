@@ -1,4 +1,4 @@
-"""Progress of long stages: a bar on the terminal, and lines in the log with the time left."""
+"""Progress of long stages: lines on the terminal and in the log, with the time left."""
 
 from __future__ import annotations
 
@@ -14,17 +14,49 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 
+# Seconds between two lines on the terminal.
+PAUSE = 15
+
 log = logging.getLogger(__name__)
 
 
-def bar(name: str, unit: str, total: float, initial: int = 0) -> tqdm[Any]:
-    """Show a bar on the terminal, wherever the log goes; none if there is no terminal.
+class Lines:
+    """A stream for tqdm that writes lines to another, in place of a bar that moves.
 
-    It appears after one second, so a small stage shows none.
+    The bars of jobs that run side by side would overwrite each other.
+
+    Parameters
+    ----------
+    stream : file
+        Where the lines go, such as the terminal.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        """Write a state of the bar as a line; nothing where it is to be wiped out."""
+        if text := text.strip("\r\n "):
+            self.stream.write(f"{text}\n")
+
+    def flush(self) -> None:
+        """Let what was written appear."""
+        self.stream.flush()
+
+    def isatty(self) -> bool:
+        """Tell whether somebody may be looking."""
+        return bool(self.stream.isatty())
+
+
+def bar(name: str, unit: str, total: float, initial: int = 0) -> tqdm[Any]:
+    """Show the progress on the terminal, wherever the log goes; nothing if there is no terminal.
+
+    A line appears every :data:`PAUSE` seconds at most, so a small stage shows none.
     """
     return tqdm(
         desc=name, unit=unit, total=total, initial=initial, unit_scale=total > 1e6,
-        file=sys.__stderr__, disable=None, dynamic_ncols=True, delay=1,
+        file=Lines(sys.__stderr__), disable=None, delay=PAUSE, mininterval=PAUSE, leave=False,
+        bar_format="    {desc}: {percentage:.0f}% of {total_fmt} {unit}s, about {remaining} left",
     )  # fmt: skip
 
 
