@@ -79,7 +79,7 @@ def test_the_terminal_gets_a_line_now_and_then(monkeypatch):
     lines = terminal.getvalue().splitlines()
     assert 2 < len(lines) < 50
     for line in lines:
-        assert re.fullmatch(r" *net1: \d+% of 50 batchs, about [\d:]+ left", line)
+        assert re.fullmatch(r" *net1: \d+%, about [\d:]+ left", line)
 
 
 def test_without_a_terminal_nothing_is_shown(monkeypatch):

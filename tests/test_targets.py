@@ -36,3 +36,7 @@ def test_targets_files_and_existing_folders_pass(tmp_path, monkeypatch):
     (tmp_path / "own").touch()
     check("all", "net1-net2", "results/digits/figures/net1-net3/fig3.png", "own", "report.zip")
     check("results/digits/pairs/left-right/match.csv")  # Snakemake says that nothing makes it.
+
+
+def test_the_name_of_a_run_is_no_pair():
+    check_targets(["results/mlp-net1/figures/net1-net2/fig3.png"], NAMES, NETS, "results/mlp-net1")

@@ -37,8 +37,9 @@ for pair in PAIRS:
             f"Everything of {pair}"
 
 
-# Snakemake would only say that there is no rule.
-if ASKED:
+# Snakemake would only say that there is no rule. A Snakefile that takes up this one may have targets
+# of its own, which are not known yet.
+if ASKED and Path(workflow.main_snakefile) == SOURCE / "Snakefile":
     try:
         check_targets(
             ASKED.targets,

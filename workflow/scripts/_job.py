@@ -49,11 +49,9 @@ def run(main, snakemake):
     snakemake.threads = min(snakemake.threads, cores())
     path = Path(snakemake.log[0])
     # A killed Snakemake leaves its jobs running; the same job of the next run waits for them.
-    lock, start = (
-        file_lock(path.with_name(f".{path.name}.lock"), newest_wins=True),
-        time.perf_counter(),
-    )
+    lock = file_lock(path.with_name(f".{path.name}.lock"), newest_wins=True)
     with lock, open(path, "w", buffering=1, encoding="utf-8") as log:
+        start = time.perf_counter()
         sys.stderr = log
         form = "%(asctime)s %(message)s"
         logging.basicConfig(stream=log, level=logging.INFO, format=form, force=True)
@@ -79,6 +77,8 @@ def record_costs(log, snakemake, seconds, memory):
     The table has the columns of Snakemake's own benchmarks. Those would measure the process that
     waits for the job, if it runs as a fork of another.
     """
+    from convergent.running.files import writing
+
     # With the processes that it has waited for.
     processor = sum(os.times()[:4])
     logging.info(
@@ -86,9 +86,9 @@ def record_costs(log, snakemake, seconds, memory):
     )
     run = Path(snakemake.config["origin"]["job"]["folder"])
     path = run / "benchmarks" / log.relative_to(run / "logs").with_suffix(".tsv")
-    path.parent.mkdir(parents=True, exist_ok=True)
     row = f"{seconds:.2f}\t{memory / 2**20:.1f}\t{processor:.2f}"
-    path.write_text(f"s\tmax_rss\tcpu_time\n{row}\n", encoding="utf-8")
+    with writing(path) as whole:
+        whole.write_text(f"s\tmax_rss\tcpu_time\n{row}\n", encoding="utf-8")
 
 
 def compile_once(name, call):

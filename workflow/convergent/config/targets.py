@@ -41,7 +41,7 @@ def check_targets(
     for target in targets:
         if target in names or Path(target).exists():
             continue
-        for part in target.split("/"):
+        for part in target.removeprefix(f"{folder}/").split("/"):
             _check_pair(part, nets)
         if "/" in target or "." in target:
             continue

@@ -56,7 +56,7 @@ def bar(name: str, unit: str, total: float, initial: int = 0) -> tqdm[Any]:
     return tqdm(
         desc=name, unit=unit, total=total, initial=initial, unit_scale=total > 1e6,
         file=Lines(sys.__stderr__), disable=None, delay=PAUSE, mininterval=PAUSE, leave=False,
-        bar_format="    {desc}: {percentage:.0f}% of {total_fmt} {unit}s, about {remaining} left",
+        bar_format="    {desc}: {percentage:.0f}%, about {remaining} left",
     )  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from convergent import ConvergentError
 from convergent.config.default_layers import default_layers
 from convergent.config.run import Config, load
+from convergent.running.origin import HISTORY, parse_history
 from convergent.running.stores import Store, UnknownNameError, open_store
 from convergent.runs.plots import Plots
 
@@ -321,25 +321,20 @@ class Run:
 
 def _configuration(folder: Path) -> Config:
     """Read the configuration with which a run last went on, from its record of jobs."""
-    history = folder / "provenance.jsonl"
+    history = folder / HISTORY
     if not history.is_file():
-        runs = sorted(path.parent.name for path in folder.glob("*/provenance.jsonl"))
+        runs = sorted(path.parent.name for path in folder.glob(f"*/{HISTORY}"))
         raise NotARunError(
-            f"{folder}: no run is here, as there is no provenance.jsonl; name the folder of a run, "
+            f"{folder}: no run is here, as there is no {HISTORY}; name the folder of a run, "
             f"such as {folder / runs[0] if runs else 'results/digits'}"
         )
     found, written = None, {}
-    with history.open(encoding="utf-8") as lines:
-        for line in lines:
-            # The last line may be in the middle of being written.
-            if '"configuration"' not in line or not line.endswith("\n"):
-                continue
-            record = json.loads(line)
-            if "hash" in record:
-                written[record["hash"]] = record["configuration"]
-            else:
-                # A job names the one that it ran with.
-                found = written.get(record["configuration"], found)
+    for record in parse_history(history.read_text(encoding="utf-8")):
+        if "hash" in record:
+            written[record["hash"]] = record["configuration"]
+        else:
+            # A job names the one that it ran with.
+            found = written.get(record.get("configuration"), found)
     if found is None:
         raise NotARunError(f"{history}: no configuration in it; run the workflow again")
     return load(found, default_layers)
