@@ -19,7 +19,7 @@ from convergent.config.targets import check_targets
 from convergent.running.console import show_a_line_for_each_job
 from convergent.running.devices import slow_products
 from convergent.running.forks import start_server
-from convergent.running.fingerprint import FingerprintError, fingerprint
+from convergent.running.fingerprint import FingerprintError, Remembered
 from convergent.running.origin import commit, select
 from convergent.nets.recipe import RECIPE
 from convergent.nets.shapes import read_shapes
@@ -177,6 +177,9 @@ def start_forks():
         workflow.scheduler.job_rate_limiter = None
 
 
+FINGERPRINTS = Remembered(".snakemake/cache/fingerprints.json")
+
+
 def code(script, *calls, modules=()):
     """Fingerprint a script and all code that it reaches.
 
@@ -186,7 +189,7 @@ def code(script, *calls, modules=()):
     path = SOURCE / "workflow/scripts" / script
     calls = [f"convergent.figures.{call}" for call in calls]
     try:
-        return fingerprint(path, calls=calls, modules=modules)
+        return FINGERPRINTS.fingerprint(path, calls=calls, modules=modules)
     except FingerprintError as error:
         raise WorkflowError(str(error)) from None
 

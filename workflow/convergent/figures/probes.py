@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from convergent.figures.style import MATCHING, PAGE, SEMI, SMALL
-from convergent.inference.probes import ALL, PLAIN
+from convergent.inference.probes import ALL
+from convergent.nets.probes import PLAIN
 
 COLUMNS = 4
 
