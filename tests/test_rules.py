@@ -126,3 +126,23 @@ def test_a_drawing_function_that_is_not_there_is_told_before_anything_runs(tmp_p
     rules.write_text(text.replace("one_to_one:draw_fig4", "one_to_one:fig4"), encoding="utf-8")
     with pytest.raises(WorkflowError, match=r"there is no convergent\.figures\.one_to_one:fig4"):
         parsed(tmp_path)
+
+
+def test_what_the_figures_need_comes_before_the_same_of_other_nets(tmp_path):
+    prepare(tmp_path)
+    workflow = parsed(tmp_path, ROOT / "Snakefile", {"figures": {"pair": "net2-net4"}})
+
+    def priority(rule, **wildcards):
+        value = workflow.get_rule(rule).priority
+        return value(wildcards) if callable(value) else value
+
+    for rule in ("train", "record_with_untrained"):
+        drawn, other = (priority(rule, net=net) for net in ("net4", "net1"))
+        assert drawn > other, rule
+    for rule in ("correlation_with_untrained", "match", "compare_layers"):
+        drawn, other = (priority(rule, pair=pair) for pair in ("net2-net4", "net1-net2"))
+        assert drawn > other, rule
+    # Of the pair that is drawn, a figure goes first, and what takes longest last.
+    order = [priority(rule, pair="net2-net4") for rule in ("draw_fig3", "match", "cluster")]
+    assert order == sorted(order, reverse=True) and len({*order}) == 3
+    assert priority("shapes", net="net1") > priority("train", net="net2")
