@@ -103,3 +103,5 @@ def save(figure: Figure, *paths: str | Path) -> None:
                     image.set_interpolation("none")
         with writing(path) as scratch:
             figure.savefig(scratch, metadata=metadata)
+        # The layout holds for the other formats, too; it takes longer than all the rest.
+        figure.set_layout_engine("none")
