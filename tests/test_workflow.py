@@ -262,7 +262,7 @@ def test_another_net_reruns_no_job_of_those_there(project):
 def test_a_figure_of_a_pair_trains_its_two_nets(tmp_path):
     """Of four nets, though the figure shows chance levels of untrained nets."""
     copy_project(tmp_path)
-    options = ["--config", "nets={net3: {seed: 3}, net4: {seed: 4}}"]
+    options = ["--config", "nets={net1: {}, net3: {seed: 3}, net4: {seed: 4}}"]
     for name in ("fig3", "figS3", "excess"):
         counts = planned(tmp_path, name, *options)
         assert counts["train"] == counts[RECORD] == counts[WITHIN] == 2

@@ -14,7 +14,7 @@ sys.path.insert(0, str(SOURCE / "workflow"))
 from convergent import ConvergentError
 from convergent.config import check_data, check_shapes, image_sources, load
 from convergent.config.default_layers import default_layers
-from convergent.config.overlays import anchor, settle
+from convergent.config.overlays import anchor, remark_on_nets, settle
 from convergent.config.targets import check_targets
 from convergent.running.console import show_a_line_for_each_job
 from convergent.running.devices import slow_products
@@ -30,7 +30,8 @@ base = load_configfile(own if own.exists() else SOURCE / own)
 overlays = {
     file: load_configfile(file) for file in workflow.config_settings.configfiles or ()
 }
-config.update(settle(config, base, workflow.config_settings.overwrite_config))
+overlay = workflow.config_settings.overwrite_config
+config.update(settle(config, base, overlay))
 config.update(anchor(config, overlays))
 try:
     RUN = load(config, default_layers)
@@ -64,8 +65,11 @@ if workflow.is_main_process and Path(sys.argv[0]).name in ("snakemake", "__main_
 if ASKED and not (ASKED.dryrun or ASKED.verbose):
     show_a_line_for_each_job(logger)
 
-for warning in filter(None, [slow_products(), RUN.nulls.too_few()]):
-    logger.warning(warning)
+remarks = [slow_products(), RUN.nulls.too_few()]
+if ASKED:
+    remarks.append(remark_on_nets(base, overlay, RUN.compared))
+for remark in filter(None, remarks):
+    logger.warning(remark)
 
 ORIGIN = RUN.origin
 for name, digests in CONTENTS.items():

@@ -69,8 +69,10 @@ class Config(Section):
     """Name of the run; its results go to the folder `<results>/<run>`."""
     nets: dict[NetName, Net] = {}
     """The nets by name, in order; every two of them make a pair. In an overlay, null leaves a
-    net of config.yaml out, and so do two or more nets that all have weights or all are new and of
-    another architecture: they stand in place of config.yaml's. So does a `sweep`."""
+    net of config.yaml out. Two or more nets of an overlay stand in place of config.yaml's if all
+    have other names than those, or all have weights; so does a `sweep`. A single new net joins
+    them, and so do new nets beside the name of any that config.yaml has, such as
+    {net1: {}, mine: {seed: 5}}."""
     # A dump has its nets written out, so that it can be read again.
     sweep: Annotated[Sweep | None, Field(exclude=True)] = None
     """Groups of nets that differ in some keys, beside `nets`; in an overlay, in place of those of
