@@ -108,9 +108,9 @@ def test_several_new_nets_stand_in_place_of_the_default_s(nets, found):
         ),
         (
             {"nets": {"net1": {}} | NEW},
-            r"^nets: alice and bob join .*: 15 pairs\. .*\{net4: null\}$",
+            r"^nets: alice and bob beside .* make 15 pairs; .*\{net4: null\}$",
         ),
-        ({"nets": {"alice": {"seed": 5}}}, r"^nets: alice join.*10 pairs"),
+        ({"nets": {"alice": {"seed": 5}}}, r"^nets: alice beside.*10 pairs"),
         ({"nets": {"net4": None} | NEW}, None),
         ({"nets": {"net1": {"epochs": 3}}}, None),
         ({}, None),

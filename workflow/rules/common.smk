@@ -12,6 +12,31 @@ SOURCE = Path(workflow.current_basedir).parents[1]
 sys.path.insert(0, str(SOURCE / "workflow"))
 
 from convergent import ConvergentError
+from convergent.running.installed import TO_READ_RULES, missing_packages
+
+# What Snakemake is asked for stands on its command line, and nowhere else as long as it reads rules.
+ASKED = None
+if workflow.is_main_process and Path(sys.argv[0]).name in ("snakemake", "__main__.py"):
+    ASKED = get_argument_parser().parse_known_args(sys.argv[1:])[0]
+
+
+def refuse(message):
+    """Stop with a message, among which Snakemake would name lines of the rules."""
+    if ASKED:
+        sys.exit(str(message))
+    raise WorkflowError(str(message)) from None
+
+
+if missing := missing_packages(
+    SOURCE / "pyproject.toml",
+    TO_READ_RULES if workflow.deployment_settings.deployment_method else None,
+):
+    refuse(
+        f"not installed for {sys.executable}: {', '.join(missing)}. `uv run snakemake` installs "
+        f"all that is needed, and so does `pip install -e {SOURCE}`; for conda's environments add "
+        "--sdm conda"
+    )
+
 from convergent.config import check_data, check_shapes, image_sources, load
 from convergent.config.default_layers import default_layers
 from convergent.config.overlays import anchor, remark_on_nets, settle
@@ -55,12 +80,8 @@ try:
     for name in SHAPES:
         check_shapes(RUN, name, {net: shapes.layers for net, shapes in SHAPES.items()})
 except ConvergentError as error:
-    raise WorkflowError(str(error)) from None
+    refuse(error)
 
-# What Snakemake is asked for stands on its command line, and nowhere else as long as it reads rules.
-ASKED = None
-if workflow.is_main_process and Path(sys.argv[0]).name in ("snakemake", "__main__.py"):
-    ASKED = get_argument_parser().parse_known_args(sys.argv[1:])[0]
 # A dry run shows reasons, too.
 if ASKED and not (ASKED.dryrun or ASKED.verbose):
     show_a_line_for_each_job(logger)

@@ -4,9 +4,7 @@
 targets = [rule.name for rule in workflow.rules]
 for net in NODES:
     if net in targets:
-        raise WorkflowError(
-            f"nets.{net}: {net} is a target of the workflow; name the net otherwise"
-        )
+        refuse(f"nets.{net}: {net} is a target of the workflow; name the net otherwise")
 
     rule:
         name:
@@ -48,7 +46,7 @@ if ASKED and Path(workflow.main_snakefile) == SOURCE / "Snakefile":
             RESULTS,
         )
     except ConvergentError as error:
-        raise WorkflowError(str(error)) from None
+        refuse(error)
 
 
 # What takes longest for a pair. Most of its figures do not wait for these.

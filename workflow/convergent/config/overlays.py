@@ -137,8 +137,8 @@ def remark_on_nets(
     if overlay.get("sweep") not in (None, "null"):
         return None
     return (
-        f"nets: {' and '.join(new)} join those of config.yaml: {len(pairs)} pairs. Leave out nets "
-        f"that you do not want with null, such as nets: {{{others[-1]}: null}}"
+        f"nets: {' and '.join(new)} beside those of config.yaml make {len(pairs)} pairs; leave out "
+        f"nets that you do not want with null, as in nets: {{{others[-1]}: null}}"
     )
 
 
