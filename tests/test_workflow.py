@@ -16,7 +16,7 @@ import yaml
 import zarr
 from PIL import Image
 from precision import rounding
-from running import LAYERS, RUN, copy_project, jobs, parsed, planned, snakemake
+from running import LAYERS, RUN, age, copy_project, jobs, parsed, planned, snakemake
 
 from convergent.activations.blocks import Cut
 from convergent.config import load
@@ -419,7 +419,20 @@ def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
     ],
 )  # fmt: skip
 def test_exactly_what_uses_a_key_reruns(project, key, expected):
-    assert paper_only(planned(project, "--config", key)) == expected
+    output = snakemake(project, "-n", "--config", key)
+    assert paper_only(jobs(output)) == expected
+    # The net that is replaced is named before anything runs.
+    remark = "nets.net2.seed was 2 and is 5: net2 is trained again and replaced in results/tiny"
+    assert output.count(remark) == output.count("trained again") == ("train" in expected)
+
+
+def test_a_copy_elsewhere_runs_nothing_again(project, tmp_path):
+    """Although every file is newer than those that were made from it."""
+    copied = shutil.copytree(project, tmp_path / "copied")
+    age(copied)
+    output = snakemake(copied, "-n")
+    assert "results/tiny was copied" in output
+    assert jobs(output) == {}
 
 
 @pytest.mark.parametrize(

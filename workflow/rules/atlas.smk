@@ -1,11 +1,18 @@
 # Atlas: a page on which to explore the results.
+from convergent.running.files import digest
+
 MERGED = merged_pairs()
+# Contents of the page's files. As inputs they would make the atlas anew wherever their times or their
+# place are others, as in another clone.
+PAGE = {
+    file.name: digest(file.read_bytes())
+    for file in sorted(SOURCE.glob("workflow/atlas/*"))
+}
 
 
 rule atlas:
     input:
         **{name: expand(path, pair=PAIRS) for name, path in MATRICES.items()},
-        page=sorted(SOURCE.glob("workflow/atlas/*")),
         listing=IMAGES["listing"],
         statistics=expand(STATISTICS, net=COMPARED),
         units=expand(rules.units.output.store, net=COMPARED),
@@ -24,6 +31,7 @@ rule atlas:
     resources:
         **resources_for("atlas"),
     params:
+        page=PAGE,
         run=RUN.run,
         layers={name: NODES[name].layers for name in COMPARED}
         | {pair: RUN.layers_of_pair(pair) for pair in PAIRS},

@@ -1,5 +1,6 @@
 # Configuration, paths and functions that all rule files share.
 import sys
+from contextlib import suppress
 
 from snakemake.cli import get_argument_parser
 from snakemake.common.configfile import load_configfile
@@ -41,7 +42,9 @@ from convergent.config import check_data, check_shapes, image_sources, load
 from convergent.config.default_layers import default_layers
 from convergent.config.overlays import anchor, remark_on_nets, settle
 from convergent.config.targets import check_targets
-from convergent.running.console import show_a_line_for_each_job
+from convergent.running.changes import remark_on_replaced
+from convergent.running.console import call_once_planned, show_a_line_for_each_job
+from convergent.running.copies import set_back_times
 from convergent.running.devices import slow_products
 from convergent.running.forks import start_server
 from convergent.running.fingerprint import FingerprintError, Remembered
@@ -188,6 +191,29 @@ PAIRS_ALONE = f"(?!(?:{'|'.join(CONTROLLED)})/){ANY_PAIR}" if CONTROLLED else AN
 wildcard_constraints:
     net="|".join(NODES),
     pair=ANY_PAIR,
+
+
+def remark_on_trainings():
+    """Say which nets that are there are trained again."""
+    again = [
+        job.wildcards.net
+        for job in workflow.dag.needrun_jobs()
+        if job.rule.name.endswith(("train", "train_with_snapshots"))
+        and workflow.dag.reason(job).params_changed
+    ]
+    there = [net for net in again if Path(WEIGHTS.format(net=net)).exists()]
+    configuration = config["origin"]["job"]["configuration"]
+    if remark := remark_on_replaced(RESULTS, sorted(there), configuration):
+        logger.warning(remark)
+
+
+if workflow.is_main_process:
+    call_once_planned(logger, remark_on_trainings)
+    with suppress(OSError):  # Nothing runs in a folder that may not be written to.
+        if set_back_times(".snakemake/metadata", RESULTS):
+            logger.warning(
+                f"{RESULTS} was copied; its files have the times again at which they were made"
+            )
 
 
 def start_forks():

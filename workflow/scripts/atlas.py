@@ -2,6 +2,8 @@ from _job import run
 
 
 def main(snakemake):
+    from pathlib import Path
+
     import pandas as pd
 
     from convergent.figures.atlas import write_atlas
@@ -23,7 +25,7 @@ def main(snakemake):
         named[pair]["merge"] = path
     write_atlas(
         snakemake.output.folder,
-        inputs.page,
+        [Path(snakemake.scriptdir).with_name("atlas") / name for name in params.page],
         params.run,
         params.layers,
         dict(zip(params.nets, nets, strict=True)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Callable
 
 # Of messages that tell nothing to who has started the run.
 NOISE = re.compile(
@@ -38,6 +39,25 @@ def show_a_line_for_each_job(logger: logging.Logger) -> None:
             lines = JobLines(handler.formatter)
             handler.setFormatter(lines)
             handler.addFilter(lines.is_shown)
+
+
+def call_once_planned(logger: logging.Logger, call: Callable[[], object]) -> None:
+    """Call a function once it is known what runs, in a dry run as well, and before anything does.
+
+    Parameters
+    ----------
+    logger : logging.Logger
+        Snakemake's logger, which then gets the numbers of jobs.
+    call : callable
+    """
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if event_of(record) == "run_info" and self in logger.handlers:
+                logger.removeHandler(self)
+                call()
+
+    logger.addHandler(Listener())
 
 
 class JobLines(logging.Formatter):
