@@ -41,7 +41,7 @@ def folder(tmp_path):
     [
         (changed("training", "epochs", 2), "training.epochs was 20 and is 2: net1, net2 are "),
         (changed("training", "optimizer", "sgd"), "training.optimizer was adamw and is sgd: net1"),
-        (changed("nets", "net2", {"seed": 3, "training": None}), "nets.net2.seed was 2 and is 3: net2"),
+        (changed("nets", "net2", {"seed": 3}), "nets.net2.seed was 2 and is 3: net2 is"),
         (
             changed("nets", "net1", {"seed": 1, "training": {"epochs": 3}}),
             "nets.net1.training.epochs was null and is 3: net1 is ",

@@ -43,7 +43,11 @@ from convergent.config.default_layers import default_layers
 from convergent.config.overlays import anchor, remark_on_nets, settle
 from convergent.config.targets import check_targets
 from convergent.running.changes import remark_on_replaced
-from convergent.running.console import call_once_planned, show_a_line_for_each_job
+from convergent.running.console import (
+    call_once_planned,
+    end_quietly_when_interrupted,
+    show_a_line_for_each_job,
+)
 from convergent.running.copies import set_back_times
 from convergent.running.devices import slow_products
 from convergent.running.forks import start_server
@@ -85,6 +89,8 @@ try:
 except ConvergentError as error:
     refuse(error)
 
+if ASKED:
+    end_quietly_when_interrupted(logger)
 # A dry run shows reasons, too.
 if ASKED and not (ASKED.dryrun or ASKED.verbose):
     show_a_line_for_each_job(logger)
