@@ -360,7 +360,7 @@ STATISTICS |= UNITS_SEEN
         ("convergent/figures/one_to_one.py", "mean_by_layer(matches, layers,",
          "mean_by_layer(matches, [*layers],", {"fig4": 1}),
         ("convergent/figures/tables.py", "dict(zip(seeds,", "dict(zip([*seeds],", {"accuracy": 1}),
-        ("rules/figures.smk", "Figure 3. Correlation", "Figure 3: correlation", {}),
+        ("convergent/figures/catalogue.py", "Figure 3. Correlation", "Figure 3: correlation", {}),
         ("atlas/page.js", "Theme: light", "Theme: bright", ATLAS),
         # What every job does beside its work decides no result.
         ("scripts/_job.py", "at most %d kB of memory", "at most %d kB", {}),

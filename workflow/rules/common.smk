@@ -153,30 +153,11 @@ RECORDED_TWICE = [
     for name, node in NODES.items()
     if name in NETS_CONTROLLED or (RUN.nulls.untrained and node.kind == "trained")
 ]
-# Nets that averages and figures over all nets refer to.
-SUBJECTS = [name for name, node in NODES.items() if node.role == "subject"]
-# Pairs that averages over all pairs mean: those of subjects, if there are any.
-OF_SUBJECTS = [
-    pair for pair, nets in PAIRS.items() if all(name in SUBJECTS for name in nets)
-]
-OF_SUBJECTS = OF_SUBJECTS or list(PAIRS)
-# Groups of nets, if there are any.
-GROUPS = {name: node.group for name, node in NODES.items() if node.group}
-# Nets of these pairs, and of the figures over all nets.
-COMPARED = [
-    name
-    for name in NODES
-    if name in SUBJECTS
-    or any(name in pair for pair in [*PAIRS.values(), RUN.pair.split("-")])
-]
-# Sections of the report.
-ONE_TO_ONE = "Section 3: one to one"
-MORE_MATCHING = "Section S.2: more matching"
-MEAN_ACTIVATIONS = "Section S.4: mean activations"
-FEW_TO_ONE = "Section 4: few to one"
-MANY_TO_MANY = "Section S.3: many to many"
-WHAT_FOLLOWS = "Section 6: what follows"
-ALONG_TRAINING = "Section 6: along training, and on other images"
+# Nets and pairs that averages and figures over all of them mean.
+SUBJECTS = RUN.subjects
+OF_SUBJECTS = RUN.pairs_of_subjects
+COMPARED = RUN.nets_compared
+GROUPS = RUN.groups
 
 
 MANY_PAIRS = 100
@@ -461,7 +442,7 @@ def seen_of_pair(wildcards):
 
 def is_shown(file, row):
     """Tell whether the report shows a figure or table: if the run makes it, or it is there."""
-    return not row.by_name or Path(file).exists()
+    return not row.is_by_name(RUN) or Path(file).exists()
 
 
 def merged_pairs():

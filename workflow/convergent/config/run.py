@@ -174,6 +174,33 @@ class Config(Section):
         return self.figures.pair or next(iter(self.compared))
 
     @property
+    def subjects(self) -> list[str]:
+        """Nets that averages over nets refer to."""
+        return [name for name, node in self._nodes.items() if node.role == "subject"]
+
+    @property
+    def pairs_of_subjects(self) -> list[str]:
+        """Pairs that averages over pairs mean: those of two subjects, or all if there are none."""
+        subjects, pairs = {*self.subjects}, self.compared
+        return [pair for pair, of in pairs.items() if subjects.issuperset(of)] or list(pairs)
+
+    @property
+    def nets_compared(self) -> list[str]:
+        """Subjects, and the nets of all pairs that are compared or shown."""
+        shown = {*self.subjects, *self.pair.split("-")}.union(*self.compared.values())
+        return [name for name in self._nodes if name in shown]
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """Groups of the nets that have one."""
+        return {name: node.group for name, node in self._nodes.items() if node.group}
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the similarity of the subjects has ceilings; two nets bound nothing."""
+        return self.activations.store and len(self.subjects) > 2 and not self.groups
+
+    @property
     def merges(self) -> bool:
         """Whether the whole run merges the pair of the figures."""
         a, b = (self._nodes[name] for name in self.pair.split("-"))
