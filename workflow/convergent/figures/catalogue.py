@@ -59,7 +59,8 @@ FIGURES: dict[str, Figure] = {
         },
         caption="Figure 2. The units of the first net of {pair} that are matched best (left) and "
         "worst (right) by semi-matching, above their partners in the second net: the nine image "
-        "patches that excite each unit most, and below them their deconvolutions. The paper found "
+        "patches that excite each unit most, and below them their deconvolutions, smoothed by a "
+        "pixel. The paper found "
         "the best to be near perfect matches, and the worst to have no counterpart in the other "
         "net.",
     ),
