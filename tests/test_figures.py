@@ -282,7 +282,7 @@ def test_fig_s10_sorts_and_counts_dead_units():
     first, second = figure.axes[0].lines
     np.testing.assert_array_equal(first.get_ydata(), [3, 0.1])
     np.testing.assert_array_equal(second.get_ydata(), [2, 1, 0.5])
-    assert figure.axes[0].get_title() == "conv1 (dead: 1, 0)"
+    assert figure.axes[0].get_title() == "conv1\ndead: 1, 0"
     assert figure.axes[1].lines[0].get_markevery() == [0, -1]
 
 
@@ -296,7 +296,7 @@ def test_fig_s10_says_which_nets_lack_a_layer():
     lines = [[line.get_label() for line in ax.lines] for ax in figure.axes]
     assert lines == [["net1", "net2"], ["net2", "net3"]]
     titles = [ax.get_title() for ax in figure.axes]
-    assert titles == ["conv1 (not in net3)", "conv2 (dead: 1, 0; not in net1)"]
+    assert titles == ["conv1\nnot in net3", "conv2\ndead: 1, 0; not in net1"]
     colors = [line.get_color() for ax in figure.axes for line in ax.lines]
     assert colors == [style.NETS[i] for i in (0, 1, 1, 2)]
     named = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -308,7 +308,7 @@ def test_fig_s10_shows_negative_means():
     ax = one_to_one.mean_activations(means, ["conv1"], markers=[]).axes[0]
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), [0.5, -0.2])
     assert ax.get_yscale() == "linear"
-    assert ax.get_title() == "conv1 (dead: 1)"
+    assert ax.get_title() == "conv1\ndead: 1"
 
 
 def test_files_are_the_same_every_time(matches, tmp_path):

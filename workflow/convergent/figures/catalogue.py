@@ -299,7 +299,7 @@ FIGURES: dict[str, Figure] = {
         },
         params={"layers": get("layers")},
         caption="Figure S5. Correlations of the units of both nets of {pair}, in the order of "
-        "their spectral clusters: orange squares are clusters, blue ones the leaves into which "
+        "their spectral clusters: purple squares are clusters, green ones the leaves into which "
         "large clusters were split; dead units have a cluster of their own. The strip below tells "
         "the net of each unit. Bright blocks on the diagonal are groups of units that respond "
         "alike, whichever net they are in. The paper found such blocks in conv1 to conv5.",
