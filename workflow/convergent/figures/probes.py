@@ -36,6 +36,7 @@ def draw_probes(table: pd.DataFrame) -> Figure:
         if place > len(layers):
             continue
         last = place + COLUMNS > len(layers)
+        ax.set_xlim(-0.5, len(probes) - 0.5)
         ax.set_xticks(places, probes if last else [], rotation=90, fontsize=SMALL)
         ax.tick_params("x", labelbottom=last)
         ax.grid(axis="x", color="0.92", lw=0.6)

@@ -278,8 +278,8 @@ def cluster_tree(
     for leaf, is_first in enumerate(first):
         pixels[leaf, leaf] = 255 * np.array(to_rgb(FIRST if is_first else SECOND))
     joined = places[offset(weights) - tree[:, 2] > 1e-4 * top]
-    figure = Figure(figsize=(PAGE[0], 8.6))
-    parts = figure.subfigures(2, 1, height_ratios=[1.7, 1], squeeze=False)[:, 0]
+    figure = Figure(figsize=(PAGE[0], 7.9))
+    parts = figure.subfigures(2, 1, height_ratios=[1.75, 1], squeeze=False)[:, 0]
     axes = [parts[0].subplots(), *parts[1].subplots(1, 2)]
     last = len(order) - 0.5
     regions = shared_subspaces(tree, weights.shape[0])
