@@ -4,6 +4,7 @@ The repository is copied, so that its library can be edited, and run once; the t
 at the results and at what each change would rerun.
 """
 
+import json
 import os
 import re
 import shutil
@@ -287,6 +288,25 @@ def test_the_report_has_all_figures_and_tables_of_a_pair(project):
     assert "{{" not in page
     # What is made only by name is not made for it.
     assert 'id="prune-png"' not in page
+
+
+def test_a_release_is_what_a_run_is_verified_by(project):
+    said = snakemake(project, "release")
+    manifest = json.loads((project / RUN / "release/manifest.json").read_text(encoding="utf-8"))
+    assert f"{RUN}/release/tiny.tar.gz: {manifest['megabytes']} MB" in said
+    assert planned(project, "release") == {}
+    published = project / RUN / "release/tables"
+    against = ["verify", "--config", f"verify={{against: {published}}}"]
+    assert "0 differ, 0 are missing" in snakemake(project, *against)
+    table = pd.read_csv(published / "unmatched.csv")
+    table.loc[3, "unmatched"] += 0.01
+    table.to_csv(published / "unmatched.csv", index=False)
+    said = snakemake(project, *against, fails=True)
+    name = f"{table['layer'][3]} net1-net2 {table['direction'][3]}"
+    assert f"tables/unmatched.csv, {name}, unmatched: " in said
+    verified = pd.read_csv(project / RUN / "tables/verify.csv")
+    assert (verified["outcome"] == "differs").sum() == 1
+    assert "has no tables" in snakemake(project, "verify", fails=True)
 
 
 def paper_only(counts):

@@ -39,12 +39,14 @@ from convergent.config.sections import (
     Pictures,
     Place,
     Pruning,
+    Release,
     RunName,
     Source,
     SparseMapping,
     Statistics,
     Subset,
     Training,
+    Verify,
 )
 from convergent.config.sweeps import Sweep, expand, in_words_of_sweep
 from convergent.nets.architectures import ARCHITECTURES, DEFAULT
@@ -133,6 +135,10 @@ class Config(Section):
     """The pictures of units."""
     figures: Figures = Figures()
     """The figures."""
+    release: Release = Release()
+    """The run as others get it."""
+    verify: Verify = Verify()
+    """Comparison with a published run."""
 
     _nodes: dict[str, Node] = PrivateAttr()
 

@@ -1,0 +1,53 @@
+# A run as others get it, and a run of one's own beside a published one. Only made by name.
+PUBLISHED = RUN.verify.against or SOURCE / "docs/findings" / RUN.run
+
+
+rule release:
+    input:
+        rules.all.input,
+        # What was made by name, if it is there.
+        list(REPORTED),
+    output:
+        archive=f"{RESULTS}/release/{RUN.run}.tar.gz",
+        manifest=f"{RESULTS}/release/manifest.json",
+        tables=directory(f"{RESULTS}/release/tables"),
+    log:
+        f"{LOGS}/release.log",
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        folder=RESULTS,
+        configuration=RUN.model_dump(mode="json", exclude={"accept_changes"}),
+        leave_out=RUN.release.leave_out,
+        code=code("release.py"),
+    message:
+        f"Packing {RUN.run} for others"
+    script:
+        "../scripts/release.py"
+
+
+rule verify:
+    input:
+        [file for file in REPORTED if file.endswith(".csv")],
+    log:
+        f"{LOGS}/verify.log",
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        tables=f"{RESULTS}/tables",
+        against=str(PUBLISHED),
+        code=code("verify.py"),
+    message:
+        f"Comparing the tables of {RUN.run} with {PUBLISHED}"
+    script:
+        "../scripts/verify.py"
