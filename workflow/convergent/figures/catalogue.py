@@ -562,6 +562,28 @@ TABLES: dict[str, Table] = {
         "have units of both nets, and how stable the clusters are: adjusted Rand index over seeds "
         "of k-means and over halves of the images (1: the same clusters, 0: chance).",
     ),
+    "claims": Table(
+        section=WHAT_FOLLOWS,
+        make="claims:tabulate_claims",
+        by_name=True,
+        inputs={
+            "significance": "tables/significance.csv",
+            "agreement": "tables/measure_agreement.csv",
+            "stability": "tables/cluster_stability.csv",
+            "mappings": each("pairs/{}/mapping.csv", "pairs_of_kind"),
+            "statistics": each("statistics/{}.zarr", "nets_of_kind"),
+            "untrained": each("nets/{}/untrained.zarr", "controlled_of_kind"),
+        },
+        params={
+            "pairs": get("pairs_of_kind"),
+            "kind": get("kind"),
+            "seed": get("config.nulls.seed"),
+        },
+        caption="The paper's claims: the number that it prints, what its method gives here, what "
+        "the exact solution gives where the paper's is none, and what both would be by chance. low "
+        "and high are the 95% interval over nets (with two nets, over images) of the exact number, "
+        "or else of the method's.",
+    ),
     "ensemble": Table(
         section=WHAT_FOLLOWS,
         make="ensembles:tabulate_ensembles",

@@ -100,6 +100,34 @@ class Shown:
         return list(dict.fromkeys([*self.config.pairs_of_subjects, self.config.pair]))
 
     @property
+    def kind(self) -> str:
+        """Kind of the run's pair (:func:`kind_of_pair`), if the run has groups of nets."""
+        groups = self.config.groups
+        return kind_of_pair(self.config.pair, groups) if groups else ""
+
+    @property
+    def pairs_of_kind(self) -> dict[str, tuple[str, str]]:
+        """Pairs of subjects of this kind; the paper's claims are of nets of one kind."""
+        groups, pairs = self.config.groups, self.config.compared
+        return {
+            pair: pairs[pair]
+            for pair in self.config.pairs_of_subjects
+            if not groups or kind_of_pair(pair, groups) == self.kind
+        }
+
+    @property
+    def nets_of_kind(self) -> list[str]:
+        """Nets of these pairs."""
+        nets = {net for of in self.pairs_of_kind.values() for net in of}
+        return [net for net in self.config.nodes if net in nets]
+
+    @property
+    def controlled_of_kind(self) -> list[str]:
+        """Those of these nets that are compared with their untrained selves."""
+        controlled = {net for of in self.config.controlled.values() for net in of}
+        return [net for net in self.nets_of_kind if net in controlled]
+
+    @property
     def pairs_of_groups(self) -> dict[str, tuple[str, str]]:
         """Pairs of subjects that have groups.
 
@@ -137,6 +165,30 @@ class Shown:
             for pair, of in self.pairs_of_groups.items()
         }
         return [pair for pair, (one, other) in starts.items() if one and one == other]
+
+
+def kind_of_pair(pair: str, groups: Mapping[str, str]) -> str:
+    """Name the kind of a pair of nets: within a group, or between two.
+
+    Parameters
+    ----------
+    pair : str
+        Names of the nets, joined by a hyphen.
+    groups : mapping of net to str
+        Groups in the order in which pairs between them are named. Nets may have none.
+
+    Returns
+    -------
+    str
+        ``within <group>``, ``between <group> and <group>``, or ``no group`` if a net has none.
+    """
+    first, second = (groups.get(net) for net in pair.split("-"))
+    if first is None or second is None:
+        return "no group"
+    if first == second:
+        return f"within {first}"
+    order = list(dict.fromkeys(groups.values()))
+    return "between {} and {}".format(*sorted((first, second), key=order.index))
 
 
 def each(file: str, names: str) -> Callable[[Shown], list[str]]:
