@@ -33,7 +33,14 @@ rule release:
 
 rule verify:
     input:
-        [file for file in REPORTED if file.endswith(".csv")],
+        (
+            [file for file in REPORTED if file.endswith(".csv")]
+            if Path(PUBLISHED).is_dir()
+            else refused(
+                f"verify: nothing is published of {RUN.run}, there is no folder {PUBLISHED}; name "
+                "the folder of a published run's tables under verify.against"
+            )
+        ),
     log:
         f"{LOGS}/verify.log",
     localrule: True
