@@ -1,5 +1,6 @@
 # A run as others get it, and a run of one's own beside a published one. Only made by name.
-PUBLISHED = RUN.verify.against or SOURCE / "docs/findings" / RUN.run
+PUBLISHED = Path(RUN.verify.against or SOURCE / "docs/findings" / RUN.run)
+VERIFIED = {file.stem for file in PUBLISHED.rglob("*.csv")}
 
 
 rule release:
@@ -34,11 +35,10 @@ rule release:
 rule verify:
     input:
         (
-            [file for file in REPORTED if file.endswith(".csv")]
-            if Path(PUBLISHED).is_dir()
-            else refused(
-                f"verify: nothing is published of {RUN.run}, there is no folder {PUBLISHED}; name "
-                "the folder of a published run's tables under verify.against"
+            [f"{RESULTS}/tables/{name}.csv" for name in TABLES if name in VERIFIED]
+            or refused(
+                f"verify: nothing is published of {RUN.run}, there are no tables in {PUBLISHED}; "
+                "name the folder of a published run's tables under verify.against"
             )
         ),
     log:
