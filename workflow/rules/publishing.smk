@@ -23,7 +23,7 @@ rule release:
         runtime=10,
     params:
         folder=RESULTS,
-        configuration=RUN.model_dump(mode="json", exclude={"accept_changes"}),
+        configuration=RUN.model_dump(mode="json", exclude={"accept_changes", "verify"}),
         leave_out=RUN.release.leave_out,
         code=code("release.py"),
     message:
