@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convergent.figures.chance import chance_last, column, draw_chance, kinds_of_chance
+from convergent.figures.entries import kind_of_pair
 from convergent.figures.matched_matrix import draw_matched
 from convergent.figures.style import (
     CHANCE,
@@ -29,7 +30,6 @@ from convergent.figures.style import (
     grid,
     name_places,
 )
-from convergent.figures.tables import kind_of_pair
 from convergent.inference.over_nets import over_nets
 from convergent.inference.verdicts import statistic_rows
 from convergent.measures.joint_densities import load_joint_densities
@@ -202,7 +202,7 @@ def mean_by_layer(
         Layers of any pair, from left to right.
     groups : mapping of net to str, optional
         Groups of nets. If there are any, there is a line for each kind of pair
-        (:func:`convergent.figures.tables.kind_of_pair`) instead of a bar for all.
+        (:func:`convergent.figures.entries.kind_of_pair`) instead of a bar for all.
     significance : DataFrame, optional
         Rows of ``tables/significance.csv`` of these pairs, whose chance levels and ceilings are
         averaged.
