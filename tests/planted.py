@@ -82,6 +82,8 @@ def write_run(
                     save(part, "image", top, ("unit", "rank"))
                     extremes = np.take_along_axis(values.T, top, axis=1)
                     save(part, "value", extremes, ("unit", "rank"))
+                    for axis in ("y", "x"):
+                        save(part, axis, np.zeros_like(top), ("unit", "rank"))
                     for kind in kinds:
                         names = ("unit", "rank", "height", "width", "channel")
                         save(part, kind, ((pixels + away) % 256).astype(np.uint8), names)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from convergent.consequences.curves import mean_of_halves
 from convergent.figures import atlas
+from convergent.figures.atlas import overview, pairs, pictures, writing
 from convergent.running.stores import StoreError, open_store
 
 ROOT = Path(__file__).parents[1]
@@ -132,10 +133,10 @@ def test_units_left_over_have_no_partner_of_their_own():
     rows = pd.DataFrame(
         {"method": "matching", "direction": "ab", "unit": [0, 2], "partner": [1, 0], "value": 0.5}
     )
-    facts = atlas.assigned(rows, "m", "a", 3)
+    facts = pairs.assigned(rows, "m", "a", 3)
     assert list(facts["m/a/matching"]) == [1, -1, 0]
     assert np.isnan(facts["m/a/matching_value"][1])
-    assert list(atlas.assigned(rows, "m", "b", 2)["m/b/matching"]) == [2, 0]
+    assert list(pairs.assigned(rows, "m", "b", 2)["m/b/matching"]) == [2, 0]
 
 
 def test_a_planted_permutation_is_in_the_data(run, permutations):
@@ -160,7 +161,7 @@ def test_matrices_are_the_correlations_to_two_digits(run, monkeypatch, tmp_path)
     assert kept.dtype == np.int8
     assert np.abs(kept / 100 - matrix).max() <= 0.00501
     # In stripes of rows, where it is large.
-    monkeypatch.setattr(atlas, "STRIPE", 1000)
+    monkeypatch.setattr(writing, "STRIPE", 1000)
     nets, pairs = planted.stores(run)
     layers = {name: ["fc6"] for name in (*nets, *pairs)}
     atlas.write_atlas(tmp_path / "atlas", PAGE, "tiny", layers, nets, pairs, PENALTY)
@@ -207,7 +208,7 @@ def test_curves_of_merging_are_those_of_the_table(run, tmp_path):
         np.testing.assert_allclose(curve["share"], share, atol=1e-5)
         assert all(np.less(curve["low"], share) & np.greater(curve["high"], share))
     merged_nets(labelled=False).to_csv(tmp_path / "merge.csv", index=False)
-    facts = atlas.merging_facts(tmp_path / "merge.csv")
+    facts = overview.merging_facts(tmp_path / "merge.csv")
     assert not facts["labelled"]
     assert facts["curves"][0]["share"][0] == pytest.approx(0.95)
     assert facts["curves"][0]["low"] == [None] * len(POINTS)
@@ -237,20 +238,20 @@ def test_sheets_hold_every_picture_in_its_place(run):
 def test_large_pictures_are_shrunk_and_units_without_are_skipped(tmp_path, rng, monkeypatch):
     planted.write_run(tmp_path, {"conv1": 6}, pictures={"conv1": 200})
     seen = open_store(tmp_path / "units/net1.zarr")["conv1"]
-    monkeypatch.setattr(atlas, "SHEET", 3 * atlas.LARGEST * 2)
-    described = atlas.write_sheets(tmp_path / "pictures", "conv1", seen)
+    monkeypatch.setattr(pictures, "SHEET", 3 * pictures.LARGEST * 2)
+    described = pictures.write_sheets(tmp_path / "pictures", "conv1", seen)
     assert (described["side"], described["columns"], described["units"]) == (128, 2, 4)
     with Image.open(tmp_path / "pictures/conv1-patches-1.webp") as image:
         assert image.size == (768, 384)
     planted.write_run(tmp_path, {"conv1": 6}, pictures={"conv1": 0})
     seen = open_store(tmp_path / "units/net1.zarr")["conv1"]
-    assert atlas.write_sheets(tmp_path / "none", "conv1", seen) is None
+    assert pictures.write_sheets(tmp_path / "none", "conv1", seen) is None
     assert not (tmp_path / "none").exists()
 
 
 def test_colours_and_places_of_a_sheet(rng):
     blocks = rng.integers(0, 255, size=(5, 9, 4, 4, 3), dtype=np.uint8)
-    page = atlas.sheet(blocks, 3)
+    page = pictures.sheet(blocks, 3)
     assert page.shape == (24, 36, 3)
     np.testing.assert_array_equal(page[12 + 4 : 12 + 8, 12 + 8 : 12 + 12], blocks[4, 5])
     assert not page[12:, 24:].any()
