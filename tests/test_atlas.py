@@ -374,6 +374,17 @@ class Page:
         chain = ActionChains(self.browser).move_to_element_with_offset(target, offset, offset)
         chain.click().perform()
 
+    def point_of_curve(self, unit):
+        """Click on a unit of the curve."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        self.until("return curve.order.includes(arguments[0])", unit)
+        plot = self.browser.find_element("css selector", "#plot svg")
+        across, down = self.run("return curve.place(curve.order.indexOf(arguments[0]))", unit)
+        middle = plot.size["width"] / 2, plot.size["height"] / 2
+        offset = round(across - middle[0]), round(down - middle[1])
+        ActionChains(self.browser).move_to_element_with_offset(plot, *offset).click().perform()
+
     def text(self, selector):
         return self.run("return document.querySelector(arguments[0]).innerText", selector)
 
@@ -406,8 +417,8 @@ def test_a_planted_match_is_found_by_clicking_through(page, permutations):
     page.open()
     page.click("#layers a[data-layer=fc6]")
     unit, partner = 7, permutations["fc6"][7]
-    page.until("return document.querySelectorAll('#plot circle[role=option]').length == 130")
-    page.point(f"#plot circle[data-unit='{unit}']")
+    page.until("return state.view == 'curve' && curve.order.length == 130")
+    page.point_of_curve(unit)
     page.heads(f"unit {unit}")
     first = "section[data-net=net2] .way[data-measure=%s] a"
     for measure in ("correlation", "mutual_information", "map"):
@@ -531,7 +542,7 @@ def test_filters_and_sorting_are_in_the_address(page):
     assert page.run(rows) == [77]
 
 
-def test_an_address_that_says_nonsense_is_read_as_the_first_page(page):
+def test_an_address_that_says_nonsense_shows_the_first_layer_and_says_so(page):
     page.open("#layer=conv9&a=net7&b=net1&unit=net1.4000&order=up&sort=%3Cb%3E&view=matrix")
     page.until("return document.getElementById('loading').hidden")
     best = atlas.read(page.folder / "data/conv1/net1-net2.js")["correlation/a/semi_value"].argmax()
@@ -539,15 +550,32 @@ def test_an_address_that_says_nonsense_is_read_as_the_first_page(page):
         "conv1", "net1", "net2", "matched",
     ]  # fmt: skip
     assert page.address["unit"] == f"net1.{best}"
+    said = page.text("#notice")
+    assert "no net net7" in said
+    assert "no layer conv9" in said
+
+
+def test_a_link_to_a_unit_that_is_not_there_says_so(page):
+    page.open("#layer=conv1&a=net1&b=net2&unit=net1.500")
+    best = atlas.read(page.folder / "data/conv1/net1-net2.js")["correlation/a/semi_value"].argmax()
+    assert page.text("#notice") == (
+        "Unit 500 of net1 is not in this run: conv1 has units 0 to 11. "
+        f"Instead this is unit {best} of net1 in conv1."
+    )
+    page.open("#layer=conv1&a=net1&b=net2&unit=net1.5")
+    assert page.run("return document.getElementById('notice').hidden")
 
 
 def test_everything_can_be_reached_by_keys(page, permutations):
     page.open("#layer=conv1&a=net1&b=net2")
-    page.run("document.querySelector('#plot circle[tabindex=\"0\"]').focus()")
+    page.run("document.getElementById('plot').focus()")
     page.keys("HOME", "ARROW_RIGHT", "ARROW_RIGHT")
-    said = page.run("return document.activeElement.getAttribute('aria-label')")
-    unit = int(page.run("return document.activeElement.dataset.unit"))
-    assert said.startswith(f"Unit {unit}, rank 2: best partner {permutations['conv1'][unit]}")
+    said, rank = page.run(
+        "return ['valuetext', 'valuenow'].map((n) => document.activeElement.getAttribute('aria-' + n))"
+    )
+    assert rank == "3"  # ranks count from 1
+    unit = int(said.removeprefix("Unit ").split(",")[0])
+    assert said.startswith(f"Unit {unit}, rank 3: best partner {permutations['conv1'][unit]}")
     page.keys("ENTER")
     page.heads(f"unit {unit}")
     assert page.run("return document.activeElement.id") == "unit"
@@ -569,7 +597,7 @@ def test_everything_can_be_reached_by_keys(page, permutations):
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("view", ["curve", "matrix", "units", "merging"])
+@pytest.mark.parametrize("view", ["gallery", "map", "curve", "matrix", "units", "core", "merging"])
 @pytest.mark.parametrize("size", [(1400, 900), (390, 844)])
 def test_it_fits_the_screen_in_light_and_dark(page, size, view, dark):
     address = f"#layer=fc6&a=net1&b=net2&view={view}&unit=net1.5&with=net2.7"
@@ -820,7 +848,9 @@ def test_what_a_pair_of_unequal_nets_lacks_cannot_be_chosen(chromium, unequal):
     assert page.run(f"{link}.getAttribute('href')") is None
     assert page.run(f"{link}.title") == "net1 and net3 are not compared in fc6"
     panel = "return [...document.querySelectorAll('#unit [data-net]')].map(e => e.dataset.net)"
-    assert page.run(panel) == ["net3", "net2"]
+    beside = "return [...document.querySelectorAll('#unit [data-in]')].map(e => e.dataset.in)"
+    assert page.run(panel) == ["net3"]
+    assert page.run(beside) == ["net2", "net3"]
     assert "Classes" not in page.text("#unit .facts")
     page.click("#a option[value=net2]")
     page.until("return state.a == 'net2'")

@@ -23,7 +23,9 @@ def write_arrays(
 ) -> None:
     """Write arrays as ``data/<name>.js`` for the page and, if `plain`, as ``.npz`` beside it."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    # In the order of C, which is the only one that the page reads.
+    rows = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+    np.savez_compressed(buffer, **rows)  # type: ignore[arg-type]
     path = folder / f"data/{name}.js"
     path.parent.mkdir(parents=True, exist_ok=True)
     if plain:
