@@ -348,7 +348,7 @@ def test_a_new_measure_is_on_the_page(chromium, run_with_toy):  # noqa: F811
     page = Page(chromium, run_with_toy / "atlas").size(1400, 900)
     page.open("#layer=fc6&a=net1&b=net2&view=units&sort=-toy&unit=net1.5")
     heads = page.run("return [...document.querySelectorAll('thead th')].map((e) => e.innerText)")
-    assert heads[3:5] == ["Mutual inf.", "Size of cor. ▼"]
+    assert heads[3:5] == ["Mutual information", "Size of correlation ▼"]
     assert page.run("return document.querySelectorAll('.way[data-measure=toy] a').length") > 0
     values = page.run(
         "return [...document.querySelectorAll('td:nth-child(5) .value')].map((e) => e.innerText)"

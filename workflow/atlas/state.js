@@ -2,6 +2,8 @@
 "use strict";
 
 let state = null;
+// Settles once what was asked for last is shown.
+let rendering = null;
 
 const current = (asked) => asked === state;
 
@@ -16,7 +18,7 @@ const DEFAULTS = {
 /** Views that there are for two nets in a layer. */
 function viewsOf(layer, a, b) {
   const about = layerOf(layer);
-  const there = { map: about.pairs[pairOf(a, b).name].plane, core: about.core.length > 0, merging: mergingOf(a, b) };
+  const there = { map: about.pairs[pairOf(a, b).name].plane, core: about.core.length > 0, merging: Boolean(mergingOf(a, b)) };
   return VIEWS.filter((view) => there[view] ?? true);
 }
 
@@ -75,9 +77,9 @@ function go(changes, options) {
 function visit(next, { replace = false, show = false, keep = [] } = {}) {
   if (replace) history.replaceState(null, "", next);
   else if (next !== location.hash) history.pushState(null, "", next);
-  const done = render();
+  rendering = render();
   const asked = state;
-  done.then(() => {
+  rendering.then(() => {
     if (!current(asked)) return;
     const panel = document.getElementById("unit");
     if (show) panel.scrollTop = 0;

@@ -6,18 +6,12 @@ const columns = () => [
   { id: "semi", label: "Best partner", title: `${capitalised(axisOf(run.measures[0]))}, of the best partner (semi-matching)` },
   { id: "matching", label: "One to one", title: `${capitalised(axisOf(run.measures[0]))}, of its partner when no two units may share (matching)` },
   ...run.measures.slice(1).map((measure) => (
-    { id: measure.name, kind: "other", label: shortLabel(measure), title: `${capitalised(axisOf(measure))}, of its best partner by that measure` })),
+    { id: measure.name, kind: "other", label: capitalised(measure.label), title: `${capitalised(axisOf(measure))}, of its best partner by that measure` })),
   { id: "loss", label: "Map loss", title: "Loss of the sparse map that predicts it from the other net: 0 is perfect, 0.5 is no better than predicting its mean", rising: true },
   { id: "weights", label: "Weights", title: "Units of the other net from which the sparse map predicts it" },
   { id: "cluster", label: "Cluster", title: "Spectral cluster of both nets' units", rising: true },
   { id: "mean", label: "Activation", title: "Mean activation, and its rank among the units" },
 ];
-
-/** A label that fits a column: "Mutual inf." for mutual information. */
-function shortLabel({ label }) {
-  const [first, ...rest] = capitalised(label).split(" ");
-  return rest.length ? `${first} ${rest.map((word) => (word.length > 5 ? `${word.slice(0, 3)}.` : word)).join(" ")}` : first;
-}
 
 async function showTable(state) {
   const found = await chosenRows(state);

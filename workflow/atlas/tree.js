@@ -40,7 +40,7 @@ function node(state, leaves, depth, chosen, nets) {
   if (isLeaf) return element("li", {}, head);
   const groups = new Map();
   for (const each of leaves) {
-    const step = each.path[depth] ?? "";
+    const step = each.path[depth] ?? `leaf ${each.leaf}`;
     groups.set(step, [...(groups.get(step) || []), each]);
   }
   return element("li", {}, head, element("ul", {}, ...[...groups.values()].map((below) => node(state, below, depth + 1, chosen, nets))));

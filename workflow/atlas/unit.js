@@ -107,7 +107,7 @@ function matchOf(state, other, related) {
   const chance = chanceOfUnits(state.layer, net, other);
   const said = best < unmatchedBelow() ? "unmatched" : "matched";
   const beside = chance ? `; by chance (${chance.words}) ${digits(chance.mean, 2)} on average, and above ${digits(chance.level, 2)} in one unit of twenty` : "";
-  return `${said}${chance && best <= chance.level ? ", at chance" : ""}: best correlation ${withInterval(best, low, high)}${beside}`;
+  return `${said}${chance && best <= chance.level ? ", but at chance" : ""}: best correlation ${withInterval(best, low, high)}${beside}`;
 }
 
 /** Best partners of the unit in another net, by each measure. */
