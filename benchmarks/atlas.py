@@ -47,7 +47,8 @@ def browser():
 # Waits until all that was asked for is drawn, and the browser has painted it.
 SETTLED = """
 const done = arguments[arguments.length - 1], start = performance.now();
-const painted = () => requestAnimationFrame(() => setTimeout(() => done(performance.now() - start)));
+const past = () => done(performance.now() - start);
+const painted = () => requestAnimationFrame(() => setTimeout(past));
 """
 
 

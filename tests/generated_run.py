@@ -36,7 +36,7 @@ def generate(folder, layers=LAYERS, units=4096, nets=10):
         folder / "atlas",
         PAGE,
         "generated",
-        {name: layers[:1] for name in (*of_nets, *pairs)},
+        dict.fromkeys((*of_nets, *pairs), layers[:1]),
         of_nets,
         pairs,
         0.25,

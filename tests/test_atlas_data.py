@@ -227,7 +227,9 @@ def test_rows_of_the_overview_are_those_of_the_tables(run):
     assert len(row) == 1
     for name in ("value", "low", "high", "null_images", "p_images"):
         assert rows[name][row[0]] == pytest.approx(float(expected[name]), rel=1e-6)
-    semi = next(n for n, w in enumerate(ways) if (w["name"], w["of"]) == ("semi_mean", "correlation"))
+    semi = next(
+        n for n, w in enumerate(ways) if (w["name"], w["of"]) == ("semi_mean", "correlation")
+    )
     assert sorted(rows["direction"][rows["way"] == semi]) == [1, 2]
     assert {way["name"]: way["higher"] for way in ways}["procrustes"] is False
 

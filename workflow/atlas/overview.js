@@ -85,10 +85,10 @@ function cellsOf({ rows, way, higher, against }, chosen, keys) {
 }
 
 /** What a cell says in full. */
-function sayCell(words, { value, low, high, nulls }) {
+function sayCell(words, { value, low, high, nulls, excess }, against) {
   const chance = nulls.filter(({ mean }) => !Number.isNaN(mean))
     .map(({ words: of, mean, p }) => `${of} ${digits(mean, 2)}${Number.isNaN(p) ? "" : ` (p = ${digits(p, 3)})`}`);
-  return `${words}: ${withInterval(value, low, high)}${chance.length ? `; by chance ${chance.join(", ")}` : ""}`;
+  return `${words}: ${withInterval(value, low, high)}${chance.length ? `; by chance ${chance.join(", ")}` : ""}${against ? `; excess ${digits(excess, 2)}` : ""}`;
 }
 
 const MOST_WRITTEN = 14;
@@ -104,7 +104,7 @@ function heatMap(cells, { rows, columns: across, corner, shown, link }) {
   const cellOf = (i, j) => {
     const cell = cells.get(`${i},${j}`);
     if (!cell || Number.isNaN(cell.value)) return element("td", { class: "empty" }, element("span", { class: "hidden" }, "none"));
-    const said = sayCell(`${rows[i]}, ${across[j]}`, cell);
+    const said = sayCell(`${rows[i]}, ${across[j]}`, cell, shown.against);
     const color = Number.isNaN(cell.excess) ? null : colors[Math.round(run.steps * (1 + cell.excess / most))];
     const target = link && link(rows[i], across[j]);
     const content = element(target ? "a" : "span", {

@@ -65,8 +65,9 @@ function showTabs() {
     link.hidden = !there.includes(view) || (view === "search" && state.view !== view);
   }
   for (const section of document.querySelectorAll("#views > section")) section.hidden = section.id !== state.view;
-  // The gallery and the table share their filters.
-  document.querySelector(`#${state.view} .filters-here`)?.append(document.getElementById("filters"), document.getElementById("count"));
+  // The gallery and the table share their filters; moving these takes the keyboard from them.
+  const [place, filters] = [document.querySelector(`#${state.view} .filters-here`), document.getElementById("filters")];
+  if (place && filters.parentNode !== place) place.append(filters, document.getElementById("count"));
 }
 
 async function summarise(state) {
