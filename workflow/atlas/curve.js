@@ -7,7 +7,7 @@ function ranked(semi) {
 }
 
 /** The curve that is drawn: its units in order, what it says of a rank, and the rank chosen. */
-const curve = { order: [], say: () => "", mark: () => {}, nearest: () => 0, chosen: -1 };
+const curve = { key: "", order: [], say: () => "", mark: () => {}, nearest: () => 0, chosen: -1 };
 
 async function showCurve(state) {
   const related = await relation(state.layer, state.a, state.b);
@@ -16,9 +16,11 @@ async function showCurve(state) {
   const of = (name) => related.maybe(mainMeasure(), name);
   const [semi, matching, best, alone, ends] = [of("semi_value"), of("matching_value"), of("semi"), of("matching"), ["low", "high"].map(of)];
   const chance = chanceOfUnits(state.layer, state.a, state.b);
-  const order = ranked(semi);
   const box = document.getElementById("plot");
   const width = Math.max(280, box.clientWidth);
+  const key = [state.layer, state.a, state.b, width].join();
+  if (key === curve.key) return chooseRank(state);
+  const order = ranked(semi);
   const height = Math.round(Math.min(400, Math.max(240, width * 0.55)));
   const margin = { left: 54, right: 10, top: 10, bottom: 38 };
   const low = Math.floor(Math.min(0, ...semi, ...matching.filter((value) => !Number.isNaN(value))) * 5) / 5;
@@ -46,13 +48,13 @@ async function showCurve(state) {
     d: order.map((unit, rank) => (Number.isNaN(values[unit]) ? "" : `M${x(rank).toFixed(1)} ${y(values[unit]).toFixed(1)}h0`)).join(""),
   });
   const ring = svg("g", { class: "ring" });
-  plot.append(dots("semi-edge", 1.5 + 4.5 * size, semi), dots("semi", 1 + 4.5 * size, semi), dots("matching", 0.8 + 2 * size, matching), ring);
+  plot.append(...(order.length < 500 ? [dots("semi-edge", 1.5 + 4.5 * size, semi)] : []), dots("semi", 1 + 4.5 * size, semi), dots("matching", 0.8 + 2 * size, matching), ring);
   box.replaceChildren(plot);
   document.getElementById("curve-key").replaceChildren(
     element("span", { class: "line half" }), `below ${unmatchedBelow()} a unit is unmatched`,
     ...(chance ? [element("span", { class: "line by-chance" }), `at ${digits(chance.level, 2)} and below it is at chance: one unit in twenty reaches that with ${chance.words}`] : []));
   Object.assign(curve, {
-    order, chosen: state.unit.net === state.a ? order.indexOf(state.unit.number) : -1,
+    key, order,
     say: (rank) => {
       const unit = order[rank];
       if (dead.data[unit]) return `Unit ${unit}, rank ${rank + 1}: dead, so it correlates with nothing`;
@@ -71,6 +73,12 @@ async function showCurve(state) {
     place: (rank) => [x(rank), y(semi[order[rank]])],
   });
   box.setAttribute("aria-valuemax", order.length);
+  chooseRank(state);
+}
+
+/** Mark the chosen unit, if it is of the first net. */
+function chooseRank(state) {
+  curve.chosen = state.unit.net === state.a ? curve.order.indexOf(state.unit.number) : -1;
   pointAtRank(Math.max(0, curve.chosen), curve.chosen >= 0);
 }
 
@@ -81,7 +89,10 @@ function pointAtRank(rank, marked = true) {
   box.setAttribute("aria-valuenow", at + 1);
   box.setAttribute("aria-valuetext", curve.say(at));
   const readout = document.getElementById("curve-readout");
-  if (!marked) return readout.replaceChildren();
+  if (!marked) {
+    document.querySelector("#plot .ring").replaceChildren();
+    return readout.replaceChildren();
+  }
   curve.mark(at);
   readout.replaceChildren(picture(state.layer, state.a, curve.order[at], "patches", 36), ` ${curve.say(at)}`);
   return at;

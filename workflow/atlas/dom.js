@@ -45,11 +45,16 @@ function drawing(width, height, attributes = {}) {
   return { canvas, context };
 }
 
-/** Value of a colour of the style sheet, for canvases. */
-const colorOf = (name) => {
-  const probe = element("span", { style: `color: var(--${name})`, hidden: "" });
-  document.body.append(probe);
-  const { color } = getComputedStyle(probe);
-  probe.remove();
-  return color;
-};
+const colors = new Map();
+
+/** Value of a colour of the style sheet in the present theme, for canvases. */
+function colorOf(name) {
+  const key = `${name} ${darkNow()}`;
+  if (!colors.has(key)) {
+    const probe = element("span", { style: `color: var(--${name})`, hidden: "" });
+    document.body.append(probe);
+    colors.set(key, getComputedStyle(probe).color);
+    probe.remove();
+  }
+  return colors.get(key);
+}

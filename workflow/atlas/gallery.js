@@ -10,19 +10,22 @@ async function showGallery(state) {
   fillFilters(state, found);
   const box = document.getElementById("tiles");
   const key = [state.layer, state.a, state.b, state.filter, state.class, state.sort, state.find].join();
-  if (gallery.key !== key) box.scrollTop = 0;
   const pictures = layerOf(state.layer).nets[state.a].pictures?.filters ? state.pictures : "patches";
-  Object.assign(gallery, { key, rows: found.rows, layer: state.layer, net: state.a, pictures });
-  gallery.tiles.forEach((tile) => tile.remove());
-  gallery.tiles.clear();
+  const across = Math.max(1, Math.floor((box.clientWidth - 4) / TILE.width));
+  if (gallery.key !== key) box.scrollTop = 0;
+  if (gallery.key !== key || gallery.pictures !== pictures || gallery.across !== across) {
+    gallery.tiles.forEach((tile) => tile.remove());
+    gallery.tiles.clear();
+  }
+  Object.assign(gallery, { key, across, rows: found.rows, layer: state.layer, net: state.a, pictures });
   layTiles();
+  for (const tile of gallery.tiles.values()) tile.classList.toggle("chosen", isChosen(gallery.rows[tile.dataset.place]));
 }
 
 /** Put the tiles that are in view on the page, and take the others off it. */
 function layTiles() {
   const box = document.getElementById("tiles");
   const { rows, tiles } = gallery;
-  gallery.across = Math.max(1, Math.floor((box.clientWidth - 4) / TILE.width));
   const lines = Math.ceil(rows.length / gallery.across);
   const space = document.getElementById("tiles-space");
   space.style.height = `${lines * TILE.height}px`;
@@ -44,15 +47,16 @@ function layTiles() {
   }
 }
 
+const isChosen = (row) => state.unit.net === gallery.net && state.unit.number === row.unit;
+
 function tileOf(row, place) {
   const unit = { net: gallery.net, number: row.unit };
-  const chosen = state.unit.net === unit.net && state.unit.number === row.unit;
   const words = [`unit ${row.unit}`, row.dead ? "" : `best correlation ${digits(row.semi, 2)}`, STATUS[row.status], row.class && `mostly ${row.class}`];
   const tile = unitLink(unit, { with: null },
     picture(gallery.layer, unit.net, row.unit, gallery.pictures, TILE.picture),
     element("span", { class: "words", "aria-hidden": "true" }, `${row.unit} `, element("b", {}, row.dead ? "dead" : digits(row.semi, 2))),
     element("span", { class: "hidden" }, words.filter(Boolean).join(", ")));
-  tile.className = `tile ${row.status}${chosen ? " chosen" : ""}`;
+  tile.className = `tile ${row.status}${isChosen(row) ? " chosen" : ""}`;
   tile.title = words.filter(Boolean).join(", ");
   tile.style.left = `${(place % gallery.across) * TILE.width}px`;
   tile.style.top = `${Math.floor(place / gallery.across) * TILE.height}px`;

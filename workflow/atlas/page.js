@@ -13,10 +13,15 @@ function mark(link, chosen) {
   else link.removeAttribute("aria-current");
 }
 
+// Widths in pixels of the two halves of the page. They are read before anything is drawn, since reading
+// them afterwards would lay out the page once more.
+const widths = { views: 0, unit: 0 };
+
 async function show() {
   const beside = BESIDE_UNIT.includes(state.view);
   document.body.dataset.view = state.view;
   document.body.classList.toggle("alone", !beside);
+  for (const id of Object.keys(widths)) widths[id] = document.getElementById(id).clientWidth;
   const chosen = beside ? `Unit ${state.unit.number} of ${state.unit.net}, ${state.layer}` : "";
   document.title = `${chosen ? `${chosen}: ` : ""}atlas of ${run.run}`;
   document.getElementById("unit").setAttribute("aria-label", chosen || "Unit");
@@ -32,6 +37,8 @@ async function show() {
   for (const id of ["summary", "chance"]) document.getElementById(id).hidden = !beside;
   await Promise.all(parts);
 }
+
+let shownLayer = null;
 
 /** Links to the layers; from a page without a layer they lead to the curve. */
 function showLayers() {
@@ -51,8 +58,9 @@ function showLayers() {
       link.title = `${state.a} and ${state.b} are not compared in ${layer}`;
     }
     // Not all layers fit on a phone.
-    if (layer === state.layer) link.parentNode.scrollLeft = link.offsetLeft - link.parentNode.offsetLeft - 60;
+    if (layer === state.layer && layer !== shownLayer) link.parentNode.scrollLeft = link.offsetLeft - link.parentNode.offsetLeft - 60;
   }
+  shownLayer = state.layer;
 }
 
 function showTabs() {

@@ -9,9 +9,20 @@ async function showMap(state) {
   const [{ a, b }, related] = await Promise.all([
     load(`${state.layer}/plane/${pair.name}`), relation(state.layer, state.a, state.b)]);
   if (!current(state)) return;
-  const [mine, theirs] = pair.turned ? [b, a] : [a, b];
   const key = [state.layer, state.a, state.b].join();
-  if (plane.key !== key) Object.assign(plane, { listed: [], at: null, line: [] });
+  const side = Math.max(240, Math.min(widths.views - 44, window.innerHeight - 420));
+  if (plane.key !== `${key},${side}`) {
+    layPlane(state, related, key, side, pair.turned ? [b, a] : [a, b]);
+  }
+  plane.at = plane.places.get(`${state.unit.net}.${state.unit.number}`) || null;
+  paintPlane();
+  describePlane();
+  listUnits();
+}
+
+/** Take up the units of another layer or pair, on a canvas of a size. */
+function layPlane(state, related, key, side, [mine, theirs]) {
+  if (!plane.key.startsWith(`${key},`)) Object.assign(plane, { listed: [], line: [] });
   const of = (net, { data }) => counted(data.length / 2)
     .map((number) => ({ net, number, x: data[2 * number], y: data[2 * number + 1] }))
     .filter(({ x }) => !Number.isNaN(x));
@@ -23,15 +34,10 @@ async function showMap(state) {
     return { unit: places.get(`${net === state.a ? state.b : state.a}.${other}`), value };
   };
   const box = document.getElementById("plane");
-  plane.side = Math.max(240, Math.min(box.parentNode.clientWidth - 2, window.innerHeight - 420));
-  const { canvas, context } = drawing(plane.side, plane.side, { "aria-hidden": "true" });
+  const { canvas, context } = drawing(side, side, { "aria-hidden": "true" });
   box.replaceChildren(canvas);
-  box.style.width = box.style.height = `${plane.side}px`;
-  Object.assign(plane, { key, units, places, partner, context });
-  plane.at = places.get(`${state.unit.net}.${state.unit.number}`) || null;
-  paintPlane();
-  describePlane();
-  listUnits();
+  box.style.width = box.style.height = `${side}px`;
+  Object.assign(plane, { key: `${key},${side}`, side, units, places, partner, context });
 }
 
 const inPlane = ({ x, y }) => [12 + x * (plane.side - 24), 12 + (1 - y) * (plane.side - 24)];

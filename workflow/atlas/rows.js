@@ -72,8 +72,16 @@ function countClasses(facts, unit) {
   return [...counts].sort((p, q) => q[1] - p[1]);
 }
 
+let lastChosen = { key: "" };
+
 /** Rows that the address asks for, in its order: {all, rows}. */
 async function chosenRows(state) {
+  const key = [state.layer, state.a, state.b, state.filter, state.class, state.sort, state.find].join();
+  if (lastChosen.key !== key) lastChosen = { key, ...(await chooseRows(state)) };
+  return lastChosen;
+}
+
+async function chooseRows(state) {
   const all = await rowsOf(state);
   const [id, way] = [state.sort.replace("-", ""), state.sort.startsWith("-") ? -1 : 1];
   const value = (row) => (Number.isNaN(row[id]) ? Infinity * way : row[id]);

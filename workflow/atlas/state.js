@@ -66,6 +66,19 @@ function hashOf(next) {
   return `#${text.join("&")}`;
 }
 
+/** A link to a state, which `make` derives from the one shown. It can follow changes of that, see refreshLinks. */
+function linkTo(make, attributes, ...content) {
+  const made = element("a", attributes, ...content);
+  made.follow = () => { made.href = hashOf(make()); };
+  made.follow();
+  return made;
+}
+
+/** Let the links in a part of the page, which stays as it is, lead on from the present state. */
+function refreshLinks(part) {
+  for (const link of part.querySelectorAll("a")) link.follow?.();
+}
+
 /** Change the state; another selection of units begins at its first page. */
 function go(changes, options) {
   const next = { ...state, page: changes.unit ? state.page : 0, ...changes };

@@ -13,11 +13,21 @@ const columns = () => [
   { id: "mean", label: "Activation", title: "Mean activation, and its rank among the units" },
 ];
 
+let tableKey = "";
+
+/** Mark the row of the chosen unit. */
+function markRow(state) {
+  const number = state.unit.net === state.a ? String(state.unit.number) : null;
+  for (const row of document.querySelectorAll("#units tbody tr")) row.classList.toggle("chosen", row.dataset.unit === number);
+}
+
 async function showTable(state) {
   const found = await chosenRows(state);
   if (!current(state)) return;
   fillFilters(state, found);
   const { all, rows } = found;
+  const key = [found.key, state.page].join();
+  if (key === tableKey) return markRow(state);
   const shownColumns = columns();
   const [id, way] = [state.sort.replace("-", ""), state.sort.startsWith("-") ? -1 : 1];
   const head = element("tr", {}, ...shownColumns.map((column) => {
@@ -34,6 +44,8 @@ async function showTable(state) {
   const lines = rows.slice(first, last).map((row) => lineOf(state, row, shownColumns, others));
   document.querySelector("#units tbody").replaceChildren(...lines);
   document.getElementById("pages").replaceChildren(...pages("pages", "#units .table-box"));
+  tableKey = key;
+  markRow(state);
 }
 
 /** A row of the table. */
@@ -53,7 +65,6 @@ function lineOf(state, row, shownColumns, others) {
     loss: [digits(row.loss)], weights: [String(row.weights)], cluster: [String(row.cluster)],
     mean: [stacked(row.mean.toPrecision(3), `rank ${row.rank}`)],
   };
-  const chosen = state.unit.net === state.a && state.unit.number === row.unit;
-  return element("tr", { class: `${row.status}${chosen ? " chosen" : ""}`, "data-unit": row.unit },
+  return element("tr", { class: row.status, "data-unit": row.unit },
     ...shownColumns.map((column, n) => element(n ? "td" : "th", { class: `c-${column.kind || column.id}`, scope: n ? null : "row" }, ...cells[column.id].filter((c) => c !== ""))));
 }

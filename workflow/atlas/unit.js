@@ -12,12 +12,16 @@ const netAndUnit = ({ net, number }) => `unit ${number} of ${net}`;
 
 /** A link that shows a unit; its net joins the pair if it is not in it. */
 function unitLink(unit, changes, ...content) {
-  const next = { ...state, ...changes, unit };
-  if (unit.net !== next.a && unit.net !== next.b) Object.assign(next, { a: unit.net, b: state.unit.net, page: 0 });
-  return element("a", { href: hashOf(next), "data-unit": `${unit.net}.${unit.number}` }, ...content);
+  const next = () => {
+    const made = { ...state, ...changes, unit };
+    return unit.net === made.a || unit.net === made.b ? made : { ...made, a: unit.net, b: state.unit.net, page: 0 };
+  };
+  return linkTo(next, { "data-unit": `${unit.net}.${unit.number}` }, ...content);
 }
 
-const narrow = () => document.getElementById("unit").clientWidth < 450;
+const narrow = () => widths.unit < 450;
+// The unit that the panel shows, and all else that it depends on.
+let panelKey = "";
 
 function card(layer, unit, value, label, side) {
   const small = side < 60;
@@ -33,6 +37,8 @@ async function showUnit(state) {
   const panel = document.getElementById("unit");
   const { net, number } = state.unit;
   const { layer } = state;
+  const key = [layer, state.a, state.b, net, number, state.with?.net, state.with?.number, widths.unit, darkNow()].join();
+  if (key === panelKey) return refreshLinks(panel);
   const facts = await load(`${layer}/${net}`);
   // The other net of the pair; what is known of all others stands in one table.
   const other = net === state.a ? state.b : state.a;
@@ -44,7 +50,7 @@ async function showUnit(state) {
   const lowest = facts.weakest_value ? facts.weakest_value.data[9 * number] : NaN;
   const pictures = layerOf(layer).nets[net].pictures;
   // Pictures with few pixels need less space.
-  const side = Math.min(Math.floor((panel.clientWidth - 62) / 2), 290, Math.max(190, pictures ? 18 * pictures.side : 0));
+  const side = Math.min(Math.floor((widths.unit - 62) / 2), 290, Math.max(190, pictures ? 18 * pictures.side : 0));
   const row = (captions) => element("div", { class: "large" }, ...Object.entries(captions).map(
     ([kind, caption]) => element("figure", { style: `width: ${side}px` }, picture(layer, net, number, kind, side), element("figcaption", {}, caption))));
   const partner = { net: other, number: related.get(mainMeasure(), "semi")[number] };
@@ -68,6 +74,7 @@ async function showUnit(state) {
     element("p", {}, element("button", { type: "button", id: "download", onclick: () => download(state, other, related, facts) }, "Download the data of this unit (JSON)")),
   ];
   panel.replaceChildren(...parts.filter(Boolean));
+  panelKey = key;
 }
 
 /** A link to the unit before or after this one. */
@@ -142,7 +149,7 @@ function partnersInAll(state, facts) {
     const partner = facts.best.data[place];
     const chance = chanceOfUnits(state.layer, net, other);
     const pair = { a: net, b: other, with: null };
-    return element("tr", { "data-in": other }, element("th", { scope: "row" }, element("a", { href: hashOf({ ...state, ...pair, unit: state.unit }), title: `Compare ${net} with ${other}` }, netName(other))),
+    return element("tr", { "data-in": other }, element("th", { scope: "row" }, linkTo(() => ({ ...state, ...pair }), { title: `Compare ${net} with ${other}` }, netName(other))),
       ...(partner < 0 ? [element("td", { colspan: 4 }, "none")] : [
         element("td", {}, unitLink({ net: other, number: partner }, { ...pair }, picture(state.layer, other, partner, "patches", 36), ` ${partner}`)),
         element("td", {}, digits(facts.best_value.data[place], 2)),
@@ -153,7 +160,7 @@ function partnersInAll(state, facts) {
   return element("section", { class: "in-all" }, element("h3", {}, "Best partners in all nets"),
     element("div", { class: "table-box plain", tabindex: 0, role: "region", "aria-label": "Best partners in all nets" }, element("table", {}, element("thead", {}, element("tr", {},
       ...["Net", "Partner", capitalised(run.measures[0].label), "Chance (95%)", "Mutual"].map((name) => element("th", { scope: "col" }, name)))), element("tbody", {}, ...rows))),
-    shared ? element("p", { class: "small-print" }, "It has a mutual best partner in every other net: it is in the ", element("a", { href: hashOf({ ...state, view: "core" }) }, "shared core"), ".") : "");
+    shared ? element("p", { class: "small-print" }, "It has a mutual best partner in every other net: it is in the ", linkTo(() => ({ ...state, view: "core" }), {}, "shared core"), ".") : "");
 }
 
 /** The best partner at each epoch that was observed. */

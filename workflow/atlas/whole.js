@@ -43,7 +43,7 @@ function wholeImages(layer, { net, number }, facts) {
       const canvas = await wholeImage(net, image, 132, { top: facts.top.data[i], left: facts.left.data[i], size: field });
       const name = run.classes.length ? run.classes[run.labels[image]] : "";
       shown.push(element("figure", {},
-        element("a", { href: hashOf({ ...state, view: "search", q: `image ${image}` }), title: "All units that this image excites" }, canvas),
+        linkTo(() => ({ ...state, view: "search", q: `image ${image}` }), { title: "All units that this image excites" }, canvas),
         element("figcaption", {}, name ? `${name}, ` : "", `image ${image}: `, element("b", {}, facts.value.data[i].toPrecision(3)))));
     }
     box.replaceChildren(...shown);
