@@ -255,13 +255,13 @@ def test_shares_of_the_findings_are_counted():
             "unmatched": [1, 1, 9, 9], "predicted": [0, 0, 3, 2],
         }
     )  # fmt: skip
-    texts = [each["text"] for each in overview.findings({}, tallies, {"fc6": (4, 8)})]
+    texts = [each["text"] for each in overview.findings({}, tallies, {"fc6": ("net1", 4, 8)})]
     assert "correlate .70 on average in conv1" in texts[0]
     assert "least in fc6 (.35), in net1-net2" in texts[0]
     assert texts[1].startswith("50% of all live units")
     assert "in fc6 (90%)" in texts[1]
     assert "25% are predicted" in texts[2]
-    assert texts[3].startswith("All nets share 4 of 8 units of fc6")
+    assert texts[3].startswith("The shared core is largest in fc6, where 4 of 8 units of net1")
 
 
 def test_partners_over_training_are_those_of_each_epoch(rng, tmp_path):

@@ -6,9 +6,8 @@ async function showCore(state) {
   const { unit, weakest, mean, closed } = await load(`${state.layer}/shared/core`);
   if (!current(state)) return;
   const groups = closed.data.length;
-  const fewest = Math.min(...nets.map((net) => unitsOf(state.layer, net)));
-  document.getElementById("core-count").textContent =
-    `${plural(groups, "group")}; ${fewest} units in ${nets.length > 2 ? "the smallest net" : "the smaller net"}`;
+  const agreeing = closed.data.reduce((sum, agree) => sum + agree, 0);
+  document.getElementById("core-count").textContent = `${plural(groups, "group")}, in ${agreeing} of which all agree`;
   document.querySelector("#core thead").replaceChildren(element("tr", {},
     ...nets.map((net) => element("th", { scope: "col" }, netName(net))),
     element("th", { scope: "col", title: "Lowest correlation of any two of them that are best partners" }, "Weakest"),

@@ -112,9 +112,10 @@ function matchOf(state, other, related) {
   const { net, number } = state.unit;
   const [best, low, high] = ["semi_value", "low", "high"].map((name) => related.maybe(mainMeasure(), name)?.[number]);
   const chance = chanceOfUnits(state.layer, net, other);
-  const said = best < unmatchedBelow() ? "unmatched" : "matched";
+  const matched = best >= unmatchedBelow();
+  const atChance = chance && best <= chance.level ? `, ${matched ? "but" : "and"} at chance` : "";
   const beside = chance ? `; by chance (${chance.words}) ${digits(chance.mean, 2)} on average, and above ${digits(chance.level, 2)} in one unit of twenty` : "";
-  return `${said}${chance && best <= chance.level ? ", but at chance" : ""}: best correlation ${withInterval(best, low, high)}${beside}`;
+  return `${matched ? "matched" : "unmatched"}${atChance}: best correlation ${withInterval(best, low, high)}${beside}`;
 }
 
 /** Best partners of the unit in another net, by each measure. */

@@ -103,7 +103,7 @@ def _way(measure: Measure | None, name: str, of: str) -> dict[str, Any]:
 def findings(
     pairs: Mapping[str, Mapping[str, str | Path]],
     tallies: pd.DataFrame,
-    cores: Mapping[str, tuple[int, int]],
+    cores: Mapping[str, tuple[str, int, int]],
     level: float = 0.95,
 ) -> list[dict[str, Any]]:
     """Say in at most five sentences what the run found, each with the view that shows it.
@@ -115,8 +115,9 @@ def findings(
     tallies : DataFrame
         Rows by `layer`, `pair` and `net`: its `live` units, their mean best correlation `mean`,
         how many are `unmatched`, and how many of these the sparse map has `predicted`.
-    cores : mapping of layer to (int, int)
-        Number of groups that all nets share, and of units that the smallest net has.
+    cores : mapping of layer to (str, int, int)
+        A net, how many of its units have a mutual best partner in every other net, and how many
+        units it has.
     level : float
 
     Returns
@@ -153,10 +154,10 @@ def findings(
         text += f"(the loss of the sparse map is below {PREDICTED})."
         found.append({"text": text, "link": link | {"sort": "loss"}})
     if cores:
-        largest = max(cores, key=lambda layer: cores[layer][0] / max(1, cores[layer][1]))
-        shared, units = cores[largest]
-        text = f"All nets share {shared} of {units} units of {largest}: each has a mutual best "
-        text += "partner in every other net."
+        largest = max(cores, key=lambda layer: cores[layer][1] / max(1, cores[layer][2]))
+        net, shared, units = cores[largest]
+        text = f"The shared core is largest in {largest}, where {shared} of {units} units of {net} "
+        text += "have a mutual best partner in every other net."
         found.append({"text": text, "link": {"view": "core", "layer": largest}})
     return found
 

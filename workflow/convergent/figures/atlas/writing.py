@@ -200,8 +200,8 @@ class _Atlas:
     tallies : list of dict
         Numbers of units of each layer, pair and net, see
         :func:`convergent.figures.atlas.overview.findings`.
-    cores : dict of layer to (int, int)
-        Number of groups that all nets share, and of units that the smallest net has.
+    cores : dict of layer to (str, int, int)
+        The first net of the layer, the number of its units in the shared core, and of all.
     """
 
     def __init__(
@@ -220,7 +220,7 @@ class _Atlas:
         self.measures = list(of_all)
         self.described: list[dict[str, Any]] = []
         self.tallies: list[dict[str, Any]] = []
-        self.cores: dict[str, tuple[int, int]] = {}
+        self.cores: dict[str, tuple[str, int, int]] = {}
         # Nets that see the images in the same way share one picture of each.
         self.views = list(dict.fromkeys(extras.views.values()))
         self.shown: list[set[int]] = [set() for _ in self.views]
@@ -249,10 +249,10 @@ class _Atlas:
         whole = len(nets) > 1 and all((p, q) in best for p in nets for q in nets if p != q)
         about["core"] = nets if whole else []
         if whole:
-            core = shared_core(nets, best)
-            write_arrays(self.folder, f"{layer}/shared/core", core)
-            fewest = min(about["nets"][net]["units"] for net in nets)
-            self.cores[layer] = (len(core["unit"]), fewest)
+            write_arrays(self.folder, f"{layer}/shared/core", shared_core(nets, best))
+            others = [list(self.nets).index(net) for net in nets[1:]]
+            both = partners_in_nets(nets[0], list(self.nets), best)["mutual"][:, others]
+            self.cores[layer] = (nets[0], int(both.all(axis=1).sum()), len(both))
 
     def _write_pair(
         self, layer: str, pair: str, statistics: Mapping[str, Any]
