@@ -442,7 +442,7 @@ def test_the_weakest_side_is_a_second_row_where_there_is_one(page, run):
     assert "excites it most" in first
     assert "most negative" in second
     lowest = open_store(run / "units/net2.zarr")["fc6/weakest/value"][9, 0]
-    assert f"Most negative\n{lowest:.2f}" in page.text("#unit .facts")
+    assert f"Most negative\n\N{MINUS SIGN}{-lowest:.2f}" in page.text("#unit .facts")
     page.open("#layer=fc6&a=net1&b=net2&unit=net2.0")
     assert len(page.run(drawn)) == 1  # dead, and so never negative
     page.open("#layer=conv1&a=net1&b=net2&unit=net2.9")

@@ -14,6 +14,9 @@ function element(tag, attributes = {}, ...children) {
 
 const digits = (value, number = 3) => Number.isNaN(value) ? "none" : value.toFixed(number).replace("-", "−");
 
+/** A number of any size, to three digits. */
+const brief = (value) => value.toPrecision(3).replace("-", "−");
+
 const NS = "http://www.w3.org/2000/svg";
 
 /** The same for a drawing. */

@@ -57,11 +57,15 @@ async function showSimilarity(state) {
   select("null", [...nulls.map((name) => [name, NULLS[name]]), ["none", "nothing: the value itself"]], state.null === "none" ? "none" : against);
   const shown = { rows, way: chosen, higher: run.ways[chosen].higher, against: state.null === "none" ? "" : against };
   const same = cellsOf(shown, (row) => rows.layer_a.data[row] === rows.layer_b.data[row], (row) => [rows.layer_a.data[row], rows.pair.data[row]]);
+  const most = Math.max(1e-9, ...[...same.values()].map(({ excess }) => Math.abs(excess)).filter((size) => !Number.isNaN(size)));
+  document.getElementById("similarity-words").textContent = shown.against
+    ? `Numbers are the excess over ${NULLS[shown.against]}; blue is more alike than chance, orange less. Colours end at ${digits(most, 2)}.`
+    : `Numbers are the values themselves. Colours end at ${digits(most, 2)}.`;
   document.getElementById("similarity-map").replaceChildren(heatMap(same, {
-    rows: run.layers.map(({ name }) => name), columns: run.pairs, corner: "Layer", shown,
+    rows: run.layers.map(({ name }) => name), columns: run.pairs, corner: "Layer", shown, most,
     link: (layer, pair) => ({ view: "curve", layer, a: pair.split("-")[0], b: pair.split("-")[1], unit: null, with: null }),
   }));
-  showAllLayers(state, shown);
+  showAllLayers(state, shown, most);
 }
 
 /** Means over directions of the rows of a way, by two keys: Map of "i,j" to numbers. */
@@ -94,10 +98,8 @@ function sayCell(words, { value, low, high, nulls, excess }, against) {
 const MOST_WRITTEN = 14;
 
 /** A table of cells coloured by their excess over chance; each links to a view. */
-function heatMap(cells, { rows, columns: across, corner, shown, link }) {
+function heatMap(cells, { rows, columns: across, corner, shown, most, link }) {
   const there = rows.map((_, i) => i).filter((i) => across.some((_, j) => cells.has(`${i},${j}`)));
-  const values = [...cells.values()].map(({ excess }) => excess).filter((value) => !Number.isNaN(value));
-  const most = Math.max(1e-9, ...values.map(Math.abs));
   const written = across.length <= MOST_WRITTEN;
   const readout = document.getElementById("similarity-readout");
   const colors = palette();
@@ -105,7 +107,7 @@ function heatMap(cells, { rows, columns: across, corner, shown, link }) {
     const cell = cells.get(`${i},${j}`);
     if (!cell || Number.isNaN(cell.value)) return element("td", { class: "empty" }, element("span", { class: "hidden" }, "none"));
     const said = sayCell(`${rows[i]}, ${across[j]}`, cell, shown.against);
-    const color = Number.isNaN(cell.excess) ? null : colors[Math.round(run.steps * (1 + cell.excess / most))];
+    const color = Number.isNaN(cell.excess) ? null : colors[Math.round(run.steps * (1 + Math.max(-1, Math.min(1, cell.excess / most))))];
     const target = link && link(rows[i], across[j]);
     const content = element(target ? "a" : "span", {
       href: target && hashOf({ ...state, page: 0, ...target }), title: said, "aria-label": said,
@@ -114,9 +116,6 @@ function heatMap(cells, { rows, columns: across, corner, shown, link }) {
     }, written ? digits(cell.excess, 2) : "");
     return element("td", {}, content);
   };
-  document.getElementById("similarity-words").textContent = shown.against
-    ? `Numbers are the excess over ${NULLS[shown.against]}; blue is more alike than chance, orange less. Colours end at ${digits(most, 2)}.`
-    : `Numbers are the values themselves. Colours end at ${digits(most, 2)}.`;
   return element("table", { class: `heat${written ? "" : " dense"}` },
     element("thead", {}, element("tr", {}, element("th", { scope: "col" }, corner), ...across.map((name) => element("th", { scope: "col" }, element("span", {}, name))))),
     element("tbody", {}, ...there.map((i) => element("tr", {}, element("th", { scope: "row" }, rows[i]), ...across.map((_, j) => cellOf(i, j))))));
@@ -132,7 +131,7 @@ function inkOn(color) {
 }
 
 /** Every layer of one net with every layer of the other, where the run has compared them. */
-function showAllLayers(state, shown) {
+function showAllLayers(state, shown, most) {
   const { rows } = shown;
   const pair = pairOf(state.a, state.b);
   const number = run.pairs.indexOf(pair.name);
@@ -146,7 +145,7 @@ function showAllLayers(state, shown) {
   const moved = new Map([...cells].map(([key, cell]) => [`${key.split(",")[0]},${columns_.indexOf(Number(key.split(",")[1]))}`, cell]));
   document.getElementById("all-layers-title").replaceChildren("Layers of ", netName(state.a), " (down) and of ", netName(state.b), " (across)");
   document.getElementById("all-layers-map").replaceChildren(heatMap(moved, {
-    rows: names, columns: columns_.map((j) => names[j]), corner: "", shown,
+    rows: names, columns: columns_.map((j) => names[j]), corner: "Layer", shown, most,
     link: (a, b) => (a === b && layersOf(state.a, state.b).includes(a) ? { view: "curve", layer: a, unit: null, with: null } : null),
   }));
 }

@@ -1,7 +1,7 @@
 // Activations of two units on sampled images, one against the other.
 "use strict";
 
-const SCATTER = { side: 250, margin: 34 };
+const SCATTER = { side: 260, margin: 46 };
 
 /** Scatter of the chosen unit against its partner, or any other unit of the two nets. */
 function scatterOf(state, partner) {

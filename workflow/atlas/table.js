@@ -63,7 +63,7 @@ function lineOf(state, row, shownColumns, others) {
     matching: [row.dead ? "none" : partner(row.own, row.matching, digits(row.matching))],
     ...Object.fromEntries(others.map(({ name, most }) => [name, [row.dead ? "none" : partner(row.others[name], row[name] / most, digits(row[name]))]])),
     loss: [digits(row.loss)], weights: [String(row.weights)], cluster: [String(row.cluster)],
-    mean: [stacked(row.mean.toPrecision(3), `rank ${row.rank}`)],
+    mean: [stacked(brief(row.mean), `rank ${row.rank}`)],
   };
   return element("tr", { class: row.status, "data-unit": row.unit },
     ...shownColumns.map((column, n) => element(n ? "td" : "th", { class: `c-${column.kind || column.id}`, scope: n ? null : "row" }, ...cells[column.id].filter((c) => c !== ""))));

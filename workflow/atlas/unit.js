@@ -51,6 +51,7 @@ async function showUnit(state) {
   const pictures = layerOf(layer).nets[net].pictures;
   // Pictures with few pixels need less space.
   const side = Math.min(Math.floor((widths.unit - 62) / 2), 290, Math.max(190, pictures ? 18 * pictures.side : 0));
+  const pictured = dead || facts.picture.data[number] >= 0;
   const row = (captions) => element("div", { class: "large" }, ...Object.entries(captions).map(
     ([kind, caption]) => element("figure", { style: `width: ${side}px` }, picture(layer, net, number, kind, side), element("figcaption", {}, caption))));
   const partner = { net: other, number: related.get(mainMeasure(), "semi")[number] };
@@ -59,8 +60,8 @@ async function showUnit(state) {
       element("h2", {}, netName(net), ` ${layer}, unit ${number}`),
       element("span", { class: "steps" }, step(state, -1, "←", "Previous unit"), step(state, 1, "→", "Next unit"))),
     compared,
-    row({ patches: "What excites it most", deconv: "What it responds to in them (deconvolution)" }),
-    lowest < 0 ? row({ "weakest-patches": "What makes it most negative", "weakest-deconv": "What it responds to in them (deconvolution)" }) : null,
+    !pictured ? element("p", { class: "small-print" }, "This run made no pictures of this unit.") : row({ patches: "What excites it most", deconv: "What it responds to in them (deconvolution)" }),
+    pictured && lowest < 0 ? row({ "weakest-patches": "What makes it most negative", "weakest-deconv": "What it responds to in them (deconvolution)" }) : null,
     wholeImages(layer, state.unit, facts),
     factsOf(state, other, related, facts, lowest),
     ...(dead ? [element("p", {}, "A dead unit never changes, so it correlates with nothing.")] : [
@@ -97,9 +98,9 @@ function factsOf(state, other, related, facts, lowest) {
   const counts = countClasses(facts, number);
   const total = counts.reduce((sum, [, count]) => sum + count, 0);
   const described = [
-    ["Mean activation", `${facts.mean.data[number].toPrecision(3)}, rank ${facts.rank.data[number]} of ${unitsOf(layer, net)}`],
-    ["Strongest activation", dead || Number.isNaN(strongest) ? "never fires" : strongest.toPrecision(3)],
-    lowest < 0 && ["Most negative", lowest.toPrecision(3)],
+    ["Mean activation", `${brief(facts.mean.data[number])}, rank ${facts.rank.data[number]} of ${unitsOf(layer, net)}`],
+    ["Strongest activation", dead || Number.isNaN(strongest) ? "never fires" : brief(strongest)],
+    lowest < 0 && ["Most negative", brief(lowest)],
     ["Receptive field", field ? `${field} × ${field} pixels` : "not measured"],
     counts.length && ["Classes of its images", counts.map(([name, count]) => `${name} (${percent(count / total)})`).join(", ")],
     [`Match in ${other}`, dead ? "none: it is dead" : matchOf(state, other, related), "wide"],

@@ -44,7 +44,7 @@ function wholeImages(layer, { net, number }, facts) {
       const name = run.classes.length ? run.classes[run.labels[image]] : "";
       shown.push(element("figure", {},
         linkTo(() => ({ ...state, view: "search", q: `image ${image}` }), { title: "All units that this image excites" }, canvas),
-        element("figcaption", {}, name ? `${name}, ` : "", `image ${image}: `, element("b", {}, facts.value.data[i].toPrecision(3)))));
+        element("figcaption", {}, name ? `${name}, ` : "", `image ${image}: `, element("b", {}, brief(facts.value.data[i])))));
     }
     box.replaceChildren(...shown);
   });
