@@ -57,7 +57,8 @@ async function showSimilarity(state) {
   select("null", [...nulls.map((name) => [name, NULLS[name]]), ["none", "nothing: the value itself"]], state.null === "none" ? "none" : against);
   const shown = { rows, way: chosen, higher: run.ways[chosen].higher, against: state.null === "none" ? "" : against };
   const same = cellsOf(shown, (row) => rows.layer_a.data[row] === rows.layer_b.data[row], (row) => [rows.layer_a.data[row], rows.pair.data[row]]);
-  const most = Math.max(1e-9, ...[...same.values()].map(({ excess }) => Math.abs(excess)).filter((size) => !Number.isNaN(size)));
+  const each = [...cellsOf(shown, () => true, (row) => [row]).values()].map(({ excess }) => Math.abs(excess));
+  const most = Math.max(1e-9, ...each.filter((size) => !Number.isNaN(size)));
   document.getElementById("similarity-words").textContent = shown.against
     ? `Numbers are the excess over ${NULLS[shown.against]}; blue is more alike than chance, orange less. Colours end at ${digits(most, 2)}.`
     : `Numbers are the values themselves. Colours end at ${digits(most, 2)}.`;
