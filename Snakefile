@@ -73,6 +73,7 @@ rule all:
         f"Everything of {RUN.run}"
 
 
+include: "workflow/rules/publishing.smk"
 include: "workflow/rules/targets.smk"
 
 

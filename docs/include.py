@@ -1,13 +1,18 @@
 """Include files in the documents: after each ``<!-- include: path -->`` stands that file.
 
-Run it after editing an included file; ``tests/test_documents.py`` fails until then.
+After each ``<!-- claims: path -->`` stands the table of claims that ``snakemake claims``
+makes of a run. Run it after editing one; ``tests/test_documents.py`` fails until then.
 """
 
 import re
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "workflow"))
+
 INCLUDE = re.compile(r"(<!-- include: (?P<path>\S+) -->\n)(?:\n```python\n.*?\n```\n)?", re.DOTALL)
+CLAIMS = re.compile(r"(<!-- claims: (?P<path>\S+) -->\n)(?:\n(?:\|.*\n)+)?")
 
 
 def expand(text: str) -> str:
@@ -19,7 +24,14 @@ def expand(text: str) -> str:
             return match[0]
         return f"{match[1]}\n```python\n{file.read_text(encoding='utf-8').rstrip()}\n```\n"
 
-    return INCLUDE.sub(block, text)
+    def claims(match: re.Match) -> str:
+        import pandas as pd
+
+        from convergent.figures.claims import markdown
+
+        return f"{match[1]}\n{markdown(pd.read_csv(ROOT / match['path']))}"
+
+    return CLAIMS.sub(claims, INCLUDE.sub(block, text))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def test_figS5_is_the_combined_matrix_by_cluster_with_blocks_outlined(rng):
     assert squares(ax.collections[1]) == [(0, 5), (5, 9), (9, 11)]
     assert ax.get_title() == "conv1: 3 clusters\n4 leaves"
     strip = ax.child_axes[0].images[0].get_array()
-    owners = [style.NETS[2 + (unit >= 6)] for unit in order]
+    owners = [style.NETS[unit >= 6] for unit in order]
     assert [to_hex(color) for color in strip[0]] == owners
 
 
@@ -73,8 +73,8 @@ def test_figS9_sorts_clusters_by_similarity_between_the_nets():
     assert alone.get_mfc() == "none"
     assert alone.get_linestyle() == "None"
     assert "by arithmetic" in figure.legends[0].get_texts()[1].get_text()
-    assert figure.axes[0].get_title() == "conv1: 2 of 4 shared"
-    assert figure.axes[1].get_title() == "fc6: 0 of 1 shared"  # dead
+    assert figure.axes[0].get_title() == "conv1\n2 of 4 shared"
+    assert figure.axes[1].get_title() == "fc6\n0 of 1 shared"  # dead
     assert np.isnan(figure.axes[1].lines[1].get_ydata()).all()
 
 
@@ -121,11 +121,11 @@ def placed(figure):
     return [[value for _, value in sorted(row)] for _, row in sorted(rows.items())]
 
 
-def test_figS6_has_the_clusters_that_are_most_alike_side_by_side(clusters, similarity):
+def test_figS6_has_the_clusters_that_are_most_alike_side_by_side(clusters, similarity, monkeypatch):
     figure = figures.shared_clusters(clusters, similarity, colour, ["net1", "net2"], "conv1", 12)
     assert not illegible(figure)
-    # Two clusters a row: leaves 2 and 4, then leaf 0.
-    assert placed(figure) == [[1, 102, 4, 103], [0, 2, 100]]
+    # Leaves 2, 4 and 0.
+    assert placed(figure) == [[1, 102, 4, 103, 0, 2, 100]]
     dashed = [p for p in figure.axes[0].patches if p.get_linestyle() == "--"]
     assert len(dashed) == 4
     texts = [t.get_text() for t in figure.axes[0].texts]
@@ -134,6 +134,9 @@ def test_figS6_has_the_clusters_that_are_most_alike_side_by_side(clusters, simil
     ]  # fmt: skip
     first = figures.shared_clusters(clusters, similarity, colour, ["net1", "net2"], "conv1", 1)
     assert placed(first) == [[1, 102]]
+    monkeypatch.setattr(figures, "MOST_TILES", 9)
+    rows = figures.shared_clusters(clusters, similarity, colour, ["net1", "net2"], "conv1", 12)
+    assert placed(rows) == [[1, 102], [4, 103], [0, 2, 100]]
 
 
 def test_figS6_says_so_where_no_cluster_is_shared(clusters):

@@ -1,10 +1,19 @@
 """The terminal shows a line for each job, what went wrong, and little else."""
 
+import fcntl
 import io
 import logging
+import os
+import pty
+import subprocess
 import sys
+import termios
+import time
+from contextlib import suppress
 
+import psutil
 import pytest
+from running import ENVIRONMENT, ROOT
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from convergent.running.console import show_a_line_for_each_job
@@ -56,3 +65,60 @@ def test_a_rule_without_a_message_is_shown_as_usual(logger):
     logger, terminal, _ = logger
     logger.info("rule x:", extra=job(1, None))
     assert terminal.getvalue() == "rule x:\n"
+
+
+LONG = f"""
+from snakemake.logging import logger
+from convergent.running import console
+from convergent.running.forks import start_server
+
+console.end_quietly_when_interrupted(logger)
+console.show_a_line_for_each_job(logger)
+
+rule all:
+    input: "1.txt", "2.txt"
+
+rule wait:
+    output: "{{n}}.txt"
+    message: "Waiting {{wildcards.n}}"
+    script: "wait.py"
+
+onstart:
+    if launch := start_server("{ROOT / "workflow/scripts"}"):
+        shell.prefix("set -euo pipefail; " + launch + " ")
+
+onerror:
+    print("The same command goes on.")
+"""
+WAIT = """
+import os, time
+open(f"{os.getpid()} {os.getppid()}.pids", "w")
+time.sleep(100)
+"""
+
+
+def test_ctrl_c_ends_with_a_line_and_leaves_no_process(tmp_path):
+    (tmp_path / "Snakefile").write_text(LONG, encoding="utf-8")
+    (tmp_path / "wait.py").write_text(WAIT, encoding="utf-8")
+    terminal, inside = pty.openpty()
+    run = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--cores", "2"], cwd=tmp_path,
+        env=ENVIRONMENT | {"PYTHONPATH": str(ROOT / "workflow")},
+        stdin=inside, stdout=inside, stderr=inside,
+        # The terminal is theirs, so that it sends the signal to all of them.
+        preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
+    )  # fmt: skip
+    os.close(inside)
+    while len(jobs := list(tmp_path.glob("*.pids"))) < 2:
+        assert run.poll() is None
+        time.sleep(0.1)
+    os.write(terminal, b"\x03")
+    printed = b""
+    # The terminal closes with the last process that has it.
+    with suppress(OSError):
+        while more := os.read(terminal, 1000):
+            printed += more
+    assert run.wait() == 1
+    lines = [line for line in printed.decode().split("^C")[1].splitlines() if line.strip("\33[0m")]
+    assert lines == ["Interrupted.", "The same command goes on."]
+    assert not any(psutil.pid_exists(int(pid)) for job in jobs for pid in job.stem.split())

@@ -282,8 +282,22 @@ def test_fig_s10_sorts_and_counts_dead_units():
     first, second = figure.axes[0].lines
     np.testing.assert_array_equal(first.get_ydata(), [3, 0.1])
     np.testing.assert_array_equal(second.get_ydata(), [2, 1, 0.5])
-    assert figure.axes[0].get_title() == "conv1 (dead: 1, 0)"
+    assert figure.axes[0].get_title() == "conv1\ndead: 1, 0"
     assert figure.axes[1].lines[0].get_markevery() == [0, -1]
+
+
+def test_seven_panels_leave_one_place_of_eight_for_the_legend():
+    layers = [f"conv{number}" for number in range(1, 8)]
+    means = {f"net{number}": {layer: np.array([2.0, 1, 0]) for layer in layers} for number in "12"}
+    figure = one_to_one.mean_activations(means, layers, markers=[])
+    assert not illegible(figure)
+    drawn = [ax for ax in figure.axes if ax.axison]
+    assert [ax.get_title().split("\n")[0] for ax in drawn] == layers
+    assert {ax.get_subplotspec().get_gridspec().get_geometry() for ax in drawn} == {(2, 4)}
+    legend, last = (box.get_window_extent() for box in (figure.legends[0], drawn[-1]))
+    assert legend.x0 > last.x1
+    assert last.y0 < (legend.y0 + legend.y1) / 2 < last.y1
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [*means]
 
 
 def test_fig_s10_says_which_nets_lack_a_layer():
@@ -296,7 +310,7 @@ def test_fig_s10_says_which_nets_lack_a_layer():
     lines = [[line.get_label() for line in ax.lines] for ax in figure.axes]
     assert lines == [["net1", "net2"], ["net2", "net3"]]
     titles = [ax.get_title() for ax in figure.axes]
-    assert titles == ["conv1 (not in net3)", "conv2 (dead: 1, 0; not in net1)"]
+    assert titles == ["conv1\nnot in net3", "conv2\ndead: 1, 0; not in net1"]
     colors = [line.get_color() for ax in figure.axes for line in ax.lines]
     assert colors == [style.NETS[i] for i in (0, 1, 1, 2)]
     named = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -308,7 +322,7 @@ def test_fig_s10_shows_negative_means():
     ax = one_to_one.mean_activations(means, ["conv1"], markers=[]).axes[0]
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), [0.5, -0.2])
     assert ax.get_yscale() == "linear"
-    assert ax.get_title() == "conv1 (dead: 1)"
+    assert ax.get_title() == "conv1\ndead: 1"
 
 
 def test_files_are_the_same_every_time(matches, tmp_path):
@@ -339,3 +353,9 @@ def test_mutual_information_stands_on_an_axis_of_its_own(rng):
     )
     assert figure.axes[0].get_ylim()[1] < 0.2
     assert figure.get_supylabel() == "mutual information, nats"
+    # Chance that is higher than the values is seen whole.
+    chance = chance_tables.null_matches(12, ["conv1"]).assign(high=0.7)
+    figure = one_to_one.matched_values(
+        matches, ["conv1"], ["a", "b"], registry.measure("mutual_information"), chance
+    )
+    assert figure.axes[0].get_ylim()[1] > 0.7

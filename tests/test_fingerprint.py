@@ -5,7 +5,8 @@ from functools import partial
 
 import pytest
 
-from convergent.running.fingerprint import PACKAGE, FingerprintError, fingerprint
+from convergent.running import fingerprint as fingerprints
+from convergent.running.fingerprint import PACKAGE, FingerprintError, Remembered, fingerprint
 
 FILES = {
     "script.py": """
@@ -433,3 +434,34 @@ def test_every_import_of_the_library_can_be_followed(tmp_path):
         "\n".join(f"import {f'convergent.{n}'.rstrip('.')}" for n in names), encoding="utf-8"
     )
     fingerprint(script)
+
+
+def test_fingerprints_are_remembered_until_the_library_changes(project, monkeypatch):
+    script, kept = project / "script.py", project / "kept/fingerprints.json"
+    first = fingerprint(script, project / "library")
+    assert Remembered(kept, project / "library").fingerprint(script) == first
+    # Now it is looked up.
+    monkeypatch.setattr(fingerprints, "fingerprint", lambda *_, **__: pytest.fail("followed"))
+    assert Remembered(kept, project / "library").fingerprint(script) == first
+    monkeypatch.undo()
+    calls = ["library.tools:unused"]
+    with_call = Remembered(kept, project / "library").fingerprint(script, calls=calls)
+    assert with_call == fingerprint(script, project / "library", calls=calls) != first
+    # Even if its times and sizes stay the same.
+    tools = project / "library/tools.py"
+    times = tools.stat().st_atime_ns, tools.stat().st_mtime_ns
+    tools.write_text(tools.read_text(encoding="utf-8").replace("return 2", "return 5"), "utf-8")
+    os.utime(tools, ns=times)
+    fingerprints._library.cache_clear()
+    assert Remembered(kept, project / "library").fingerprint(script) != first
+    change(project, "script.py", "tools.used()", "tools.deep()")
+    changed = Remembered(kept, project / "library").fingerprint(script)
+    assert changed == fingerprint(script, project / "library")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"library": 1}'])
+def test_fingerprints_do_without_their_file(project, text):
+    kept = project / "fingerprints.json"
+    kept.write_text(text, encoding="utf-8")
+    expected = fingerprint(project / "script.py", project / "library")
+    assert Remembered(kept, project / "library").fingerprint(project / "script.py") == expected

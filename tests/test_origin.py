@@ -166,6 +166,10 @@ def test_the_commit_and_whether_code_differs_from_it(tmp_path):
     (tmp_path / "workflow").mkdir()
     (tmp_path / "workflow/a.py").write_text("1", encoding="utf-8")
     git("add", "-A")
+    git("commit", "-m", "of another project, in which the library is installed")
+    assert origin.commit(tmp_path) is None
+    (tmp_path / "Snakefile").touch()
+    git("add", "-A")
     git("commit", "-m", "first")
     (tmp_path / "results").mkdir()
     (tmp_path / "results/x").write_text("no code", encoding="utf-8")

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convergent.figures.sheets import PICTURE, Sheet, block, tile, tiles, wrapped
+from convergent.figures.sheets import PICTURE, Sheet, block, softened, tile, tiles, wrapped
 from convergent.figures.style import save
 from convergent.running.stores import new_store, open_store
 from convergent.running.stores import save as write
+from convergent.units.pictures import eight_bit
 
 
 @pytest.fixture
@@ -50,12 +51,32 @@ def test_small_pictures_are_enlarged_by_a_whole_number(rng):
 def test_tiles_come_from_the_store_of_their_net(store):
     group = open_store(store)["conv1"]
     pictures = tiles(["net1"], [store])
-    for kind in ("patches", "deconv"):
-        expected = block(group[kind][0])
-        np.testing.assert_array_equal(pictures("net1", "conv1", 0, kind), expected)
+    shown = {"patches": group["patches"][0], "deconv": softened(group["deconv"][0])}
+    for kind, expected in shown.items():
+        np.testing.assert_array_equal(pictures("net1", "conv1", 0, kind), block(expected))
     np.testing.assert_array_equal(pictures("net1", "conv1", 2, "filters"), group["filters"][2])
     assert tile(group, 1) == "dead"
     assert tile(group, 2) == "no picture"
+
+
+def test_a_planted_stroke_is_seen_through_filters_that_are_random_pixel_by_pixel(rng):
+    """Filters of a few pixels stay as they are."""
+    y, x = np.mgrid[:16, :16]
+    stroke = np.exp(-(((y - x) / 2) ** 2) - ((x + y - 15) / 8) ** 2)
+    noise = rng.normal(size=(9, 16, 16, 1))
+    noise -= np.roll(noise, 1, axis=1)
+    stored = eight_bit(1.5 * stroke[..., None] + noise)
+    seen = [
+        [np.corrcoef(picture.ravel(), stroke.ravel())[0, 1] for picture in pictures]
+        for pictures in (stored, softened(stored))
+    ]
+    assert np.mean(seen[0]) < 0.3
+    assert np.mean(seen[1]) > 0.6
+    # Every picture uses all of the greys.
+    assert (np.abs(softened(stored).astype(int) - 128).max(axis=(1, 2, 3)) == 127).all()
+    filters = eight_bit(rng.normal(size=(9, 3, 3, 1)).astype(np.float32))
+    assert np.abs(softened(filters).astype(int) - filters).max() <= 1
+    assert (softened(np.full((9, 16, 16, 1), 128, np.uint8)) == 128).all()
 
 
 def test_pictures_are_sharp_in_a_png_and_at_their_own_resolution_in_a_pdf(rng, tmp_path):

@@ -9,6 +9,7 @@ from running import ROOT, copy_repository, planned
 # Points of the line between two nets: more for the digits, whose images are few.
 POINTS = {"brought": 5, "cifar10": 5, "imagenet": 5, "mlp": 21, "mnist": 5, "resnet20": 5}
 POINTS |= {"resnet20_short": 5, "vgg11": 5, "conditions": 21, "dynamics": 21, "probes": 21}
+POINTS |= {"study": 5}
 BY_NAME = ["merge", "collapse", "prune", "stitch", "ensemble"]
 MADE = {"merge_nets": 1, "prune_units": 1, "stitch_layers": 1, "score_ensembles": 1}
 VARIANTS = {

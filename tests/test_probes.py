@@ -12,9 +12,9 @@ from convergent.activations.blocks import Cut
 from convergent.activations.side_by_side import Observed
 from convergent.config.run import Config
 from convergent.figures.probes import draw_probes
-from convergent.inference.probes import ALL, PLAIN, probe_table
+from convergent.inference.probes import ALL, probe_table
 from convergent.nets import datasets
-from convergent.nets.probes import probed
+from convergent.nets.probes import PLAIN, probed
 
 IMAGES, UNITS = 240, 20
 CUT = Cut.of(IMAGES, 6)

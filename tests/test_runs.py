@@ -1,7 +1,6 @@
 """A run is opened from code: what was planted in its files comes out under the right names."""
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -9,13 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from running import ROOT, parsed
+from running import ROOT
 
 import convergent
 from convergent.config import load
 from convergent.running.stores import UnknownNameError, new_store
 from convergent.running.stores import save as save_array
-from convergent.runs.plots import OF_PAIRS, OF_RUN, OF_TABLES
 from convergent.runs.reading import NotARunError, NotMadeError
 
 # Unit u of net1 is unit ORDER[u] of net2.
@@ -150,6 +148,7 @@ def test_a_unit_has_its_pictures_where_there_are_any(run):
         (lambda run: run.clusters("net2", "net1", "conv1"), NotMadeError,
          "snakemake --cores all elsewhere/planted/pairs/net1-net2/clusters.csv"),
         (lambda run: run.plot.fig4(), NotMadeError, "elsewhere/planted"),
+        (lambda run: run.plot.stitch(), NotMadeError, "planted/pairs/net1-net2/stitch.csv"),
         (lambda run: run.plot.fig33, AttributeError, "Did you mean fig3"),
         (lambda run: run.plot.fig3("net1", "net2", "conv9"), UnknownNameError, "conv5"),
         (lambda run: run.plot.fig1("net1", "net2", "conv1", "fc6"), TypeError, "one layer"),
@@ -184,34 +183,3 @@ for figure in figures:
 assert dict(plt.rcParams) == before
 """
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_every_figure_of_the_workflow_is_drawn_from_the_same_files(tmp_path):
-    """The rows here against what Snakemake itself has read."""
-    shutil.copy(ROOT / "config.yaml", tmp_path)
-    rules = {rule.name: rule for rule in parsed(tmp_path, ROOT / "Snakefile").rules}
-    drawn = {
-        name: rule
-        for name, rule in rules.items()
-        if getattr(rule.params, "draw", None) and "figure" in str(rule.script)
-    }
-    of_pairs = {name.removeprefix("draw_"): r for name, r in drawn.items() if "draw_" in name}
-    assert set(OF_PAIRS) == set(of_pairs)
-    assert set(OF_RUN) == set(drawn) - {f"draw_{name}" for name in of_pairs}
-    tables = {n: r.params.draw for n, r in rules.items() if "table.py" in str(r.script)
-              and getattr(r.params, "draw", None)}  # fmt: skip
-    assert {n: f"convergent.figures.{draw}" for n, draw in OF_TABLES.items()} == tables
-    for name, draw in OF_RUN.items():
-        assert drawn[name].params.draw == f"convergent.figures.{draw}"
-    for name, row in OF_PAIRS.items():
-        rule = of_pairs[name]
-        assert rule.params.draw == f"convergent.figures.{row.draw}"
-        params = dict(rule.params.items())
-        assert set(params) - {"nets", "draw", "code"} == set(row.params), name
-        for key, value in row.params.items():
-            assert callable(value) or params[key] == value, (name, key)
-        inputs = dict(rule.input.items())
-        assert set(inputs) == set(row.inputs), name
-        for key, file in row.inputs.items():
-            if not callable(inputs[key]):
-                assert str(inputs[key]) == f"results/digits/{file}", (name, key)

@@ -4,6 +4,7 @@ The repository is copied, so that its library can be edited, and run once; the t
 at the results and at what each change would rerun.
 """
 
+import json
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ import yaml
 import zarr
 from PIL import Image
 from precision import rounding
-from running import LAYERS, RUN, copy_project, jobs, parsed, planned, snakemake
+from running import LAYERS, RUN, age, copy_project, jobs, parsed, planned, snakemake
 
 from convergent.activations.blocks import Cut
 from convergent.config import load
@@ -262,7 +263,7 @@ def test_another_net_reruns_no_job_of_those_there(project):
 def test_a_figure_of_a_pair_trains_its_two_nets(tmp_path):
     """Of four nets, though the figure shows chance levels of untrained nets."""
     copy_project(tmp_path)
-    options = ["--config", "nets={net3: {seed: 3}, net4: {seed: 4}}"]
+    options = ["--config", "nets={net1: {}, net3: {seed: 3}, net4: {seed: 4}}"]
     for name in ("fig3", "figS3", "excess"):
         counts = planned(tmp_path, name, *options)
         assert counts["train"] == counts[RECORD] == counts[WITHIN] == 2
@@ -287,6 +288,25 @@ def test_the_report_has_all_figures_and_tables_of_a_pair(project):
     assert "{{" not in page
     # What is made only by name is not made for it.
     assert 'id="prune-png"' not in page
+
+
+def test_a_release_is_what_a_run_is_verified_by(project):
+    said = snakemake(project, "release")
+    manifest = json.loads((project / RUN / "release/manifest.json").read_text(encoding="utf-8"))
+    assert f"{RUN}/release/tiny.tar.gz: {manifest['megabytes']} MB" in said
+    assert planned(project, "release") == {}
+    published = project / RUN / "release/tables"
+    against = ["verify", "--config", f"verify={{against: {published}}}"]
+    assert "0 differ, 0 are missing" in snakemake(project, *against)
+    table = pd.read_csv(published / "unmatched.csv")
+    table.loc[3, "unmatched"] += 0.01
+    table.to_csv(published / "unmatched.csv", index=False)
+    said = snakemake(project, *against, fails=True)
+    name = f"{table['layer'][3]} net1-net2 {table['direction'][3]}"
+    assert f"tables/unmatched.csv, {name}, unmatched: " in said
+    verified = pd.read_csv(project / RUN / "tables/verify.csv")
+    assert (verified["outcome"] == "differs").sum() == 1
+    assert "nothing is published of tiny" in snakemake(project, "verify", fails=True)
 
 
 def paper_only(counts):
@@ -360,7 +380,7 @@ STATISTICS |= UNITS_SEEN
         ("convergent/figures/one_to_one.py", "mean_by_layer(matches, layers,",
          "mean_by_layer(matches, [*layers],", {"fig4": 1}),
         ("convergent/figures/tables.py", "dict(zip(seeds,", "dict(zip([*seeds],", {"accuracy": 1}),
-        ("rules/figures.smk", "Figure 3. Correlation", "Figure 3: correlation", {}),
+        ("convergent/figures/catalogue.py", "Figure 3. Correlation", "Figure 3: correlation", {}),
         ("atlas/page.js", "Theme: light", "Theme: bright", ATLAS),
         # What every job does beside its work decides no result.
         ("scripts/_job.py", "at most %d kB of memory", "at most %d kB", {}),
@@ -419,7 +439,20 @@ def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
     ],
 )  # fmt: skip
 def test_exactly_what_uses_a_key_reruns(project, key, expected):
-    assert paper_only(planned(project, "--config", key)) == expected
+    output = snakemake(project, "-n", "--config", key)
+    assert paper_only(jobs(output)) == expected
+    # The net that is replaced is named before anything runs.
+    remark = "nets.net2.seed was 2 and is 5: net2 is trained again and replaced in results/tiny"
+    assert output.count(remark) == output.count("trained again") == ("train" in expected)
+
+
+def test_a_copy_elsewhere_runs_nothing_again(project, tmp_path):
+    """Although every file is newer than those that were made from it."""
+    copied = shutil.copytree(project, tmp_path / "copied")
+    age(copied)
+    output = snakemake(copied, "-n")
+    assert "results/tiny was copied" in output
+    assert jobs(output) == {}
 
 
 @pytest.mark.parametrize(

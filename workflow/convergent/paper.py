@@ -17,6 +17,9 @@ PAPER_LOSS = {
     "conv5": (0.484, 0.478, 0.439, 0.436, 0.478, 0.477),
 }
 
+# Section 4: weights per unit of the maps that the paper chooses, and their loss (conv2: table 1).
+PAPER_SPARSE = {"conv1": (4.7, 0.235), "conv2": (2.5, 0.392)}
+
 # Section S.3.5: leaves of Net1 and Net2.
 PAPER_LEAVES = {"conv1": 43, "conv2": 113, "conv3": 130, "conv4": 155, "conv5": 131}
 

@@ -1,4 +1,6 @@
 # Atlas: a page on which to explore the results.
+from convergent.running.files import digest
+
 MERGED = merged_pairs()
 # Tables and stores of a pair that it shows, beside matrices.
 SHOWN = {
@@ -7,7 +9,13 @@ SHOWN = {
     "clusters": rules.cluster.output.clusters,
     "significance": SIGNIFICANCE,
     "similarity": SIMILARITY,
-    "null_matches": NULL_MATCHES,
+    "null_matches": rules.compare_layers.output.matches,
+}
+# Contents of the page's files. As inputs they would make the atlas anew wherever their times or their
+# place are others, as in another clone.
+PAGE = {
+    file.name: digest(file.read_bytes())
+    for file in sorted(SOURCE.glob("workflow/atlas/*"))
 }
 
 
@@ -17,7 +25,6 @@ rule atlas:
             name: expand(path, pair=PAIRS)
             for name, path in {**MATRICES, **SHOWN}.items()
         },
-        page=sorted(SOURCE.glob("workflow/atlas/*")),
         listing=IMAGES["listing"],
         pixels=[path for name, path in IMAGES.items() if name == "pixels"],
         evaluation=expand(EVALUATIONS, net=COMPARED),
@@ -34,6 +41,7 @@ rule atlas:
     resources:
         **resources_for("atlas"),
     params:
+        page=PAGE,
         run=RUN.run,
         layers={name: NODES[name].layers for name in COMPARED}
         | {pair: RUN.layers_of_pair(pair) for pair in PAIRS},

@@ -1,5 +1,6 @@
 # Configuration, paths and functions that all rule files share.
 import sys
+from contextlib import suppress
 
 from snakemake.cli import get_argument_parser
 from snakemake.common.configfile import load_configfile
@@ -12,14 +13,45 @@ SOURCE = Path(workflow.current_basedir).parents[1]
 sys.path.insert(0, str(SOURCE / "workflow"))
 
 from convergent import ConvergentError
+from convergent.running.installed import TO_READ_RULES, missing_packages
+
+# What Snakemake is asked for stands on its command line, and nowhere else as long as it reads rules.
+ASKED = None
+if workflow.is_main_process and Path(sys.argv[0]).name in ("snakemake", "__main__.py"):
+    ASKED = get_argument_parser().parse_known_args(sys.argv[1:])[0]
+
+
+def refuse(message):
+    """Stop with a message, among which Snakemake would name lines of the rules."""
+    if ASKED:
+        sys.exit(str(message))
+    raise WorkflowError(str(message)) from None
+
+
+if missing := missing_packages(
+    SOURCE / "pyproject.toml",
+    TO_READ_RULES if workflow.deployment_settings.deployment_method else None,
+):
+    refuse(
+        f"not installed for {sys.executable}: {', '.join(missing)}. `uv run snakemake` installs "
+        f"all that is needed, and so does `pip install -e {SOURCE}`; for conda's environments add "
+        "--sdm conda"
+    )
+
 from convergent.config import check_data, check_shapes, image_sources, load
 from convergent.config.default_layers import default_layers
-from convergent.config.overlays import anchor, settle
+from convergent.config.overlays import anchor, remark_on_nets, settle
 from convergent.config.targets import check_targets
-from convergent.running.console import show_a_line_for_each_job
+from convergent.running.changes import remark_on_replaced
+from convergent.running.console import (
+    call_once_planned,
+    end_quietly_when_interrupted,
+    show_a_line_for_each_job,
+)
+from convergent.running.copies import set_back_times
 from convergent.running.devices import slow_products
 from convergent.running.forks import start_server
-from convergent.running.fingerprint import FingerprintError, fingerprint
+from convergent.running.fingerprint import FingerprintError, Remembered
 from convergent.running.origin import commit, select
 from convergent.nets.recipe import RECIPE
 from convergent.nets.shapes import read_shapes
@@ -30,7 +62,8 @@ base = load_configfile(own if own.exists() else SOURCE / own)
 overlays = {
     file: load_configfile(file) for file in workflow.config_settings.configfiles or ()
 }
-config.update(settle(config, base, workflow.config_settings.overwrite_config))
+overlay = workflow.config_settings.overwrite_config
+config.update(settle(config, base, overlay))
 config.update(anchor(config, overlays))
 try:
     RUN = load(config, default_layers)
@@ -54,18 +87,19 @@ try:
     for name in SHAPES:
         check_shapes(RUN, name, {net: shapes.layers for net, shapes in SHAPES.items()})
 except ConvergentError as error:
-    raise WorkflowError(str(error)) from None
+    refuse(error)
 
-# What Snakemake is asked for stands on its command line, and nowhere else as long as it reads rules.
-ASKED = None
-if workflow.is_main_process and Path(sys.argv[0]).name in ("snakemake", "__main__.py"):
-    ASKED = get_argument_parser().parse_known_args(sys.argv[1:])[0]
+if ASKED:
+    end_quietly_when_interrupted(logger)
 # A dry run shows reasons, too.
 if ASKED and not (ASKED.dryrun or ASKED.verbose):
     show_a_line_for_each_job(logger)
 
-for warning in filter(None, [slow_products(), RUN.nulls.too_few()]):
-    logger.warning(warning)
+remarks = [slow_products(), RUN.nulls.too_few()]
+if ASKED:
+    remarks.append(remark_on_nets(base, overlay, RUN.compared))
+for remark in filter(None, remarks):
+    logger.warning(remark)
 
 ORIGIN = RUN.origin
 for name, digests in CONTENTS.items():
@@ -119,30 +153,11 @@ RECORDED_TWICE = [
     for name, node in NODES.items()
     if name in NETS_CONTROLLED or (RUN.nulls.untrained and node.kind == "trained")
 ]
-# Nets that averages and figures over all nets refer to.
-SUBJECTS = [name for name, node in NODES.items() if node.role == "subject"]
-# Pairs that averages over all pairs mean: those of subjects, if there are any.
-OF_SUBJECTS = [
-    pair for pair, nets in PAIRS.items() if all(name in SUBJECTS for name in nets)
-]
-OF_SUBJECTS = OF_SUBJECTS or list(PAIRS)
-# Groups of nets, if there are any.
-GROUPS = {name: node.group for name, node in NODES.items() if node.group}
-# Nets of these pairs, and of the figures over all nets.
-COMPARED = [
-    name
-    for name in NODES
-    if name in SUBJECTS
-    or any(name in pair for pair in [*PAIRS.values(), RUN.pair.split("-")])
-]
-# Sections of the report.
-ONE_TO_ONE = "Section 3: one to one"
-MORE_MATCHING = "Section S.2: more matching"
-MEAN_ACTIVATIONS = "Section S.4: mean activations"
-FEW_TO_ONE = "Section 4: few to one"
-MANY_TO_MANY = "Section S.3: many to many"
-WHAT_FOLLOWS = "Section 6: what follows"
-ALONG_TRAINING = "Section 6: along training, and on other images"
+# Nets and pairs that averages and figures over all of them mean.
+SUBJECTS = RUN.subjects
+OF_SUBJECTS = RUN.pairs_of_subjects
+COMPARED = RUN.nets_compared
+GROUPS = RUN.groups
 
 
 MANY_PAIRS = 100
@@ -165,6 +180,29 @@ wildcard_constraints:
     pair=ANY_PAIR,
 
 
+def remark_on_trainings():
+    """Say which nets that are there are trained again."""
+    again = [
+        job.wildcards.net
+        for job in workflow.dag.needrun_jobs()
+        if job.rule.name.endswith(("train", "train_with_snapshots"))
+        and workflow.dag.reason(job).params_changed
+    ]
+    there = [net for net in again if Path(WEIGHTS.format(net=net)).exists()]
+    configuration = config["origin"]["job"]["configuration"]
+    if remark := remark_on_replaced(RESULTS, sorted(there), configuration):
+        logger.warning(remark)
+
+
+if workflow.is_main_process:
+    call_once_planned(logger, remark_on_trainings)
+    with suppress(OSError):  # Nothing runs in a folder that may not be written to.
+        if set_back_times(".snakemake/metadata", RESULTS):
+            logger.warning(
+                f"{RESULTS} was copied; its files have the times again at which they were made"
+            )
+
+
 def start_forks():
     """Let jobs that Snakemake runs itself, in its own environment, start as forks."""
     if not workflow.deployment_settings.deployment_method:
@@ -177,6 +215,9 @@ def start_forks():
         workflow.scheduler.job_rate_limiter = None
 
 
+FINGERPRINTS = Remembered(".snakemake/cache/fingerprints.json")
+
+
 def code(script, *calls, modules=()):
     """Fingerprint a script and all code that it reaches.
 
@@ -186,7 +227,7 @@ def code(script, *calls, modules=()):
     path = SOURCE / "workflow/scripts" / script
     calls = [f"convergent.figures.{call}" for call in calls]
     try:
-        return fingerprint(path, calls=calls, modules=modules)
+        return FINGERPRINTS.fingerprint(path, calls=calls, modules=modules)
     except FingerprintError as error:
         raise WorkflowError(str(error)) from None
 
@@ -401,7 +442,7 @@ def seen_of_pair(wildcards):
 
 def is_shown(file, row):
     """Tell whether the report shows a figure or table: if the run makes it, or it is there."""
-    return not row.by_name or Path(file).exists()
+    return not row.is_by_name(RUN) or Path(file).exists()
 
 
 def merged_pairs():

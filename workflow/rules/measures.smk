@@ -205,9 +205,8 @@ rule identify:
 
 # What bounds the similarity of all subjects. Two nets bound nothing.
 CEILINGS = f"{RESULTS}/ceilings.csv"
-BOUNDED = RUN.activations.store and len(SUBJECTS) > 2 and not GROUPS
 
-if BOUNDED:
+if RUN.bounded:
 
     rule ceilings:
         input:

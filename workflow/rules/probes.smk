@@ -1,6 +1,6 @@
 # Run the nets on other forms of the validation images, and see whether partners stay partners. The
 # nets run side by side, so that a probe costs one job.
-from convergent.inference.probes import PLAIN
+from convergent.nets.probes import PLAIN
 
 PROBES = {PLAIN: {}} | RUN.probes
 # Nets of the pairs that averages mean.

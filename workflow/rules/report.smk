@@ -1,25 +1,25 @@
 # A single file with all figures, tables and captions. Snakemake's own report would be twice as
 # large (11 MB for the default run) and show the same script beside every figure.
-from convergent.figures.catalogue import CaptionError, describe
+from convergent.figures.entries import CaptionError, Shown, describe
 
 # Files of figures and tables, in the order of their lists. What is made only by name is shown if it
 # is there, so that a report asks for none of it.
 REPORTED = {}
 try:
     for name, row in FIGURES.items():
-        pair = RUN.pair if row.of_pair else None
         path = FIGURE_OF_PAIR if row.of_pair else FIGURE_OF_RUN
-        file = path.format(pair=pair, name=name, suffix="png")
+        file = path.format(pair=RUN.pair, name=name, suffix="png")
         if is_shown(file, row):
-            REPORTED[file] = describe(name, row, pair=pair)
+            shown = Shown(RUN, tuple(RUN.pair.split("-")) if row.of_pair else ())
+            REPORTED[file] = describe(name, row, shown)
     for name, row in TABLES.items():
         file = f"{RESULTS}/tables/{name}.csv"
         if not is_shown(file, row):
             continue
-        REPORTED[file] = describe(name, row, "table")
+        REPORTED[file] = describe(name, row, Shown(RUN), "table")
         if row.draw:
             file = FIGURE_OF_RUN.format(name=name, suffix="png")
-            REPORTED[file] = describe(name, row)
+            REPORTED[file] = describe(name, row, Shown(RUN))
 except CaptionError as error:
     raise WorkflowError(str(error)) from None
 

@@ -1,12 +1,10 @@
-# Targets named after each net and each pair.
+# Targets named after each net and each pair, and which jobs come first.
 
 
 targets = [rule.name for rule in workflow.rules]
 for net in NODES:
     if net in targets:
-        raise WorkflowError(
-            f"nets.{net}: {net} is a target of the workflow; name the net otherwise"
-        )
+        refuse(f"nets.{net}: {net} is a target of the workflow; name the net otherwise")
 
     rule:
         name:
@@ -48,4 +46,26 @@ if ASKED and Path(workflow.main_snakefile) == SOURCE / "Snakefile":
             RESULTS,
         )
     except ConvergentError as error:
-        raise WorkflowError(str(error)) from None
+        refuse(error)
+
+
+# What takes longest for a pair. Most of its figures do not wait for these.
+LONG = ["compare_layers", "fit_maps", "cluster", "merge_nets"]
+
+
+def sooner(each):
+    """Let jobs of the pair that is drawn go before those of other pairs, and its figures first."""
+    own, first = each.priority, each.name.startswith("draw_")
+
+    def priority(wildcards):
+        drawn = wildcards.get("pair") == RUN.pair
+        if not drawn and wildcards.get("net") not in RUN.pair.split("-"):
+            return own
+        return own + (3 if first else 1 if each.name in LONG else 2)
+
+    return priority
+
+
+for each in workflow.rules:
+    if Path(each.snakefile).is_relative_to(SOURCE) and each.has_wildcards():
+        each.priority = sooner(each)

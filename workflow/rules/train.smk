@@ -48,7 +48,7 @@ rule shapes:
     log:
         f"{LOGS}/shapes/{{net}}.log",
     # Faults of any net are told before another is trained.
-    priority: 1
+    priority: 10
     localrule: True
     conda:
         "../../envs/nets.yaml"

@@ -42,6 +42,7 @@ def run(main, snakemake):
     The origin of the stores that it reads is checked first; that of its outputs is recorded last.
     """
     from convergent import ConvergentError
+    from convergent.running.console import INTERRUPTED
     from convergent.running.devices import cores, peak_memory
     from convergent.running.files import file_lock
 
@@ -66,6 +67,9 @@ def run(main, snakemake):
             net = snakemake.wildcards.get("net")
             log.write(f"error: {f'nets.{net}: ' if net else ''}{error}\n")
             raise SystemExit(1) from None
+        except KeyboardInterrupt:
+            log.write("interrupted\n")
+            raise SystemExit(INTERRUPTED) from None
         except Exception:
             traceback.print_exc(file=log)
             raise SystemExit(1) from None

@@ -2,6 +2,8 @@ from _job import run
 
 
 def main(snakemake):
+    from pathlib import Path
+
     import pandas as pd
 
     from convergent.figures.atlas import writing
@@ -28,7 +30,7 @@ def main(snakemake):
     code = snakemake.config["origin"]["job"]["code"]
     writing.write_atlas(
         folder,
-        inputs.page,
+        [Path(snakemake.scriptdir).with_name("atlas") / name for name in params.page],
         params.run,
         params.layers,
         nets,

@@ -342,6 +342,48 @@ def _gap(w, r, q, alpha):
 
 
 @numba.njit(nogil=True, cache=True)
+def _places(marks):
+    """Return the places of elements that are not 0.
+
+    This and the next two take the place of NumPy's functions and indices, which take Numba ten
+    times as long to compile: the first map of a run waits for that.
+    """
+    number = 0
+    for i in range(marks.size):
+        number += marks[i] != 0
+    places = np.empty(number, np.int64)
+    number = 0
+    for i in range(marks.size):
+        if marks[i] != 0:
+            places[number] = i
+            number += 1
+    return places
+
+
+@numba.njit(nogil=True, cache=True)
+def _take(x, places):
+    taken = np.empty(places.size)
+    for i in range(places.size):
+        taken[i] = x[places[i]]
+    return taken
+
+
+@numba.njit(nogil=True, cache=True)
+def _put(x, places, values):
+    for i in range(places.size):
+        x[places[i]] = values[i]
+
+
+@numba.njit(nogil=True, cache=True)
+def _largest(x):
+    """Return the largest size of an element."""
+    largest = 0.0
+    for i in range(x.size):
+        largest = max(largest, abs(x[i]))
+    return largest
+
+
+@numba.njit(nogil=True, cache=True)
 def _subtract(q, row, factor):
     for i in range(q.size):
         q[i] -= row[i] * factor
@@ -369,9 +411,11 @@ def _sweep(gram, w, q, alpha):
 @numba.njit(nogil=True, cache=True)
 def _residual(gram, r, w, q):
     """Compute `q` = r - Cw from scratch, so that rounding errors do not add up."""
-    q[:] = r
-    for i in np.flatnonzero(w):
-        _subtract(q, gram[i], w[i])
+    for i in range(w.size):
+        q[i] = r[i]
+    for i in range(w.size):
+        if w[i] != 0:
+            _subtract(q, gram[i], w[i])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -383,8 +427,8 @@ def _newton_direction(gram, support, b):
     k = support.size
     h = np.empty((k, k))
     largest = 0.0
-    for i in support:
-        largest = max(largest, gram[i, i])
+    for i in range(k):
+        largest = max(largest, gram[support[i], support[i]])
     ridge = 1e-10 * largest
     for _ in range(RIDGES):
         for i in range(k):
@@ -402,9 +446,9 @@ def _newton_direction(gram, support, b):
         ridge *= 100
     if not ok:
         return np.zeros(k)
-    d = b.copy()
+    d = np.empty(k)
     for i in range(k):
-        d[i] = (d[i] - _dot(lower[i, :i], d[:i])) / lower[i, i]
+        d[i] = (b[i] - _dot(lower[i, :i], d[:i])) / lower[i, i]
     for i in range(k - 1, -1, -1):
         d[i] /= lower[i, i]
         _subtract(d[:i], lower[i, :i], d[i])
@@ -417,36 +461,39 @@ def _newton(gram, w, q, alpha):
 
     Returns whether the step was cut short, which leaves a smaller support.
     """
-    support = np.flatnonzero(w)
-    if support.size == 0:
+    support = _places(w)
+    k = support.size
+    if k == 0:
         return False
-    old = w[support]
-    sign = np.sign(old)
-    b = q[support] - alpha * sign
+    old, b = _take(w, support), _take(q, support)
+    for i in range(k):
+        b[i] -= alpha if old[i] > 0 else -alpha
     d = _newton_direction(gram, support, b)
     # Try the whole step, with weights that change sign set to zero; else stop at the first change.
-    new = old + d
+    new, move = np.empty(k), np.empty(k)
     first, step = -1, 1.0
-    for i in range(new.size):
-        if new[i] * sign[i] < 0:
+    for i in range(k):
+        new[i] = old[i] + d[i]
+        if (new[i] < 0 < old[i]) or (old[i] < 0 < new[i]):
             new[i] = 0.0
             t = -old[i] / d[i]
             if t < step:
                 first, step = i, t
     for attempt in range(2):
-        change = -_dot(b, new - old)
         delta = np.zeros(w.size)
-        for i in range(new.size):
-            if new[i] != old[i]:
-                _subtract(delta, gram[support[i]], old[i] - new[i])
-        change += 0.5 * _dot(new - old, delta[support])
+        for i in range(k):
+            move[i] = new[i] - old[i]
+            if move[i] != 0:
+                _subtract(delta, gram[support[i]], -move[i])
+        change = 0.5 * _dot(move, _take(delta, support)) - _dot(b, move)
         if change < 0 or attempt == 1 or first < 0:
             break
-        new = old + step * d
+        for i in range(k):
+            new[i] = old[i] + step * d[i]
         new[first] = 0.0
     if change < 0:
-        w[support] = new
-        q -= delta
+        _put(w, support, new)
+        _subtract(q, delta, 1.0)
     return attempt == 1 and change < 0
 
 
@@ -485,12 +532,21 @@ def _working_set(w, q, alpha):
             violating += violation[i] > 0
     limit = max(GROWTH, used)
     threshold = kth_largest(violation, limit + 1) if violating > limit else 0.0
-    chosen = (w != 0) | (violation > threshold)
+    chosen = np.zeros(w.size)
+    room = limit
+    for i in range(w.size):
+        if violation[i] > threshold:
+            room -= 1
+            chosen[i] = 1
+        elif w[i] != 0:
+            chosen[i] = 1
     if threshold > 0:
         # Duplicates violate it equally: add as many of them as there is room for.
-        equal = np.flatnonzero(violation == threshold)
-        chosen[equal[: limit - np.count_nonzero(violation > threshold)]] = True
-    return np.flatnonzero(chosen)
+        for i in range(w.size):
+            if violation[i] == threshold and room > 0:
+                room -= 1
+                chosen[i] = 1
+    return _places(chosen)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -510,9 +566,10 @@ def _by_working_sets(gram, r, w, q, alpha, tolerance, rounds):
             row = gram[members[i]]
             for j in range(members.size):
                 inner[i, j] = row[members[j]]
-        part, rest = w[members], q[members]
-        _solve(inner, r[members], part, rest, alpha, 0.3 * max(tolerance, bound), rounds)
-        w[members] = part
+        part, rest = _take(w, members), _take(q, members)
+        limit = 0.3 * max(tolerance, bound)
+        _solve(inner, _take(r, members), part, rest, alpha, limit, rounds)
+        _put(w, members, part)
         _residual(gram, r, w, q)
         gap, objective = _gap(w, r, q, alpha)
         bound = gap / max(objective, FLOOR)
@@ -533,9 +590,11 @@ def _by_sweeps(gram, r, w, q, alpha, tolerance):
         bound = gap / max(objective, FLOOR)
         if bound < best:
             best, best_w = bound, w.copy()
-        if best <= tolerance or np.abs(w - before).max() <= NEGLIGIBLE * np.abs(w).max():
+        _subtract(before, w, 1.0)
+        if best <= tolerance or _largest(before) <= NEGLIGIBLE * _largest(w):
             break
-    w[:] = best_w
+    for i in range(w.size):
+        w[i] = best_w[i]
     _residual(gram, r, w, q)
     return best
 
@@ -557,10 +616,11 @@ def _paths(gram, targets, alphas, tolerance, rounds):
         w, q = np.zeros(r.size), r.copy()
         for step in range(alphas.size):
             # Large steps go by way of other penalties, so that no support outgrows the rank.
-            level = LEAST_RATIO * np.abs(q).max()
+            level = LEAST_RATIO * _largest(q)
             while level > alphas[step]:
                 _fit(gram, r, w, q, level, ROUGH, rounds)
                 level *= LEAST_RATIO
             gaps[step, target] = _fit(gram, r, w, q, alphas[step], tolerance, rounds)
-            weights[step, target] = w
+            for i in range(w.size):
+                weights[step, target, i] = w[i]
     return weights, gaps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ def settle(
     """Complete the merge of an overlay into ``config.yaml``, which is done key by key.
 
     Nets, and so pairs, keep the order of ``config.yaml``. Its nets are left out if the overlay has
-    several nets, all of them new, and all have weights or another architecture; a single new net
-    joins them. If the overlay has a sweep, the nets of ``config.yaml`` that it does not name are
-    left out. If it has another architecture or other layers, so are the keys of ``config.yaml``
-    that belong to its own architecture and layers.
+    several nets, all of them new; a single new net joins them, and so do those of an overlay that
+    names some of ``config.yaml``'s. If the overlay has a sweep, the nets of ``config.yaml`` that it
+    does not name are left out. If it has another architecture or other layers, or all of its nets
+    do, so are the keys of ``config.yaml`` that belong to its own architecture and layers.
 
     Parameters
     ----------
@@ -38,8 +38,9 @@ def settle(
     ours, theirs = (_mapping(values.get("nets")) for values in (base, overlay))
     old, new = (_name(values.get("model")) for values in (base, overlay))
     own_model = new not in (None, old)
-    own_nets = _stand_alone(ours, theirs, old, own_model)
-    if own_nets:
+    new_nets = stands_alone(base, overlay)
+    own_nets = new_nets and (own_model or all(_is_other(net, old) for net in _left(theirs)))
+    if new_nets:
         settled["nets"] = dict(theirs)
     elif overlay.get("sweep") not in (None, "null"):
         settled["nets"] = {name: merged["nets"][name] for name in theirs}
@@ -84,24 +85,61 @@ def settle(
     return settled
 
 
-def _stand_alone(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any], model: str | None, own_model: bool
-) -> bool:
+def stands_alone(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> bool:
     """Return whether the nets of an overlay stand in place of those of ``config.yaml``."""
+    ours, theirs = (_mapping(values.get("nets")) for values in (base, overlay))
     left_out = {name for name, net in theirs.items() if net in (None, "null")}
-    nets = {name: _mapping(net) for name, net in theirs.items() if name not in left_out}
+    nets = _left(theirs)
     if left_out & set(ours) and not left_out >= set(ours):
         # Whoever leaves out some of them means to keep the others.
         return False
-    if any(net.get("of") in set(ours) - set(theirs) for net in nets.values()):
+    if any(net.get("of") in set(ours) - set(theirs) for net in nets):
         return False
-    if own_model and nets and not set(nets) & set(ours):
+    new = not (set(theirs) - left_out) & set(ours)
+    old, model = (_name(values.get("model")) for values in (base, overlay))
+    if model not in (None, old) and nets and new:
         return True
-    if len(nets) < 2:
-        return False
-    if all("weights" in net for net in nets.values()):
-        return True
-    return not set(nets) & set(ours) and all(_is_other(net, model) for net in nets.values())
+    if len(nets) < 2 or not new:
+        return len(nets) > 1 and all("weights" in net for net in nets)
+    # Untrained nets and snapshots are there to be compared with others.
+    subjects = [net for net in nets if "of" not in net and net.get("epochs") != 0]
+    return len(subjects) > 1 or all(_is_other(net, old) for net in nets)
+
+
+def remark_on_nets(
+    base: Mapping[str, Any], overlay: Mapping[str, Any], pairs: Collection[str]
+) -> str | None:
+    """Say which nets of ``config.yaml`` an overlay with new ones left out, or added to.
+
+    Parameters
+    ----------
+    base, overlay : mapping
+        As in :func:`settle`.
+    pairs : collection of str
+        All pairs that the run compares.
+
+    Returns
+    -------
+    str or None
+        None if the overlay has no new nets or says itself which of the others are left out.
+    """
+    ours, theirs = (_mapping(values.get("nets")) for values in (base, overlay))
+    new = [name for name in theirs if name not in ours]
+    others = [name for name in ours if name not in theirs]
+    if not new or not others or None in theirs.values() or "null" in theirs.values():
+        return None
+    if stands_alone(base, overlay):
+        named = ", ".join(f"{name}: {{}}" for name in others)
+        return (
+            f"nets: {' and '.join(new)} are compared in place of {', '.join(others)} of "
+            f"config.yaml; to compare those as well, name them: nets: {{{named}, ...}}"
+        )
+    if overlay.get("sweep") not in (None, "null"):
+        return None
+    return (
+        f"nets: {' and '.join(new)} beside those of config.yaml make {len(pairs)} pairs; leave out "
+        f"nets that you do not want with null, as in nets: {{{others[-1]}: null}}"
+    )
 
 
 def anchor(
@@ -164,6 +202,11 @@ def _path(key: str, value: Any) -> str | None:
         return name
     path, _, _ = name.rpartition(":")
     return path if path.endswith(".py") else None
+
+
+def _left(nets: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """List the nets that are not null."""
+    return [_mapping(net) for net in nets.values() if net not in (None, "null")]
 
 
 def _is_other(net: Mapping[str, Any], name: str | None) -> bool:

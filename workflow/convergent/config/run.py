@@ -39,12 +39,14 @@ from convergent.config.sections import (
     Pictures,
     Place,
     Pruning,
+    Release,
     RunName,
     Source,
     SparseMapping,
     Statistics,
     Subset,
     Training,
+    Verify,
 )
 from convergent.config.sweeps import Sweep, expand, in_words_of_sweep
 from convergent.nets.architectures import ARCHITECTURES, DEFAULT
@@ -69,8 +71,10 @@ class Config(Section):
     """Name of the run; its results go to the folder `<results>/<run>`."""
     nets: dict[NetName, Net] = {}
     """The nets by name, in order; every two of them make a pair. In an overlay, null leaves a
-    net of config.yaml out, and so do two or more nets that all have weights or all are new and of
-    another architecture: they stand in place of config.yaml's. So does a `sweep`."""
+    net of config.yaml out. Two or more nets of an overlay stand in place of config.yaml's if all
+    have other names than those, or all have weights; so does a `sweep`. A single new net joins
+    them, and so do new nets beside the name of any that config.yaml has, such as
+    {net1: {}, mine: {seed: 5}}."""
     # A dump has its nets written out, so that it can be read again.
     sweep: Annotated[Sweep | None, Field(exclude=True)] = None
     """Groups of nets that differ in some keys, beside `nets`; in an overlay, in place of those of
@@ -131,6 +135,10 @@ class Config(Section):
     """The pictures of units."""
     figures: Figures = Figures()
     """The figures."""
+    release: Release = Release()
+    """The run as others get it."""
+    verify: Verify = Verify()
+    """Comparison with a published run."""
 
     _nodes: dict[str, Node] = PrivateAttr()
 
@@ -170,6 +178,33 @@ class Config(Section):
     def pair(self) -> str:
         """Pair shown by a figure that is requested by its bare name."""
         return self.figures.pair or next(iter(self.compared))
+
+    @property
+    def subjects(self) -> list[str]:
+        """Nets that averages over nets refer to."""
+        return [name for name, node in self._nodes.items() if node.role == "subject"]
+
+    @property
+    def pairs_of_subjects(self) -> list[str]:
+        """Pairs that averages over pairs mean: those of two subjects, or all if there are none."""
+        subjects, pairs = {*self.subjects}, self.compared
+        return [pair for pair, of in pairs.items() if subjects.issuperset(of)] or list(pairs)
+
+    @property
+    def nets_compared(self) -> list[str]:
+        """Subjects, and the nets of all pairs that are compared or shown."""
+        shown = {*self.subjects, *self.pair.split("-")}.union(*self.compared.values())
+        return [name for name in self._nodes if name in shown]
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """Groups of the nets that have one."""
+        return {name: node.group for name, node in self._nodes.items() if node.group}
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the similarity of the subjects has ceilings; two nets bound nothing."""
+        return self.activations.store and len(self.subjects) > 2 and not self.groups
 
     @property
     def merges(self) -> bool:

@@ -660,3 +660,19 @@ class Figures(Section):
     """Layer of fig1, fig3, fig6, fig7, figS6 and figS11; the first if null."""
     second_layer: str | None = None
     """Layer of figS7, figS8 and figS12, the paper's conv2; the layer after `layer` if null."""
+
+
+class Release(Section):
+    """The run as others get it."""
+
+    leave_out: list[str] = []
+    """Patterns of files that a release is made without, such as `atlas/pictures/*`, by their paths
+    in the folder of the run; for runs whose release would be too large."""
+
+
+class Verify(Section):
+    """Comparison with a published run."""
+
+    against: str | None = None
+    """Folder of the tables of a published run, relative to where Snakemake runs; those of the run
+    of this name in `docs/findings` if null."""

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from convergent.alignment.graphs import combined
 from convergent.figures.sheets import Sheet, tiles
-from convergent.figures.style import NETS, PAGE
+from convergent.figures.style import NETS, draw_legend, grid
 from convergent.running.stores import open_store
 
 # Outlines of first-level clusters and of their leaves.
-CLUSTER, LEAF = "#ff7f0e", "#4a9cf0"
+CLUSTER, LEAF = NETS[2], NETS[3]
 # Width of the box of a part of a cluster, in tiles.
 BOX = 1.45
 # Largest number of units per net drawn for a cluster, and the height of a row in tiles.
@@ -70,7 +70,7 @@ def permuted_matrices(
         matrix = combined(*matrices)[np.ix_(order, order)]
         panels.append((layer, _shrunk(matrix), clusters.iloc[order]))
     figure = Figure()
-    axes = _grid(figure, len(panels), 2.3)
+    axes, empty = grid(figure, len(panels), 1.03)
     for ax, (layer, pixels, clusters) in zip(axes, panels, strict=True):
         units = len(clusters)
         extent = (-0.5, units - 0.5, units - 0.5, -0.5)
@@ -90,9 +90,9 @@ def permuted_matrices(
     figure.colorbar(image, ax=axes, label=label, location="bottom", shrink=0.5, aspect=40, pad=0.02)
     figure.suptitle(f"Correlations of the units of {' and '.join(nets)} together, by cluster")
     figure.supylabel("unit of either net, by cluster", fontsize=8)
-    looks = ((CLUSTER, "cluster"), (LEAF, "leaf"), *zip(NETS[2:4], nets, strict=True))
-    handles = [Line2D([], [], color=color, lw=2, label=name) for color, name in looks]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    looks = {"cluster": CLUSTER, "leaf": LEAF, **dict(zip(nets, NETS, strict=False))}
+    handles = [Line2D([], [], color=color, lw=2) for color in looks.values()]
+    draw_legend(figure, empty, handles, [*looks], loc="outside lower center", ncols=4)
     return figure
 
 
@@ -112,7 +112,7 @@ def similarity_curves(similarity: pd.DataFrame, layers: Sequence[str]) -> Figure
         Layers, one panel each.
     """
     figure = Figure()
-    axes = _grid(figure, len(layers), 2.0)
+    axes, empty = grid(figure, len(layers), 0.98)
     for ax, layer in zip(axes, layers, strict=True):
         rows = similarity.query("layer == @layer").sort_values(
             ["between", "within"], ascending=False, kind="stable"
@@ -136,9 +136,9 @@ def similarity_curves(similarity: pd.DataFrame, layers: Sequence[str]) -> Figure
             places, rows["between"], "o-", color=LEAF, ms=size, lw=0.8, label="between the nets"
         )
         ax.axhline(0, color="gray", lw=0.5)
-        ax.set(title=f"{layer}: {shared.sum()} of {len(rows)} shared", ylim=(None, 1.03))
+        ax.set(title=f"{layer}\n{shared.sum()} of {len(rows)} shared", ylim=(None, 1.03))
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    draw_legend(figure, empty, handles, labels, loc="outside upper center", ncols=3)
     figure.supxlabel("cluster, from the most alike in both nets to those of one net", fontsize=8)
     figure.supylabel("mean correlation", fontsize=8)
     return figure
@@ -168,7 +168,7 @@ def eigenvalues(
         True if k is where the eigenvalues jump, false if it was configured.
     """
     figure = Figure()
-    axes = _grid(figure, len(chosen), 2.0)
+    axes, _ = grid(figure, len(chosen), 0.95)
     for ax, (layer, (k, components)) in zip(axes, chosen.items(), strict=True):
         rows = table.query("layer == @layer")
         size = min(3.5, 200 / max(1, len(rows)))
@@ -218,8 +218,8 @@ def shared_clusters(
 ) -> Figure:
     """Draw figures S6 and S7: the clusters with the highest similarity between the nets.
 
-    Each row, or half of one, shows a cluster: the units of the first net in dashed boxes, a gap,
-    and the units of the second.
+    A cluster shows the units of the first net in dashed boxes, a gap, and the units of the second.
+    Clusters follow each other in rows, of the length that leaves least of them empty.
 
     Parameters
     ----------
@@ -234,23 +234,41 @@ def shared_clusters(
     """
     rows = similarity[similarity["between"] > 0]
     rows = rows.sort_values("between", ascending=False, kind="stable").head(number)
-    half = _width(rows[["units_a", "units_b"]]) + 1.4
-    # Two clusters side by side, unless their pictures would be too small.
-    across = 2 if 2 * half <= MOST_TILES else 1
+    # A label, the units, gaps behind those of each net, and the number of those left out.
+    units = rows[["units_a", "units_b"]]
+    widths = 2.1 + units.clip(upper=MOST_UNITS).sum(axis=1) + (units > MOST_UNITS).any(axis=1) / 2
+    widths = widths.tolist()
+    longest = max([4.0, *widths])
+    lengths = np.arange(longest, max(longest, min(MOST_TILES, sum(widths))) + 0.5, 0.5)
+    flows = {length: _flow(widths, length) for length in lengths}
+    # Lines of this length, and how many of them; shorter ones have larger pictures.
+    length = min(flows, key=lambda length: (length * (1 + flows[length][-1][1]), length))
+    places = flows[length]
     sheet = Sheet(
-        across * half,
-        ROW * max(1, -(-len(rows) // across)),
+        length,
+        ROW * (1 + places[-1][1]),
         f"{layer}: {len(rows)} clusters of highest similarity between {nets[0]} (dashed) and "
         f"{nets[1]}",
     )
     if rows.empty:
-        sheet.text(across * half / 2, ROW / 2, "no cluster has units of both nets", fontsize=9)
-    for place, row in enumerate(rows.itertuples()):
-        left, top = half * (place % across), ROW * (place // across)
-        sheet.text(left + 0.45, top + 0.42, f"#{place + 1}", fontsize=8)
+        sheet.text(length / 2, ROW / 2, "no cluster has units of both nets", fontsize=9)
+    for number_, (row, (left, line)) in enumerate(zip(rows.itertuples(), places, strict=False), 1):
+        top = ROW * line
+        sheet.text(left + 0.45, top + 0.42, f"#{number_}", fontsize=8)
         sheet.text(left + 0.45, top + 0.72, f"{row.between:.2f}", color="gray")
         _members(sheet, clusters[clusters["leaf"] == row.leaf], tile, nets, left + 0.9, top + 0.05)
     return sheet.figure
+
+
+def _flow(widths: Sequence[float], length: float) -> list[tuple[float, int]]:
+    """Place boxes in lines of this length, and return the left end and the line of each."""
+    places, left, line = [(0.0, 0)][len(widths) :], 0.0, 0
+    for width in widths:
+        if left and left + width > length:
+            left, line = 0.0, line + 1
+        places.append((left, line))
+        left += width
+    return places
 
 
 def draw_figS8(
@@ -311,7 +329,7 @@ def branches(
             sheet.ax.plot(bend, [above, above, y, y], "-", color=LEAF, lw=1)
         if not any(node == other[:-1] for other in nodes):
             sheet.ax.plot([x + BOX, step * depth - 0.15], [y, y], ":", color=LEAF, lw=0.8)
-        sheet.frame(x, y - 0.31, BOX, 0.66, lw=0.8, ec=CLUSTER if top else LEAF)
+        sheet.frame(x, y - 0.38, BOX, 0.8, lw=0.8, ec=CLUSTER if top else LEAF)
         counts = " + ".join(str(owners.count(net)) for net in nets)
         label = ("part" if len(root) > 1 else f"cluster {root[0]}") if top else f"part {node[-1]}"
         sheet.text(x + BOX / 2, y, f"{label}\n{counts}")
@@ -355,7 +373,7 @@ def _members(
             sheet.place(tile(net, unit), x, top)
             if number == 0:
                 sheet.frame(x, top, ls="--", lw=0.8)
-            sheet.text(x + 0.47, top + 1.1, f"{unit}", color="dimgray")
+            sheet.text(x + 0.47, top + 1.13, f"{unit}", color="dimgray")
             x += 1
         if len(units) > MOST_UNITS:
             sheet.text(x + 0.3, top + 0.47, f"+{len(units) - MOST_UNITS}")
@@ -366,21 +384,11 @@ def _members(
 def _name_nets(ax: Axes, owners: NDArray, nets: Sequence[str]) -> None:
     """Draw a strip under a matrix whose colours tell the nets of its units."""
     strip = ax.inset_axes((0, -0.06, 1, 0.04))
-    colors = [[to_rgb(NETS[2 + nets.index(owner)]) for owner in owners]]
+    colors = [[to_rgb(NETS[nets.index(owner)]) for owner in owners]]
     strip.imshow(colors, aspect="auto", interpolation="nearest")
     strip.set(xticks=[], yticks=[])
     strip.spines[:].set_visible(False)
     ax.set_xticks([])
-
-
-def _grid(figure: Figure, panels: int, height: float) -> list[Axes]:
-    columns = min(3, panels)
-    rows = -(-panels // columns)
-    figure.set_size_inches(PAGE[0], height * rows + 0.7)
-    axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
-    for ax in axes[panels:]:
-        ax.remove()
-    return axes[:panels]
 
 
 def _shrunk(matrix: NDArray) -> NDArray[np.float64]:

@@ -21,10 +21,10 @@ from convergent.inference.verdicts import short
 from convergent.measures.registry import measure
 
 # Inches: largest side of a cell, and the least in which a value can be
-# read; then the gap beside a panel, its title above it, the title and scale of the page, and the
+# read; then the gap beside a panel, a line of its title, the title and scale of the page, and the
 # width of a letter of a name.
 LARGEST, LEGIBLE = 0.36, 0.2
-BESIDE, ABOVE, HEAD, LETTER = 0.16, 0.55, 0.8, 0.062
+BESIDE, LINE, HEAD, LETTER = 0.16, 0.13, 0.8, 0.062
 # Colour of the most similar layer.
 BEST = "#d55e00"
 
@@ -59,23 +59,32 @@ def matrices_of_layers(
     left, below = (LETTER * max(map(len, side), default=0) + 0.3 for side in sides)
     page = PAGE[0] - left, PAGE[1] - below - HEAD
     downs = {n: -(-len(panels) // n) for n in range(1, max(1, len(panels)) + 1)}
+    titles = {
+        n: [
+            _title(name, parameter, direction, nets, max(16, int(page[0] / n / 0.057)))
+            for (name, parameter, direction), _ in panels
+        ]
+        for n in downs
+    }
+    # Above a panel.
+    above = {n: LINE * (1 + max(map(len, told), default=0)) for n, told in titles.items()}
     sizes = {
-        n: min(LARGEST, (page[0] / n - BESIDE) / width, (page[1] / down - ABOVE) / height)
+        n: min(LARGEST, (page[0] / n - BESIDE) / width, (page[1] / down - above[n]) / height)
         for n, down in downs.items()
         if down
     } or {1: LARGEST}
     # As many panels side by side as leave the largest cells, and then the fewest rows of panels.
     across = max(sizes, key=lambda n: (sizes[n], -downs[n], -n))
     cell, down = sizes[across], max(1, downs[across])
-    figure = Figure(figsize=(PAGE[0], min(PAGE[1], down * (height * cell + ABOVE) + below + HEAD)))
+    figure = Figure(
+        figsize=(PAGE[0], min(PAGE[1], down * (height * cell + above[across]) + below + HEAD))
+    )
     axes = figure.subplots(down, across, squeeze=False)
-    letters = max(16, int(page[0] / across / 0.057))
-    for number, ((name, parameter, direction), values) in enumerate(panels):
+    for number, ((name, *_), values) in enumerate(panels):
         ax = axes.flat[number]
         low, high = _draw_matrix(ax, values, measure(name).higher_is_more_alike, cell)
-        lines = way_title(name, parameter, letters), towards(direction, nets)
-        ends = f"{short(low)} to {short(high)}"
-        ax.set_title("\n".join(filter(None, [*lines, ends])), fontsize=SMALL, pad=3)
+        lines = [*titles[across][number], f"{short(low)} to {short(high)}"]
+        ax.set_title("\n".join(lines), fontsize=SMALL, pad=3)
         lowest = number >= (down - 1) * across
         _name_layers(ax, sides, cell, left=not number % across, below=lowest)
     for number in range(len(panels), axes.size):
@@ -103,6 +112,14 @@ def matrices_of_layers(
     title = "; ".join([f"{' and '.join(nets)}, {table['n_images'].max()} images", *told])
     figure.suptitle(textwrap.fill(title, 95), fontsize=8)
     return figure
+
+
+def _title(
+    name: str, parameter: str, direction: str, nets: Sequence[str], letters: int
+) -> list[str]:
+    """Title a panel, in lines of at most so many letters."""
+    lines = way_title(name, parameter, letters), towards(direction, nets)
+    return "\n".join(filter(None, lines)).split("\n")
 
 
 def _draw_matrix(

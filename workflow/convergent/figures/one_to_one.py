@@ -18,9 +18,18 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convergent.figures.chance import chance_last, column, draw_chance, kinds_of_chance
+from convergent.figures.entries import kind_of_pair
 from convergent.figures.matched_matrix import draw_matched
-from convergent.figures.style import CHANCE, MATCHING, NETS, PAGE, SEMI, SMALL, name_places
-from convergent.figures.tables import kind_of_pair
+from convergent.figures.style import (
+    CHANCE,
+    MATCHING,
+    NETS,
+    PAGE,
+    SEMI,
+    draw_legend,
+    grid,
+    name_places,
+)
 from convergent.inference.over_nets import over_nets
 from convergent.inference.verdicts import statistic_rows
 from convergent.measures.joint_densities import load_joint_densities
@@ -121,12 +130,10 @@ def matched_values(
     chance : DataFrame, optional
         Rows of ``null_matches.csv`` for the measure.
     """
-    columns = min(3, len(layers))
-    rows = -(-len(layers) // columns)
     single = len(layers) == 1
-    figure = Figure(figsize=(PAGE[0], 4.4) if single else (PAGE[0], 0.8 + 1.9 * rows))
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax, layer in zip(axes, layers, strict=False):
+    figure = Figure()
+    axes, empty = grid(figure, len(layers), 0.55 if single else 0.88)
+    for ax, layer in zip(axes, layers, strict=True):
         rows_ = matches.query("layer == @layer and direction == 'ab'")
         values = rows_.pivot_table(index="unit", columns="method", values="value")
         # A layer of dead units has no rows; a layer in which no unit has a partner has none of that
@@ -138,21 +145,20 @@ def matched_values(
         if by_chance is not None:
             _chance_curves(ax, by_chance)
         _matched_points(ax, values, size=(1 if single else 0.6) * min(1, (400 / number) ** 0.5))
-        title = f"{layer}, {nets[0]} to {nets[1]}"
-        ax.set(title=textwrap.fill(title, 60 if single else 30), xlim=(-0.02 * number, None))
+        ax.set(title=textwrap.fill(layer, 60 if single else 26), xlim=(-0.02 * number, None))
         if measure.range[1] != 1:
-            ax.set_ylim(0, 1.05 * max(1e-6, values["semi"].max()))
+            highest = [values["semi"].max()]
+            highest += [] if by_chance is None else [by_chance["high"].max()]
+            ax.set_ylim(0, 1.05 * np.nanmax([1e-6, *highest]))
         elif by_chance is not None and len(by_chance):
             ax.set_ylim(bottom=min(ax.get_ylim()[0], by_chance["low"].min() - 0.02))
-    figure.supxlabel(f"unit of {nets[0]}, sorted by its semi-matching", fontsize=8)
+    figure.supxlabel(f"unit of {nets[0]}, sorted by its semi-matching in {nets[1]}", fontsize=8)
     figure.supylabel(measure.axis, fontsize=8)
-    entries = chance_last(*axes[: len(layers)])
+    entries = chance_last(*axes)
     if single and len(entries[0]) == 2:
         axes[0].legend(*entries, loc="lower left")
     else:
-        figure.legend(*entries, loc="outside upper center", ncols=2, fontsize=SMALL)
-    for ax in axes[len(layers) :]:
-        ax.remove()
+        draw_legend(figure, empty, *entries, loc="outside upper center", ncols=2)
     return figure
 
 
@@ -196,7 +202,7 @@ def mean_by_layer(
         Layers of any pair, from left to right.
     groups : mapping of net to str, optional
         Groups of nets. If there are any, there is a line for each kind of pair
-        (:func:`convergent.figures.tables.kind_of_pair`) instead of a bar for all.
+        (:func:`convergent.figures.entries.kind_of_pair`) instead of a bar for all.
     significance : DataFrame, optional
         Rows of ``tables/significance.csv`` of these pairs, whose chance levels and ceilings are
         averaged.
@@ -346,11 +352,9 @@ def mean_activations(
         Layers of any net, one panel each.
     markers : layers in which every unit has a marker; in others only the two ends have one
     """
-    columns = min(3, len(layers))
-    rows = -(-len(layers) // columns)
-    figure = Figure(figsize=(PAGE[0], 0.7 + 1.9 * rows))
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax, layer in zip(axes, layers, strict=False):
+    figure = Figure()
+    axes, empty = grid(figure, len(layers), 0.88)
+    for ax, layer in zip(axes, layers, strict=True):
         dead = []
         lacking = [net for net, by_layer in means.items() if layer not in by_layer]
         # A layer without a ReLU may have negative means, which a logarithmic axis cannot show.
@@ -368,15 +372,13 @@ def mean_activations(
         ax.set_yscale("linear" if signed else "log")
         notes = [f"dead: {', '.join(map(str, dead))}"] if any(dead) else []
         notes += [f"not in {', '.join(lacking)}"] if lacking else []
-        note = f" ({'; '.join(notes)})" if notes else ""
-        ax.set_title(textwrap.fill(f"{layer}{note}", 34))
-    handles = {line.get_label(): line for ax in axes[: len(layers)] for line in ax.get_lines()}
-    named = [handles[net] for net in means if net in handles]
-    figure.legend(handles=named, loc="outside upper center", ncols=6)
+        ax.set_title("\n".join(textwrap.wrap(layer, 24) + textwrap.wrap("; ".join(notes), 24)))
+    handles = {line.get_label(): line for ax in axes for line in ax.get_lines()}
+    named = [net for net in means if net in handles]
+    lines = [handles[net] for net in named]
+    draw_legend(figure, empty, lines, named, loc="outside upper center", ncols=6)
     figure.supxlabel("unit, from the most active to the least", fontsize=8)
     figure.supylabel("mean activation", fontsize=8)
-    for ax in axes[len(layers) :]:
-        ax.remove()
     return figure
 
 

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from convergent.figures.style import MATCHING, PAGE, SEMI, SMALL
-from convergent.inference.probes import ALL, PLAIN
+from convergent.inference.probes import ALL
+from convergent.nets.probes import PLAIN
 
 COLUMNS = 4
 
@@ -35,6 +36,7 @@ def draw_probes(table: pd.DataFrame) -> Figure:
         if place > len(layers):
             continue
         last = place + COLUMNS > len(layers)
+        ax.set_xlim(-0.5, len(probes) - 0.5)
         ax.set_xticks(places, probes if last else [], rotation=90, fontsize=SMALL)
         ax.tick_params("x", labelbottom=last)
         ax.grid(axis="x", color="0.92", lw=0.6)

@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from convergent.running.stores import open_store
+from convergent.units.pictures import GREY, eight_bit
 
 # Group id of images stored in a PDF at their own resolution (see `convergent.figures.style.save`).
 PICTURE = "picture"
@@ -55,7 +56,8 @@ def tile(
         return "no picture"
     if kind == "deconv" and "undeconvolved" in group.attrs:
         return f"no deconvolution: {group.attrs['undeconvolved']}"
-    return block((group["weakest"] if side == "weakest" else group)[kind][unit])
+    pictures = (group["weakest"] if side == "weakest" else group)[kind][unit]
+    return block(softened(pictures) if kind == "deconv" else pictures)
 
 
 def tiles(
@@ -73,6 +75,22 @@ def tiles(
     """
     groups = {net: open_store(path) for net, path in zip(nets, stores, strict=True)}
     return lambda net, layer, unit, kind="patches": tile(groups[net][layer], unit, kind, side)
+
+
+def softened(deconvolutions: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Smooth deconvolutions (9, height, width, channel) for display, and stretch their contrast.
+
+    What filters hold at the scale of single pixels has hardly any part in what a unit does where
+    images are smooth, so that training leaves it as random as it began. In deep layers it hides the
+    strokes that excite the unit. A Gaussian of one pixel takes it away (and of less in pictures of
+    less than 16 pixels, whose pixels are what there is to see).
+    """
+    from scipy.ndimage import gaussian_filter
+
+    width = min(1.0, deconvolutions.shape[1] / 16)
+    signals = deconvolutions.astype(np.float32) - GREY
+    smooth = gaussian_filter(signals, (0, width, width, 0), mode="constant")
+    return eight_bit(smooth)
 
 
 def block(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -113,6 +113,16 @@ def mapping_layers(maps: Mapping[str, tuple[float, NDArray, float]], nets: Seque
         if column == 0:
             ax.set_ylabel(f"unit of {nets[1]}", fontsize=SMALL)
         ax.tick_params(labelsize=SMALL, length=2, pad=1)
+    if number + 1 < down * across:
+        # In the place of the next map.
+        left = grid[5 * ((number + 1) // across) + 2, (number + 1) % across]
+        key = figure.add_subplot(left)
+        key.axis("off")
+        bar = figure.colorbar(
+            ScalarMappable(PowerNorm(0.5, 0, 1), "Greens"), cax=key.inset_axes((0.1, 0, 0.1, 1))
+        )
+        bar.set_label("size of a weight,\nover the largest of its map", fontsize=SMALL)
+        bar.ax.tick_params(labelsize=SMALL)
     title = (
         f"Sparse maps: size of the weight of each unit of {nets[0]} (columns) in the prediction of "
         f"each unit of {nets[1]} (rows)"
@@ -194,7 +204,7 @@ def _predictors(
     ax: Axes, weights: NDArray, examples: NDArray, nets: Sequence[str], tile: Callable
 ) -> None:
     """Draw source units above target units, with arrows as wide as the weights are large."""
-    ax.set(xlim=(0, 8.4), ylim=(7.1, -0.5), aspect="equal")
+    ax.set(xlim=(0, 10.2), ylim=(6.45, -0.4), aspect="equal")
     ax.set_title("two units, and the units that predict each", pad=8)
     ax.axis("off")
 
@@ -205,26 +215,26 @@ def _predictors(
     for example, (unit, color) in enumerate(zip(examples, EXAMPLES, strict=False)):
         strongest = np.argsort(-np.abs(weights[unit]), kind="stable")[:3]
         strongest = strongest[weights[unit, strongest] != 0]
-        x = 4.2 * example + 1.9
+        x = 5.3 * example + 2.45
         rest = int(_significant(weights[unit])) - len(strongest)
         more = f", {rest} smaller weight{'s' * (rest > 1)} not shown" if rest else ""
-        ax.text(x, 6.85, f"{nets[1]}, unit {unit}{more}", ha="center", va="top", color=color)
-        pictures(nets[1], unit, x, 4.65)
+        ax.text(x, 6.2, f"{nets[1]}, unit {unit}{more}", ha="center", va="top", color=color)
+        pictures(nets[1], unit, x, 4.05)
         for rank, source in enumerate(strongest):
-            at = x + (rank - (len(strongest) - 1) / 2) * 1.25
+            at = x + (rank - (len(strongest) - 1) / 2) * 1.65
             weight = weights[unit, source]
             pictures(nets[0], source, at, 0)
             # Each arrow ends at its own place, so that their heads stay apart.
             end = x + 0.42 * (rank - (len(strongest) - 1) / 2)
             ax.add_patch(
                 FancyArrowPatch(
-                    (at, 2.15), (end, 4.6), arrowstyle="-|>", mutation_scale=10, color=color,
+                    (at, 2.15), (end, 4.0), arrowstyle="-|>", mutation_scale=10, color=color,
                     lw=0.5 + 3 * abs(weight) / np.abs(weights[unit]).max(), shrinkA=0, shrinkB=2,
                 )
             )  # fmt: skip
             ax.text(at, -0.08, f"{nets[0]}\nunit {source}", ha="center", va="bottom", fontsize=7)
             ax.text(
-                0.27 * end + 0.73 * at, 2.8, f"{weight:.2f}", ha="center", va="center", fontsize=7,
+                0.27 * end + 0.73 * at, 2.65, f"{weight:.2f}", ha="center", va="center", fontsize=7,
                 bbox={"fc": "white", "ec": "none", "pad": 1},
             )  # fmt: skip
 
@@ -268,8 +278,8 @@ def cluster_tree(
     for leaf, is_first in enumerate(first):
         pixels[leaf, leaf] = 255 * np.array(to_rgb(FIRST if is_first else SECOND))
     joined = places[offset(weights) - tree[:, 2] > 1e-4 * top]
-    figure = Figure(figsize=(PAGE[0], 8.6))
-    parts = figure.subfigures(2, 1, height_ratios=[1.7, 1], squeeze=False)[:, 0]
+    figure = Figure(figsize=(PAGE[0], 7.9))
+    parts = figure.subfigures(2, 1, height_ratios=[1.75, 1], squeeze=False)[:, 0]
     axes = [parts[0].subplots(), *parts[1].subplots(1, 2)]
     last = len(order) - 0.5
     regions = shared_subspaces(tree, weights.shape[0])

@@ -6,11 +6,13 @@ as in the paper, and each net has a colour of its own.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -45,6 +47,8 @@ PAGE = (6.5, 9.0)
 SMALL = 7
 # Letters of names beside each other that fit under an axis.
 MOST_LETTERS = 70
+# Letters to a line of a legend in the place of a panel.
+LEGEND_LETTERS = 18
 # Height of a letter of a slanted name, in inches.
 SLANTED = 0.05
 STYLE = {
@@ -65,6 +69,45 @@ STYLE = {
     "image.composite_image": False,
 }
 matplotlib.rcParams.update(STYLE)
+
+
+def grid(figure: Figure, number: int, shape: float) -> tuple[list[Axes], Axes | None]:
+    """Fill the width of a page with rows of three or four panels, with few places empty.
+
+    Parameters
+    ----------
+    figure : Figure
+    number : int
+    shape : float
+        Height of a panel over its width, titles and labels included.
+
+    Returns
+    -------
+    axes : list of Axes
+    empty : Axes or None
+        The empty place behind the last panel, without an axis, for a legend. None if there is none.
+    """
+    columns = min(number, min((3, 4), key=lambda columns: -number % columns))
+    rows = -(-number // columns)
+    figure.set_size_inches(PAGE[0], rows * shape * PAGE[0] / columns + 0.8)
+    axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for ax in axes[number:]:
+        ax.axis("off")
+    return axes[:number], axes[number] if axes[number:] else None
+
+
+def draw_legend(
+    figure: Figure, empty: Axes | None, handles: Sequence[Artist], labels: Sequence[str], **outside
+) -> None:
+    """Draw a legend in the empty place behind the panels, or else outside of all of them."""
+    if empty is None:
+        figure.legend(handles, labels, **outside)
+    else:
+        lines = [textwrap.fill(label, LEGEND_LETTERS) for label in labels]
+        figure.legend(
+            handles, lines, loc="center left", bbox_to_anchor=(0, 0.5),
+            bbox_transform=empty.transAxes, borderaxespad=0,
+        ).set_in_layout(False)  # fmt: skip
 
 
 def name_places(ax: Axes, names: Sequence[str]) -> None:
@@ -103,3 +146,5 @@ def save(figure: Figure, *paths: str | Path) -> None:
                     image.set_interpolation("none")
         with writing(path) as scratch:
             figure.savefig(scratch, metadata=metadata)
+        # The layout holds for the other formats, too; it takes longer than all the rest.
+        figure.set_layout_engine("none")

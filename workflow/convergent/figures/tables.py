@@ -11,36 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from convergent.figures.entries import kind_of_pair
 from convergent.measures.matching import ranking
 from convergent.paper import PAPER_DECAYS, PAPER_LOSS, PAPER_TOP1, PAPER_TOP8, PAPER_UNMATCHED
 from convergent.running.stores import open_store
 
 # The measure that the paper compares with correlation.
 PAPER_MEASURE = "mutual_information"
-
-
-def kind_of_pair(pair: str, groups: Mapping[str, str]) -> str:
-    """Name the kind of a pair of nets: within a group, or between two.
-
-    Parameters
-    ----------
-    pair : str
-        Names of the nets, joined by a hyphen.
-    groups : mapping of net to str
-        Groups in the order in which pairs between them are named. Nets may have none.
-
-    Returns
-    -------
-    str
-        ``within <group>``, ``between <group> and <group>``, or ``no group`` if a net has none.
-    """
-    first, second = (groups.get(net) for net in pair.split("-"))
-    if first is None or second is None:
-        return "no group"
-    if first == second:
-        return f"within {first}"
-    order = list(dict.fromkeys(groups.values()))
-    return "between {} and {}".format(*sorted((first, second), key=order.index))
 
 
 def tabulate_accuracy(

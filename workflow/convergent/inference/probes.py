@@ -14,9 +14,8 @@ from convergent.inference.jackknife import jackknife
 from convergent.inference.nulls import chance, null_columns
 from convergent.inference.over_nets import over_nets
 from convergent.measures.matching import semi_matching
+from convergent.nets.probes import PLAIN
 
-# The validation images as they are.
-PLAIN = "none"
 # Name of both nets in rows over pairs.
 ALL = "all"
 NULL = null_columns("exchanged")

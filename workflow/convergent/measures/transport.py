@@ -23,6 +23,8 @@ from convergent.measures.selection import kth_largest
 
 # Columns of a row that are sorted first.
 HEAD = 64
+# Columns that are sorted by insertion.
+FEW = 16
 
 
 class Flow(NamedTuple):
@@ -191,6 +193,8 @@ def best_flows(
         )
     found = _best_flows(
         np.ascontiguousarray(values, np.float64),
+        np.ascontiguousarray(values.T, np.float64),
+        values.max(),
         np.array(supply, np.int64),
         np.array(demand, np.int64),
         np.array(masses, np.int64),
@@ -200,17 +204,19 @@ def best_flows(
 
 
 @numba.njit(nogil=True, cache=True)
-def _best_flows(values, supply, demand, masses, at_most):
-    """Return rows, columns and masses of each flow, prices of rows and columns, and of mass."""
+def _best_flows(values, turned, price, supply, demand, masses, at_most):
+    """Return rows, columns and masses of each flow, prices of rows and columns, and of mass.
+
+    The largest value is the first price of mass.
+    """
     p, q = values.shape
-    turned = values.T.copy()
     # Rows from which each column gets mass, and how much.
     count = np.zeros(q, np.int64)
     givers, given = np.empty((q, p), np.int32), np.empty((q, p), np.int64)
     # Columns by descending value, of rows from which paths went on, as far as these are sorted.
     order, ordered = np.empty((p, q), np.int32), np.zeros(p, np.int64)
     # Prices of rows together with that of mass: only those that a path has met change.
-    rows, columns, price = np.zeros(p), np.zeros(q), values.max()
+    rows, columns = np.zeros(p), np.zeros(q)
     # The best of the rows that are not empty, for each column, and its value.
     best, most = np.empty(q, np.int64), np.empty(q)
     for j in range(q):
@@ -267,7 +273,8 @@ def _best_flows(values, supply, demand, masses, at_most):
                             heapq.heappush(heap, (far, j))
         worthless = len(found) < at_most and shortest > price
         step = price if worthless else shortest
-        for column in tree[:size]:
+        for place in range(size):
+            column = tree[place]
             visited[column] = False
             columns[column] += max(0.0, step - distance[column])
             for k in range(count[column]):
@@ -323,27 +330,73 @@ def _sort_on(values, order, known):
 
     Most paths see but a few of a long row.
     """
-    if known or len(values) < 4 * HEAD:
-        order[:] = np.argsort(-values)
-        return len(values)
-    some = np.flatnonzero(values >= kth_largest(values, HEAD))
-    order[: len(some)] = some[np.argsort(-values[some])]
-    return len(some)
+    least, number = -np.inf, 0
+    if not known and len(values) >= 4 * HEAD:
+        least = kth_largest(values, HEAD)
+    for j in range(len(values)):
+        if values[j] >= least:
+            order[number] = j
+            number += 1
+    _sort(values, order, number)
+    return number
+
+
+@numba.njit(nogil=True, cache=True)
+def _sort(values, order, number):
+    """Sort the first columns of `order` by descending value in place, by Hoare's quicksort.
+
+    Numba needs longer to compile ``np.argsort`` and its assignment than everything else here.
+    """
+    waiting, ends = np.empty((64, 2), np.int64), 1
+    waiting[0, 0], waiting[0, 1] = 0, number - 1
+    while ends:
+        ends -= 1
+        first, last = waiting[ends, 0], waiting[ends, 1]
+        while last - first >= FEW:
+            pivot = values[order[(first + last) // 2]]
+            low, high = first, last
+            while low <= high:
+                while values[order[low]] > pivot:
+                    low += 1
+                while values[order[high]] < pivot:
+                    high -= 1
+                if low <= high:
+                    order[low], order[high] = order[high], order[low]
+                    low += 1
+                    high -= 1
+            # The longer part waits, so that no more than log2(number) do.
+            if high - first > last - low:
+                waiting[ends, 0], waiting[ends, 1] = first, high
+                first = low
+            else:
+                waiting[ends, 0], waiting[ends, 1] = low, last
+                last = high
+            ends += 1
+    # No column is further from its place than a short part is long.
+    for k in range(1, number):
+        column, place = order[k], k
+        while place and values[order[place - 1]] < values[column]:
+            order[place] = order[place - 1]
+            place -= 1
+        order[place] = column
 
 
 @numba.njit(nogil=True, cache=True)
 def _flow(count, givers, given, supply, rows, columns, price):
     """Copy the entries that carry mass, and the prices."""
-    entries, k = np.empty((3, count.sum()), np.int64), 0
+    size = 0
+    for j in range(len(count)):
+        size += count[j]
+    entries, k = np.empty((3, size), np.int64), 0
     for j in range(len(count)):
         for e in range(count[j]):
             entries[0, k], entries[1, k], entries[2, k] = givers[j, e], j, given[j, e]
             k += 1
     # Rows that have supply left have no price.
-    prices = rows - price
+    prices = np.zeros(len(supply))
     for i in range(len(supply)):
-        if supply[i] > 0:
-            prices[i] = 0.0
+        if supply[i] == 0:
+            prices[i] = rows[i] - price
     return entries, prices, columns.copy(), price
 
 

@@ -1,25 +1,33 @@
-"""Probes: the validation images in another form, to see whether an alignment holds on them, too."""
+"""Probes: the validation images in another form, to see whether an alignment holds on them, too.
+
+Importing this module is fast, because Snakemake reads :data:`PLAIN` whenever it starts.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
+if TYPE_CHECKING:
+    import torch
+
+# Name of the validation images as they are.
+PLAIN = "none"
 # What is done to views, by the key of a probe, as a function of 8-bit views as float32
 # (image, channel, y, x), the strength, and a random generator of each image.
-Change = Callable[[torch.Tensor, float, Sequence[np.random.Generator]], torch.Tensor]
+Change = Callable[["torch.Tensor", float, Sequence[np.random.Generator]], "torch.Tensor"]
 
 
 def add_noise(
     views: torch.Tensor, strength: float, rngs: Sequence[np.random.Generator]
 ) -> torch.Tensor:
     """Add Gaussian noise whose deviation is `strength` on the scale from 0 to 1."""
+    import torch
+
     noise = np.stack([rng.standard_normal(views.shape[1:], np.float32) for rng in rngs])
     return views + 255 * strength * torch.from_numpy(noise)
 
@@ -31,6 +39,9 @@ def rotate(
 
     What was outside of the view is filled with its nearest edge.
     """
+    import torch
+    from torch.nn import functional
+
     angle = math.radians(strength)
     cos, sin = math.cos(angle), math.sin(angle)
     turn = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0]]).expand(len(views), 2, 3)
@@ -40,6 +51,9 @@ def rotate(
 
 def blur(views: torch.Tensor, strength: float, rngs: Sequence[np.random.Generator]) -> torch.Tensor:
     """Blur by a Gaussian whose deviation is `strength` pixels; edges are mirrored."""
+    import torch
+    from torch.nn import functional
+
     reach = min(math.ceil(3 * strength), views.shape[-1] - 1)
     kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / strength) ** 2)
     kernel = (kernel / kernel.sum()).view(1, 1, 1, -1).expand(views.shape[1], 1, 1, -1)
@@ -85,6 +99,8 @@ def probed(
     torch.Tensor of shape (image, channel, y, x), uint8
         Rounded, and clipped to the range of 8 bits.
     """
+    import torch
+
     change = probe.get("change")
     if change is None:
         return views

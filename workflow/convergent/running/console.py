@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
 import sys
+from collections.abc import Callable
 
 # Of messages that tell nothing to who has started the run.
 NOISE = re.compile(
     r"Assuming unrestricted|host: |Building DAG|Using shell|Provided |Rules claiming|Conda env|"
     r"Select jobs|Execute \d|Terminating processes|Elapsed time"
 )
+# Exit status of a process that Ctrl-C has ended.
+INTERRUPTED = 130
 # Events of Snakemake that are not shown.
 SILENT = (
     "workflow_started",
@@ -38,6 +42,45 @@ def show_a_line_for_each_job(logger: logging.Logger) -> None:
             lines = JobLines(handler.formatter)
             handler.setFormatter(lines)
             handler.addFilter(lines.is_shown)
+
+
+def end_quietly_when_interrupted(logger: logging.Logger) -> None:
+    """Let Ctrl-C end this process without an error for each job that runs.
+
+    Parameters
+    ----------
+    logger : logging.Logger
+        Snakemake's logger. Handlers that write to files stay as they are.
+    """
+
+    def stop(*_: object) -> None:
+        for handler in logger.handlers:
+            if getattr(handler, "stream", None) in (sys.stdout, sys.stderr):
+                handler.addFilter(lambda record: False)
+        print("\nInterrupted.", file=sys.stderr)
+        # Snakemake ends its jobs on this, too, and it has no traceback.
+        sys.exit(INTERRUPTED)
+
+    signal.signal(signal.SIGINT, stop)
+
+
+def call_once_planned(logger: logging.Logger, call: Callable[[], object]) -> None:
+    """Call a function once it is known what runs, in a dry run as well, and before anything does.
+
+    Parameters
+    ----------
+    logger : logging.Logger
+        Snakemake's logger, which then gets the numbers of jobs.
+    call : callable
+    """
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if event_of(record) == "run_info" and self in logger.handlers:
+                logger.removeHandler(self)
+                call()
+
+    logger.addHandler(Listener())
 
 
 class JobLines(logging.Formatter):

@@ -18,12 +18,15 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 from convergent import ConvergentError
+from convergent.running.files import WritingError, digest, writing
 
 PACKAGE = Path(__file__).parents[1]
 # In place of a definition's name: the code that importing a module runs, and all of its contents.
@@ -117,6 +120,50 @@ def fingerprint(
             pending |= more
     text = [ast.unparse(start.tree), *(f"{at}\n{code}" for at, code in sorted(reached.items()))]
     return hashlib.sha256("\n".join(text).encode()).hexdigest()[:16]
+
+
+class Remembered:
+    """Fingerprints that a file keeps for as long as no file of the library changes.
+
+    Snakemake reads the workflow at each start, and following the names of all its scripts would
+    take a third of that time.
+
+    Parameters
+    ----------
+    file : path
+        JSON file, which need not exist. If it cannot be written, nothing is remembered.
+    package : path
+        Folder of the library.
+    """
+
+    def __init__(self, file: str | Path, package: Path = PACKAGE):
+        self.file, self.package = Path(file), package
+        contents = [(str(f), f.read_bytes()) for f in sorted(package.rglob("*.py"))]
+        # Another Python may write the same syntax tree in another way.
+        self.library = digest(sys.version_info[:2], contents)
+        self.known: dict[str, str] = {}
+        try:
+            kept = json.loads(self.file.read_text(encoding="utf-8"))
+            if kept["library"] == self.library:
+                self.known = kept["fingerprints"]
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # as if there were none
+
+    def fingerprint(
+        self, script: str | Path, *, calls: Iterable[str] = (), modules: Iterable[str] = ()
+    ) -> str:
+        """Look up or compute what :func:`fingerprint` returns."""
+        calls, modules = list(calls), list(modules)
+        key = digest(Path(script).read_bytes(), calls, modules)
+        if key not in self.known:
+            self.known[key] = fingerprint(script, self.package, calls=calls, modules=modules)
+            text = json.dumps({"library": self.library, "fingerprints": self.known})
+            try:
+                with writing(self.file, shared=True) as path:
+                    path.write_text(text, encoding="utf-8")
+            except WritingError:
+                pass  # as a read-only folder
+        return self.known[key]
 
 
 class Module:

@@ -34,6 +34,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NoReturn
 
+from convergent.running.console import INTERRUPTED
+
 # Variables that differ between jobs although no library reads them when it is imported.
 OF_ONE_JOB = ("_", "OLDPWD", "PWD", "SHLVL")
 # The option of Linux's prctl that names the signal which a process gets once its parent ends.
@@ -248,6 +250,8 @@ def run_job(job: dict[str, Any], streams: list[int], imported: int) -> None:
     before = set(sys.modules)
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     finally:
         with open(imported, "w", encoding="utf-8") as file:
             file.write("\n".join(name for name in installed_modules() if name not in before))

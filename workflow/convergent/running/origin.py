@@ -194,8 +194,10 @@ def machine() -> str:
 def commit(root: Path = ROOT) -> dict[str, Any] | None:
     """Return the git commit of the code and whether files differ from it.
 
-    Without a repository there is none.
+    Without a repository there is none. An installed library may lie in one that is not its own.
     """
+    if not (root / "Snakefile").exists():
+        return None
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(root), *arguments]

@@ -37,15 +37,15 @@ def _add_init(commands: argparse._SubParsersAction) -> None:
     initial = commands.add_parser(
         "init",
         help="make a folder for runs of your own",
-        description="Copy the configuration, the presets and the profiles of a clone of the "
-        "repository into a folder, where `snakemake` then runs the clone's workflow.",
+        description="Copy the configuration, the presets and the profiles into a folder, where "
+        "`snakemake` then runs the workflow.",
     )
     initial.add_argument("folder", type=Path, nargs="?", default=Path(), help="the folder (.)")
     initial.add_argument(
         "--workflow",
         type=Path,
         metavar="CLONE",
-        help="the clone; not needed if the library was installed from it with `-e` or by uv",
+        help="a clone whose workflow to run, in place of the one that was installed",
     )
 
 

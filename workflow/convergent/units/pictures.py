@@ -150,7 +150,7 @@ def write_units(
                 weights = _first_filters(net, fields[layer], units) if layer in fields else None
                 if weights is not None:
                     names = ("unit", "height", "width", "channel")
-                    save(target[layer], "filters", _eight_bit(weights), names)
+                    save(target[layer], "filters", eight_bit(weights), names)
                     break
 
 
@@ -231,7 +231,7 @@ class _Viewer:
             signals = deconvolve(self.net, page.layout, inputs, unit, y, x, negative=negative)
             # On the scale of the pixels, as the patches are.
             scaled = signals.cpu().permute(0, 2, 3, 1).numpy() * np.asarray(self.data["std"])
-            shown["deconv"] = _eight_bit(scaled)
+            shown["deconv"] = eight_bit(scaled)
         return shown
 
     def write(
@@ -310,7 +310,7 @@ def _first_filters(net: torch.nn.Module, field: ReceptiveField, units: int) -> N
     return first.weight.detach().cpu().permute(0, 2, 3, 1).numpy()
 
 
-def _eight_bit(pictures: NDArray) -> NDArray[np.uint8]:
+def eight_bit(pictures: NDArray) -> NDArray[np.uint8]:
     """Scale pictures to uint8: grey is 0, black or white the largest size in each picture."""
     largest = np.abs(pictures).max(axis=(1, 2, 3), keepdims=True)
     scaled = np.divide(pictures, largest, out=np.zeros_like(pictures), where=largest > 0)
