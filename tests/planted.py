@@ -63,6 +63,11 @@ def write_run(
                 save(group, "mean", np.abs(values).mean(axis=0).astype(np.float64), ("unit",))
                 save(group, "std", values.std(axis=0).astype(np.float64), ("unit",))
                 save(group, "dead", values.std(axis=0) == 0, ("unit",))
+                standard = _standard(values)
+                save(group, "correlation", standard.T @ standard / images, ("unit", "unit_b"))
+                save(group, "values", values.astype(np.float16), ("sample", "unit"))
+                for name in ("sample_image", "sample_position"):
+                    save(group, name, np.arange(images), ("sample",))
                 group = seen.create_group(layer)
                 save(group, "receptive_field", np.array([3, 1, 0]), ("size_stride_offset",))
                 side = (pictures or {}).get(layer, 3)
@@ -82,6 +87,8 @@ def write_run(
                     save(part, "image", top, ("unit", "rank"))
                     extremes = np.take_along_axis(values.T, top, axis=1)
                     save(part, "value", extremes, ("unit", "rank"))
+                    for axis in ("y", "x"):
+                        save(part, axis, np.zeros_like(top), ("unit", "rank"))
                     for kind in kinds:
                         names = ("unit", "rank", "height", "width", "channel")
                         save(part, kind, ((pixels + away) % 256).astype(np.uint8), names)
@@ -125,7 +132,7 @@ def _write_pair(folder, a, b, layers, signals):
             for net in (a, b):
                 place = np.arange(signals[net, layer].shape[1])
                 rows = {"layer": layer, "net": net, "unit": place, "cluster": place % 3}
-                clusters.append(pd.DataFrame(rows | {"leaf": place % 3, "path": "0"}))
+                clusters.append(pd.DataFrame(rows | {"leaf": place % 3, "path": place % 3}))
     pd.concat(tables).to_csv(folder / "matching.csv", index=False)
     pd.concat(clusters).to_csv(folder / "clusters.csv", index=False)
 

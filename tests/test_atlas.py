@@ -18,6 +18,7 @@ from PIL import Image
 
 from convergent.consequences.curves import mean_of_halves
 from convergent.figures import atlas
+from convergent.figures.atlas import overview, pairs, pictures, writing
 from convergent.running.stores import StoreError, open_store
 
 ROOT = Path(__file__).parents[1]
@@ -132,10 +133,10 @@ def test_units_left_over_have_no_partner_of_their_own():
     rows = pd.DataFrame(
         {"method": "matching", "direction": "ab", "unit": [0, 2], "partner": [1, 0], "value": 0.5}
     )
-    facts = atlas.assigned(rows, "m", "a", 3)
+    facts = pairs.assigned(rows, "m", "a", 3)
     assert list(facts["m/a/matching"]) == [1, -1, 0]
     assert np.isnan(facts["m/a/matching_value"][1])
-    assert list(atlas.assigned(rows, "m", "b", 2)["m/b/matching"]) == [2, 0]
+    assert list(pairs.assigned(rows, "m", "b", 2)["m/b/matching"]) == [2, 0]
 
 
 def test_a_planted_permutation_is_in_the_data(run, permutations):
@@ -160,7 +161,7 @@ def test_matrices_are_the_correlations_to_two_digits(run, monkeypatch, tmp_path)
     assert kept.dtype == np.int8
     assert np.abs(kept / 100 - matrix).max() <= 0.00501
     # In stripes of rows, where it is large.
-    monkeypatch.setattr(atlas, "STRIPE", 1000)
+    monkeypatch.setattr(writing, "STRIPE", 1000)
     nets, pairs = planted.stores(run)
     layers = {name: ["fc6"] for name in (*nets, *pairs)}
     atlas.write_atlas(tmp_path / "atlas", PAGE, "tiny", layers, nets, pairs, PENALTY)
@@ -207,7 +208,7 @@ def test_curves_of_merging_are_those_of_the_table(run, tmp_path):
         np.testing.assert_allclose(curve["share"], share, atol=1e-5)
         assert all(np.less(curve["low"], share) & np.greater(curve["high"], share))
     merged_nets(labelled=False).to_csv(tmp_path / "merge.csv", index=False)
-    facts = atlas.merging_facts(tmp_path / "merge.csv")
+    facts = overview.merging_facts(tmp_path / "merge.csv")
     assert not facts["labelled"]
     assert facts["curves"][0]["share"][0] == pytest.approx(0.95)
     assert facts["curves"][0]["low"] == [None] * len(POINTS)
@@ -237,20 +238,20 @@ def test_sheets_hold_every_picture_in_its_place(run):
 def test_large_pictures_are_shrunk_and_units_without_are_skipped(tmp_path, rng, monkeypatch):
     planted.write_run(tmp_path, {"conv1": 6}, pictures={"conv1": 200})
     seen = open_store(tmp_path / "units/net1.zarr")["conv1"]
-    monkeypatch.setattr(atlas, "SHEET", 3 * atlas.LARGEST * 2)
-    described = atlas.write_sheets(tmp_path / "pictures", "conv1", seen)
+    monkeypatch.setattr(pictures, "SHEET", 3 * pictures.LARGEST * 2)
+    described = pictures.write_sheets(tmp_path / "pictures", "conv1", seen)
     assert (described["side"], described["columns"], described["units"]) == (128, 2, 4)
     with Image.open(tmp_path / "pictures/conv1-patches-1.webp") as image:
         assert image.size == (768, 384)
     planted.write_run(tmp_path, {"conv1": 6}, pictures={"conv1": 0})
     seen = open_store(tmp_path / "units/net1.zarr")["conv1"]
-    assert atlas.write_sheets(tmp_path / "none", "conv1", seen) is None
+    assert pictures.write_sheets(tmp_path / "none", "conv1", seen) is None
     assert not (tmp_path / "none").exists()
 
 
 def test_colours_and_places_of_a_sheet(rng):
     blocks = rng.integers(0, 255, size=(5, 9, 4, 4, 3), dtype=np.uint8)
-    page = atlas.sheet(blocks, 3)
+    page = pictures.sheet(blocks, 3)
     assert page.shape == (24, 36, 3)
     np.testing.assert_array_equal(page[12 + 4 : 12 + 8, 12 + 8 : 12 + 12], blocks[4, 5])
     assert not page[12:, 24:].any()
@@ -373,6 +374,17 @@ class Page:
         chain = ActionChains(self.browser).move_to_element_with_offset(target, offset, offset)
         chain.click().perform()
 
+    def point_of_curve(self, unit):
+        """Click on a unit of the curve."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        self.until("return curve.order.includes(arguments[0])", unit)
+        plot = self.browser.find_element("css selector", "#plot svg")
+        across, down = self.run("return curve.place(curve.order.indexOf(arguments[0]))", unit)
+        middle = plot.size["width"] / 2, plot.size["height"] / 2
+        offset = round(across - middle[0]), round(down - middle[1])
+        ActionChains(self.browser).move_to_element_with_offset(plot, *offset).click().perform()
+
     def text(self, selector):
         return self.run("return document.querySelector(arguments[0]).innerText", selector)
 
@@ -405,8 +417,8 @@ def test_a_planted_match_is_found_by_clicking_through(page, permutations):
     page.open()
     page.click("#layers a[data-layer=fc6]")
     unit, partner = 7, permutations["fc6"][7]
-    page.until("return document.querySelectorAll('#plot circle[role=option]').length == 130")
-    page.point(f"#plot circle[data-unit='{unit}']")
+    page.until("return state.view == 'curve' && curve.order.length == 130")
+    page.point_of_curve(unit)
     page.heads(f"unit {unit}")
     first = "section[data-net=net2] .way[data-measure=%s] a"
     for measure in ("correlation", "mutual_information", "map"):
@@ -430,7 +442,7 @@ def test_the_weakest_side_is_a_second_row_where_there_is_one(page, run):
     assert "excites it most" in first
     assert "most negative" in second
     lowest = open_store(run / "units/net2.zarr")["fc6/weakest/value"][9, 0]
-    assert f"Most negative\n{lowest:.2f}" in page.text("#unit .facts")
+    assert f"Most negative\n\N{MINUS SIGN}{-lowest:.2f}" in page.text("#unit .facts")
     page.open("#layer=fc6&a=net1&b=net2&unit=net2.0")
     assert len(page.run(drawn)) == 1  # dead, and so never negative
     page.open("#layer=conv1&a=net1&b=net2&unit=net2.9")
@@ -522,15 +534,17 @@ def test_filters_and_sorting_are_in_the_address(page):
     assert len(page.run(rows)) == 50
     page.click("#pages button:last-child")
     page.until("return document.getElementById('pages').innerText.includes('51 to 100')")
-    page.browser.find_element("id", "find").send_keys("77")
+    page.browser.find_element("id", "find").send_keys("7")
     page.until("return document.getElementById('count').innerText == '1 of 130 units'")
+    page.keys("7")  # which the field has still
+    page.until("return document.querySelector('#units tbody tr')?.dataset.unit == '77'")
     assert page.run(rows) == [77]
     assert page.address["find"] == "77"
     page.open(page.browser.current_url[page.browser.current_url.index("#") :])
     assert page.run(rows) == [77]
 
 
-def test_an_address_that_says_nonsense_is_read_as_the_first_page(page):
+def test_an_address_that_says_nonsense_shows_the_first_layer_and_says_so(page):
     page.open("#layer=conv9&a=net7&b=net1&unit=net1.4000&order=up&sort=%3Cb%3E&view=matrix")
     page.until("return document.getElementById('loading').hidden")
     best = atlas.read(page.folder / "data/conv1/net1-net2.js")["correlation/a/semi_value"].argmax()
@@ -538,15 +552,33 @@ def test_an_address_that_says_nonsense_is_read_as_the_first_page(page):
         "conv1", "net1", "net2", "matched",
     ]  # fmt: skip
     assert page.address["unit"] == f"net1.{best}"
+    said = page.text("#notice")
+    assert "no net net7" in said
+    assert "no layer conv9" in said
+
+
+def test_a_link_to_a_unit_that_is_not_there_says_so(page):
+    page.open("#layer=conv1&a=net1&b=net2&unit=net1.500")
+    best = atlas.read(page.folder / "data/conv1/net1-net2.js")["correlation/a/semi_value"].argmax()
+    assert page.text("#notice") == (
+        "Unit 500 of net1 is not in this run: conv1 has units 0 to 11. "
+        f"Instead this is unit {best} of net1 in conv1."
+    )
+    page.open("#layer=conv1&a=net1&b=net2&unit=net1.5")
+    assert page.run("return document.getElementById('notice').hidden")
 
 
 def test_everything_can_be_reached_by_keys(page, permutations):
     page.open("#layer=conv1&a=net1&b=net2")
-    page.run("document.querySelector('#plot circle[tabindex=\"0\"]').focus()")
+    page.run("document.getElementById('plot').focus()")
     page.keys("HOME", "ARROW_RIGHT", "ARROW_RIGHT")
-    said = page.run("return document.activeElement.getAttribute('aria-label')")
-    unit = int(page.run("return document.activeElement.dataset.unit"))
-    assert said.startswith(f"Unit {unit}, rank 2: best partner {permutations['conv1'][unit]}")
+    said, rank = page.run(
+        "const plot = document.activeElement;"
+        "return [plot.getAttribute('aria-valuetext'), plot.getAttribute('aria-valuenow')]"
+    )
+    assert rank == "3"  # ranks count from 1
+    unit = int(said.removeprefix("Unit ").split(",")[0])
+    assert said.startswith(f"Unit {unit}, rank 3: best partner {permutations['conv1'][unit]}")
     page.keys("ENTER")
     page.heads(f"unit {unit}")
     assert page.run("return document.activeElement.id") == "unit"
@@ -568,7 +600,7 @@ def test_everything_can_be_reached_by_keys(page, permutations):
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("view", ["curve", "matrix", "units", "merging"])
+@pytest.mark.parametrize("view", ["gallery", "map", "curve", "matrix", "units", "core", "merging"])
 @pytest.mark.parametrize("size", [(1400, 900), (390, 844)])
 def test_it_fits_the_screen_in_light_and_dark(page, size, view, dark):
     address = f"#layer=fc6&a=net1&b=net2&view={view}&unit=net1.5&with=net2.7"
@@ -819,7 +851,9 @@ def test_what_a_pair_of_unequal_nets_lacks_cannot_be_chosen(chromium, unequal):
     assert page.run(f"{link}.getAttribute('href')") is None
     assert page.run(f"{link}.title") == "net1 and net3 are not compared in fc6"
     panel = "return [...document.querySelectorAll('#unit [data-net]')].map(e => e.dataset.net)"
-    assert page.run(panel) == ["net3", "net2"]
+    beside = "return [...document.querySelectorAll('#unit [data-in]')].map(e => e.dataset.in)"
+    assert page.run(panel) == ["net3"]
+    assert page.run(beside) == ["net2", "net3"]
     assert "Classes" not in page.text("#unit .facts")
     page.click("#a option[value=net2]")
     page.until("return state.a == 'net2'")

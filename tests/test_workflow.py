@@ -364,7 +364,7 @@ STATISTICS |= UNITS_SEEN
          MAPPING | {"fit_maps_sgd": 1}),
         ("convergent/alignment/clustering.py", 'method="average"', 'method=str("average")',
          {"hac": 1, "draw_fig7": 1}),
-        ("convergent/figures/atlas.py", "PARTNERS = 10", "PARTNERS = 11", ATLAS),
+        ("convergent/figures/atlas/pairs.py", "PARTNERS = 10", "PARTNERS = 11", ATLAS),
         ("convergent/alignment/graphs.py", "THREADED = 2048", "THREADED = 2049", CLUSTERS),
         ("convergent/units/pictures.py", "GREY = 128", "GREY = 127", UNITS_SEEN),
         ("convergent/figures/sheets.py", "height // 9", "height // 10",

@@ -2,7 +2,6 @@
 // calls receive() with an .npz file in base64, or, once, with the description of the run.
 "use strict";
 
-const UNMATCHED = 0.5; // as in section 4 of the paper
 const waiting = new Map();
 let run = null;
 
@@ -34,51 +33,10 @@ function load(name) {
   return waiting.get(name).promise;
 }
 
-function fromBase64(text) {
-  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
-  const characters = atob(text);
-  const bytes = new Uint8Array(characters.length);
-  for (let i = 0; i < bytes.length; i++) bytes[i] = characters.charCodeAt(i);
-  return bytes;
-}
-
-/** Arrays of an .npz file: a zip of .npy files, found through the directory at its end. */
-async function readNpz(bytes) {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const end = bytes.length - 22;
-  const arrays = {};
-  let at = view.getUint32(end + 16, true);
-  for (let left = view.getUint16(end + 10, true); left > 0; left--) {
-    const [method, size] = [view.getUint16(at + 10, true), view.getUint32(at + 20, true)];
-    const [named, extra, note] = [28, 30, 32].map((o) => view.getUint16(at + o, true));
-    const local = view.getUint32(at + 42, true);
-    const name = new TextDecoder().decode(bytes.subarray(at + 46, at + 46 + named));
-    const start = local + 30 + view.getUint16(local + 26, true) + view.getUint16(local + 28, true);
-    const packed = bytes.subarray(start, start + size);
-    arrays[name.replace(/\.npy$/, "")] = readNpy(method ? await inflate(packed) : packed.slice());
-    at += 46 + named + extra + note;
-  }
-  return arrays;
-}
-
-async function inflate(packed) {
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
-}
-
-const TYPES = { "<f4": Float32Array, "<i4": Int32Array, "|i1": Int8Array, "|u1": Uint8Array };
-
-function readNpy(bytes) {
-  const length = new DataView(bytes.buffer).getUint16(8, true);
-  const header = new TextDecoder().decode(bytes.subarray(10, 10 + length));
-  const type = TYPES[header.match(/'descr': '([^']+)'/)[1]];
-  const shape = header.match(/'shape': \(([^)]*)\)/)[1].split(",").filter((n) => n.trim()).map(Number);
-  return { shape, data: new type(bytes.buffer.slice(10 + length)) };
-}
-
+/** Correlation below which a unit is unmatched, as in section 4 of the paper. */
+const unmatchedBelow = () => run.unmatched;
 /** The measure by which units are matched and sorted: the first of the run. */
 const mainMeasure = () => run.measures[0].name;
-const capitalised = (text) => text[0].toUpperCase() + text.slice(1);
 const axisOf = ({ label, unit }) => (unit ? `${label}, ${unit}` : label);
 
 const layerOf = (name) => run.layers.find((layer) => layer.name === name);
@@ -102,8 +60,14 @@ async function relation(layer, net, other) {
   const arrays = await load(`${layer}/${pair.name}`);
   const far = pair.side === "a" ? "b" : "a";
   return {
+    pair,
+    about: layerOf(layer).pairs[pair.name],
     get: (kind, name) => arrays[`${kind}/${pair.side}${name ? `/${name}` : ""}`].data,
     ofOther: (kind, name) => arrays[`${kind}/${far}${name ? `/${name}` : ""}`].data,
+    /** The same if the run has it, otherwise undefined. */
+    maybe: (kind, name) => arrays[`${kind}/${pair.side}/${name}`]?.data,
+    /** The tree of clusters: {shape, data}, the path of each leaf. */
+    tree: arrays.path,
     /** Best partners of a unit, [{unit, value}, ...]. */
     partners(kind, unit) {
       const { shape, data } = arrays[`${kind}/${pair.side}/partner`];
@@ -151,15 +115,25 @@ async function readMatrix(layer, a, b) {
   return { rows: columns, columns: rows, data: turned };
 }
 
-/** Element with attributes and children. */
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined) made.setAttribute(name, value);
-  }
-  made.append(...children.filter((child) => child !== null && child !== undefined));
-  return made;
+/** Samples of the activation of a unit, or null if the run has none: Float32Array. */
+async function samplesOf(layer, { net, number }) {
+  if (layerOf(layer).nets[net].samples === undefined) return null;
+  const file = Math.floor(number / run.units_in_a_file);
+  const { sample, low, high } = await load(`${layer}/samples/${net}-${file}`);
+  const row = number % run.units_in_a_file;
+  const size = sample.shape[1];
+  const step = (high.data[row] - low.data[row]) / 255;
+  return Float32Array.from(sample.data.subarray(row * size, (row + 1) * size), (level) => low.data[row] + step * level);
 }
 
-const digits = (value, number = 3) => Number.isNaN(value) ? "none" : value.toFixed(number).replace("-", "−");
+/** Kind of chance that a unit's best partner is held against: {name, mean, level}, or null. */
+function chanceOfUnits(layer, a, b, measure = mainMeasure()) {
+  const kinds = layerOf(layer).pairs[pairOf(a, b).name].chance_of_units[measure] || {};
+  const name = ["rotation", "images"].find((kind) => kind in kinds);
+  return name ? { name, words: NULLS[name], mean: kinds[name][0], level: kinds[name][1] } : null;
+}
+
+const NULLS = {
+  rotation: "rotated units", images: "shuffled images",
+  untrained: "untrained nets", untrained_one: "one untrained net",
+};

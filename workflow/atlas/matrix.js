@@ -25,8 +25,6 @@ function palette() {
   return colors;
 }
 
-const counted = (number) => Array.from({ length: number }, (_, i) => i);
-
 /** The units in the order of rows and of columns, and the ends of clusters. */
 async function ordered(state, rows, columns) {
   const related = await relation(state.layer, state.a, state.b);

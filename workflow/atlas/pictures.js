@@ -2,9 +2,11 @@
 "use strict";
 
 const KINDS = {
-  patches: "image patches", deconv: "deconvolutions",
+  patches: "image patches", deconv: "deconvolutions", filters: "filter",
   "weakest-patches": "image patches of the most negative activations", "weakest-deconv": "deconvolutions of the most negative activations",
 };
+// Side up to which the small sheets are sharp enough.
+const SMALL = 70;
 const sheets = new Map();
 
 function sheetOf(path) {
@@ -19,29 +21,36 @@ function sheetOf(path) {
   return sheets.get(path);
 }
 
-/** A canvas with the nine pictures of a unit, `side` CSS pixels wide, drawn once it is visible. */
+/** A canvas with the pictures of a unit, `side` CSS pixels wide, drawn once it is visible. */
 function picture(layer, net, unit, kind, side) {
-  const label = `Nine ${KINDS[kind]} of unit ${unit} of ${net}`;
+  const label = `${kind === "filters" ? "" : "Nine "}${KINDS[kind]} of unit ${unit} of ${net}`;
   const box = element("span", { class: "picture", role: "img", "aria-label": label });
   box.style.width = box.style.height = `${side}px`;
   draw(box, layer, net, unit, kind, side).catch(fault);
   return box;
 }
 
+/** Where the picture of a unit lies: its sheet, and the numbers of its layout. */
+function placeOf(about, kind, side) {
+  if (kind === "filters") return { ...about.filters, kind, suffix: "png", across: 1 };
+  const small = kind === "patches" && side <= SMALL;
+  return { ...about, kind, across: 3, ...(small ? about.tiles : {}) };
+}
+
 async function draw(box, layer, net, unit, kind, side) {
   const facts = await load(`${layer}/${net}`);
   const place = facts.picture.data[unit];
   const about = layerOf(layer).nets[net].pictures;
-  const fault = place >= 0 && kind.endsWith("deconv") && about.undeconvolved;
-  const why = facts.dead.data[unit] ? "dead" : place < 0 ? "no picture" : fault ? `no deconvolution: ${fault}` : null;
+  const lacking = place >= 0 && kind.endsWith("deconv") && about.undeconvolved;
+  const why = facts.dead.data[unit] && kind !== "filters" ? "dead" : place < 0 ? "no picture" : lacking ? `no deconvolution: ${lacking}` : null;
   if (why) {
     box.setAttribute("aria-label", `Unit ${unit} of ${net}: ${why}`);
     box.append(element("span", { class: "none" }, side > 50 ? why : "–"));
     return;
   }
   await seen(box);
-  const number = Math.floor(place / about.units);
-  const image = await sheetOf(`pictures/${net}/${layer}-${kind}-${number}.${about.suffix}`);
+  const at = placeOf(about, kind, side);
+  const image = await sheetOf(`pictures/${net}/${layer}-${at.kind}-${Math.floor(place / at.units)}.${at.suffix}`);
   const canvas = element("canvas");
   const ratio = window.devicePixelRatio || 1;
   const size = Math.round(side * ratio);
@@ -50,13 +59,13 @@ async function draw(box, layer, net, unit, kind, side) {
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = !about.exact;
   context.imageSmoothingQuality = "high";
-  const [left, top] = [place % about.columns, Math.floor((place % about.units) / about.columns)];
-  const edge = (n) => Math.round(((size + gap) * n) / 3);
-  for (let rank = 0; rank < 9; rank++) {
-    const [row, column] = [Math.floor(rank / 3), rank % 3];
+  const [left, top] = [place % at.columns, Math.floor((place % at.units) / at.columns)];
+  const edge = (n) => Math.round(((size + gap) * n) / at.across);
+  for (let rank = 0; rank < at.across ** 2; rank++) {
+    const [row, column] = [Math.floor(rank / at.across), rank % at.across];
     context.drawImage(
       image,
-      (3 * left + column) * about.side, (3 * top + row) * about.side, about.side, about.side,
+      (at.across * left + column) * at.side, (at.across * top + row) * at.side, at.side, at.side,
       edge(column), edge(row), edge(column + 1) - gap - edge(column), edge(row + 1) - gap - edge(row),
     );
   }

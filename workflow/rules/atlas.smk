@@ -2,6 +2,15 @@
 from convergent.running.files import digest
 
 MERGED = merged_pairs()
+# Tables and stores of a pair that it shows, beside matrices.
+SHOWN = {
+    "mapping": rules.fit_maps.output.store,
+    "matching": rules.match.output.matching,
+    "clusters": rules.cluster.output.clusters,
+    "significance": SIGNIFICANCE,
+    "similarity": SIMILARITY,
+    "null_matches": rules.compare_layers.output.matches,
+}
 # Contents of the page's files. As inputs they would make the atlas anew wherever their times or their
 # place are others, as in another clone.
 PAGE = {
@@ -12,21 +21,22 @@ PAGE = {
 
 rule atlas:
     input:
-        **{name: expand(path, pair=PAIRS) for name, path in MATRICES.items()},
+        **{
+            name: expand(path, pair=PAIRS)
+            for name, path in {**MATRICES, **SHOWN}.items()
+        },
         listing=IMAGES["listing"],
+        pixels=[path for name, path in IMAGES.items() if name == "pixels"],
+        evaluation=expand(EVALUATIONS, net=COMPARED),
         statistics=expand(STATISTICS, net=COMPARED),
         units=expand(rules.units.output.store, net=COMPARED),
-        mapping=expand(rules.fit_maps.output.store, pair=PAIRS),
-        matching=expand(rules.match.output.matching, pair=PAIRS),
-        clusters=expand(rules.cluster.output.clusters, pair=PAIRS),
-        significance=expand(SIGNIFICANCE, pair=PAIRS),
         merge=expand(MERGE, pair=MERGED),
     output:
         folder=directory(f"{RESULTS}/atlas"),
     log:
         f"{LOGS}/atlas.log",
     conda:
-        "../../envs/analysis.yaml"
+        "../../envs/nets.yaml"
     threads: 1
     resources:
         **resources_for("atlas"),
@@ -38,6 +48,12 @@ rule atlas:
         nets=COMPARED,
         pairs=list(PAIRS),
         measures=list(MATRICES),
+        kinds=list(SHOWN),
+        evaluated=COMPARED if EVALUATIONS else [],
+        data={name: NODES[name].data.model_dump() for name in COMPARED},
+        source=RUN.data.name,
+        images=RUN.activations.images,
+        seed=RUN.statistics.seed,
         penalty=RUN.mapping.penalty,
         level=RUN.nulls.level,
         merged=MERGED,

@@ -6,33 +6,43 @@ def main(snakemake):
 
     import pandas as pd
 
-    from convergent.figures.atlas import write_atlas
+    from convergent.figures.atlas import writing
+    from convergent.figures.atlas.pictures import views_of_nets
 
-    params, inputs = snakemake.params, snakemake.input
+    params, inputs, folder = snakemake.params, snakemake.input, snakemake.output.folder
     images = pd.read_csv(inputs.listing, dtype=str, keep_default_na=False)
     images = images.query("split == 'validation'")
-    nets = [
-        {"statistics": statistics, "units": units}
-        for statistics, units in zip(inputs.statistics, inputs.units, strict=True)
-    ]
-    kinds = (*params.measures, "mapping", "matching", "clusters", "significance")
-    pairs = [
-        dict(zip(kinds, paths, strict=True))
-        for paths in zip(*(inputs[kind] for kind in kinds), strict=True)
-    ]
-    named = dict(zip(params.pairs, pairs, strict=True))
+    nets = {
+        net: {"statistics": statistics, "units": units}
+        for net, statistics, units in zip(params.nets, inputs.statistics, inputs.units, strict=True)
+    }
+    for net, path in zip(params.evaluated, inputs.evaluation, strict=True):
+        nets[net]["evaluation"] = path
+    kinds = (*params.measures, *params.kinds)
+    pairs = {
+        pair: dict(zip(kinds, paths, strict=True))
+        for pair, *paths in zip(params.pairs, *(inputs[kind] for kind in kinds), strict=True)
+    }
     for pair, path in zip(params.merged, inputs.merge, strict=True):
-        named[pair]["merge"] = path
-    write_atlas(
-        snakemake.output.folder,
+        pairs[pair]["merge"] = path
+    # An .npz file of pixels is there unless images are files.
+    files = {"listing": inputs.listing} | dict(zip(["pixels"], inputs.pixels, strict=False))
+    code = snakemake.config["origin"]["job"]["code"]
+    writing.write_atlas(
+        folder,
         [Path(snakemake.scriptdir).with_name("atlas") / name for name in params.page],
         params.run,
         params.layers,
-        dict(zip(params.nets, nets, strict=True)),
-        named,
+        nets,
+        pairs,
         params.penalty,
         images.sort_values("image", key=pd.to_numeric)["class"],
         params.level,
+        writing.Extras(
+            writing.facts_of_run(params.source, params.images or len(images), code, folder),
+            views_of_nets(files, params.data, params.images, params.seed),
+            writing.observed_epochs(folder),
+        ),
     )
 
 

@@ -368,10 +368,10 @@ class Estimates:
         return Resources.of(self._torch(threads) + 1000 + batch / 10**6, seconds)
 
     def atlas(self, threads: int) -> Resources:
-        """Estimate copying correlations of all pairs and pictures of all nets."""
+        """Estimate copying correlations of all pairs, placing units, and pictures of all nets."""
         entries = len(self.run.compared) * sum(n**2 for n in self.widths)
         pictured = len(self.run.nodes) * sum(self.unit_counts[layer] for layer in self.run.pictures)
-        return self._matrices(1000, 60, entries / 10**5 + pictured / 20)
+        return self._matrices(1500, 90, entries / 10**5 + pictured / 20)
 
     def figure(self, threads: int) -> Resources:
         """Estimate drawing a figure that shows matrices of a layer."""

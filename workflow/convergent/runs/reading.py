@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from convergent import ConvergentError
 from convergent.config.default_layers import default_layers
 from convergent.config.run import Config, load
+from convergent.figures.atlas.reader import Atlas
 from convergent.running.origin import HISTORY, parse_history
 from convergent.running.stores import Store, UnknownNameError, open_store
 from convergent.runs.plots import Plots
@@ -109,6 +110,12 @@ class Run:
     def plot(self) -> Plots:
         """Figures by name: ``run.plot.fig3("net1", "net2")``."""
         return Plots(self)
+
+    @property
+    def atlas(self) -> Atlas:
+        """Data of the run's atlas."""
+        self.path("atlas/data/run.json")  # which must be there
+        return Atlas(self.folder / "atlas")
 
     @property
     def tables(self) -> list[str]:
