@@ -1,7 +1,13 @@
 # Average the answers of the nets, and measure how alike those of each ensemble are.
 ENSEMBLES = f"{RESULTS}/ensembles.csv"
-# Nets that give the run's classes.
-MEMBERS = [name for name in SUBJECTS if NODES[name].own.classes != []]
+# Nets that give the run's classes, and share layers with the pair of the figures if its nets do.
+OF_PAIR = {*RUN.layers_of_pair(RUN.pair)}
+MEMBERS = [
+    name
+    for name in SUBJECTS
+    if NODES[name].own.classes != []
+    and not (OF_PAIR and OF_PAIR.isdisjoint(NODES[name].places))
+]
 PAIRS_OF_MEMBERS = [
     pair for pair, nets in PAIRS.items() if all(name in MEMBERS for name in nets)
 ]
