@@ -42,7 +42,7 @@ def run(main, snakemake):
     The origin of the stores that it reads is checked first; that of its outputs is recorded last.
     """
     from convergent import ConvergentError
-    from convergent.running.console import INTERRUPTED
+    from convergent.running.console import end_interrupted_job
     from convergent.running.devices import cores, peak_memory
     from convergent.running.files import file_lock
 
@@ -69,7 +69,7 @@ def run(main, snakemake):
             raise SystemExit(1) from None
         except KeyboardInterrupt:
             log.write("interrupted\n")
-            raise SystemExit(INTERRUPTED) from None
+            end_interrupted_job()
         except Exception:
             traceback.print_exc(file=log)
             raise SystemExit(1) from None

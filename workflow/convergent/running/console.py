@@ -9,15 +9,17 @@ import logging
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable
+from typing import NoReturn
 
 # Of messages that tell nothing to who has started the run.
 NOISE = re.compile(
     r"Assuming unrestricted|host: |Building DAG|Using shell|Provided |Rules claiming|Conda env|"
     r"Select jobs|Execute \d|Terminating processes|Elapsed time"
 )
-# Exit status of a process that Ctrl-C has ended.
-INTERRUPTED = 130
+# Exit status of a process that Ctrl-C has ended, and seconds after which a job ends on it.
+INTERRUPTED, DELAY = 130, 1
 # Events of Snakemake that are not shown.
 SILENT = (
     "workflow_started",
@@ -62,6 +64,15 @@ def end_quietly_when_interrupted(logger: logging.Logger) -> None:
         sys.exit(INTERRUPTED)
 
     signal.signal(signal.SIGINT, stop)
+
+
+def end_interrupted_job() -> NoReturn:
+    """End a job that Ctrl-C has reached, after Snakemake.
+
+    The terminal interrupts both. Snakemake would call it a fault if the job ended first.
+    """
+    time.sleep(DELAY)
+    raise SystemExit(INTERRUPTED) from None
 
 
 def call_once_planned(logger: logging.Logger, call: Callable[[], object]) -> None:

@@ -34,7 +34,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NoReturn
 
-from convergent.running.console import INTERRUPTED
+from convergent.running.console import end_interrupted_job
 
 # Variables that differ between jobs although no library reads them when it is imported.
 OF_ONE_JOB = ("_", "OLDPWD", "PWD", "SHLVL")
@@ -251,7 +251,7 @@ def run_job(job: dict[str, Any], streams: list[int], imported: int) -> None:
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        end_interrupted_job()
     finally:
         with open(imported, "w", encoding="utf-8") as file:
             file.write("\n".join(name for name in installed_modules() if name not in before))
