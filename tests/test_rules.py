@@ -156,3 +156,11 @@ def test_what_the_figures_need_comes_before_the_same_of_other_nets(tmp_path):
     order = [priority(rule, pair="net2-net4") for rule in ("draw_fig3", "match", "cluster")]
     assert order == sorted({*order}, reverse=True)
     assert priority("shapes", net="net1") > priority("train", net="net2")
+
+
+def test_ensembles_are_of_nets_that_share_layers(tmp_path):
+    prepare(tmp_path)
+    other = {"seed": 5, "model": {"name": "resnet", "blocks": 1}, "layers": ["relu1"]}
+    overlay = {"nets": {"other": other}, "pairs": ["net1-net2"]}
+    rule = parsed(tmp_path, ROOT / "Snakefile", overlay).get_rule("score_ensembles")
+    assert [*rule.params.nets] == ["net1", "net2", "net3", "net4"]
