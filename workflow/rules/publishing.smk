@@ -22,7 +22,7 @@ rule release:
         mem_mb=1000,
         runtime=10,
     params:
-        folder=RESULTS,
+        folder=lambda wildcards, output: str(Path(output.archive).parents[1]),
         configuration=RUN.model_dump(mode="json", exclude={"accept_changes", "verify"}),
         leave_out=RUN.release.leave_out,
         code=code("release.py"),
@@ -51,7 +51,7 @@ rule verify:
         mem_mb=1000,
         runtime=10,
     params:
-        tables=f"{RESULTS}/tables",
+        tables=lambda wildcards, input: str(Path(input[0]).parent),
         against=str(PUBLISHED),
         code=code("verify.py"),
     message:
