@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import planted
 
-from convergent.figures.atlas import write_atlas
+from convergent.figures.atlas.writing import write_atlas
 
 PAGE = sorted((Path(__file__).parents[1] / "workflow/atlas").glob("*"))
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")

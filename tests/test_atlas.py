@@ -67,7 +67,7 @@ def run(tmp_path_factory):
     merged_nets().to_csv(folder / "merge.csv", index=False)
     classes = ["first", "second"] * 100
     layers = planted.layers_of(folder)
-    atlas.write_atlas(folder / "atlas", PAGE, "tiny", layers, nets, pairs, PENALTY, classes)
+    writing.write_atlas(folder / "atlas", PAGE, "tiny", layers, nets, pairs, PENALTY, classes)
     return folder
 
 
@@ -164,7 +164,7 @@ def test_matrices_are_the_correlations_to_two_digits(run, monkeypatch, tmp_path)
     monkeypatch.setattr(writing, "STRIPE", 1000)
     nets, pairs = planted.stores(run)
     layers = {name: ["fc6"] for name in (*nets, *pairs)}
-    atlas.write_atlas(tmp_path / "atlas", PAGE, "tiny", layers, nets, pairs, PENALTY)
+    writing.write_atlas(tmp_path / "atlas", PAGE, "tiny", layers, nets, pairs, PENALTY)
     stripes = len(list((tmp_path / "atlas/data/fc6").glob("net1-net2-*.js")))
     assert stripes == -(-130 // (1000 // 130))
     paths = [tmp_path / f"atlas/data/fc6/net1-net2-{n}.js" for n in range(stripes)]
@@ -261,9 +261,9 @@ def test_a_failed_atlas_leaves_the_old_one(run, tmp_path):
     nets, pairs = planted.stores(run)
     layers, missing = ({key: [name] for key in (*nets, *pairs)} for name in ("conv1", "conv9"))
     rest = (nets, pairs, PENALTY)
-    atlas.write_atlas(tmp_path / "atlas", PAGE, "tiny", layers, *rest)
+    writing.write_atlas(tmp_path / "atlas", PAGE, "tiny", layers, *rest)
     with pytest.raises(StoreError, match="no conv9 here"):
-        atlas.write_atlas(tmp_path / "atlas", PAGE, "tiny", missing, *rest)
+        writing.write_atlas(tmp_path / "atlas", PAGE, "tiny", missing, *rest)
     assert (tmp_path / "atlas/data/conv1/net1.js").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["atlas"]
 
@@ -283,7 +283,7 @@ def unequal(tmp_path_factory):
     del pairs["net2-net3"]
     layers = planted.layers_of(folder)
     rest = (layers, nets, pairs, PENALTY, [""] * 200)
-    atlas.write_atlas(folder / "atlas", PAGE, "unequal", *rest)
+    writing.write_atlas(folder / "atlas", PAGE, "unequal", *rest)
     return folder, permutations["conv1"]
 
 

@@ -35,7 +35,7 @@ def run(tmp_path_factory):
     nets["net1"]["evaluation"] = folder / "evaluation.csv"
     layers = planted.layers_of(folder)
     extras = writing.Extras({"data": "made up"}, dict.fromkeys(nets, brightness_of_place))
-    atlas.write_atlas(
+    writing.write_atlas(
         folder / "atlas", [], "tiny", layers, nets, of_pairs, 0.25, ["only"] * 200, extras=extras
     )
     return Atlas(folder / "atlas"), permutation, folder

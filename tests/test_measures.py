@@ -19,6 +19,7 @@ from test_atlas import Page, chromium  # noqa: F401
 
 import convergent.measures
 from convergent.figures import atlas, one_to_one
+from convergent.figures.atlas import writing
 from convergent.measures import registry
 from convergent.measures.evidence import Split
 from convergent.measures.registry import (
@@ -319,7 +320,7 @@ def run_with_toy(toy, tmp_path, monkeypatch):
         script("match", monkeypatch)(job)
         script("agreement", monkeypatch)(job)
     page = sorted((ROOT / "workflow/atlas").glob("*"))
-    atlas.write_atlas(
+    writing.write_atlas(
         tmp_path / "atlas", page, "tiny", planted.layers_of(tmp_path), nets, pairs, 0.25
     )
     return tmp_path

@@ -441,9 +441,12 @@ def test_exactly_what_uses_a_change_reruns(project, file, old, new, expected):
 def test_exactly_what_uses_a_key_reruns(project, key, expected):
     output = snakemake(project, "-n", "--config", key)
     assert paper_only(jobs(output)) == expected
-    # The net that is replaced is named before anything runs.
-    remark = "nets.net2.seed was 2 and is 5: net2 is trained again and replaced in results/tiny"
-    assert output.count(remark) == output.count("trained again") == ("train" in expected)
+    # Nets that are replaced are named before anything runs.
+    assert output.count("trained again") == ("train" in expected)
+    if expected.get("train") == 1:
+        assert (
+            "nets.net2.seed was 2 and is 5: net2 is trained again and replaced in results/tiny"
+        ) in output
 
 
 def test_a_copy_elsewhere_runs_nothing_again(project, tmp_path):

@@ -186,7 +186,6 @@ def remark_on_trainings():
         job.wildcards.net
         for job in workflow.dag.needrun_jobs()
         if job.rule.name.endswith(("train", "train_with_snapshots"))
-        and workflow.dag.reason(job).params_changed
     ]
     there = [net for net in again if Path(WEIGHTS.format(net=net)).exists()]
     configuration = config["origin"]["job"]["configuration"]
