@@ -91,7 +91,7 @@ def test_killed_at_any_moment_a_run_ends_as_if_never_disturbed(project, tmp_path
             ):
                 time.sleep(0.05)
             # The first as soon as an epoch has been trained, the others at random.
-            until = time.monotonic() + (60 if number == 0 else rng.uniform(0, 4))
+            until = time.monotonic() + (240 if number == 0 else rng.uniform(0, 4))
             while process.poll() is None and time.monotonic() < until:
                 if number == 0 and any(checkpoint.glob("[!.]*.pt")):
                     break
