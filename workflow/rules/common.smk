@@ -2,7 +2,6 @@
 import sys
 from contextlib import suppress
 
-from snakemake.cli import get_argument_parser
 from snakemake.common.configfile import load_configfile
 from snakemake.common.tbdstring import TBDString
 from snakemake.exceptions import WorkflowError
@@ -13,12 +12,11 @@ SOURCE = Path(workflow.current_basedir).parents[1]
 sys.path.insert(0, str(SOURCE / "workflow"))
 
 from convergent import ConvergentError
+from convergent.running.command_line import asked_for
 from convergent.running.installed import TO_READ_RULES, missing_packages
 
 # What Snakemake is asked for stands on its command line, and nowhere else as long as it reads rules.
-ASKED = None
-if workflow.is_main_process and Path(sys.argv[0]).name in ("snakemake", "__main__.py"):
-    ASKED = get_argument_parser().parse_known_args(sys.argv[1:])[0]
+ASKED = asked_for() if workflow.is_main_process else None
 
 
 def refuse(message):
@@ -157,7 +155,6 @@ RECORDED_TWICE = [
 SUBJECTS = RUN.subjects
 OF_SUBJECTS = RUN.pairs_of_subjects
 COMPARED = RUN.nets_compared
-GROUPS = RUN.groups
 
 
 MANY_PAIRS = 100

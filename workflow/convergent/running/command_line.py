@@ -16,13 +16,19 @@ from pathlib import Path
 EXAMPLE = "snakemake fig3 --config 'training={epochs: 5}'"
 
 
-def check() -> None:
-    """End this process, which is Snakemake's, with a sentence if its command line has a fault."""
+def asked_for() -> argparse.Namespace | None:
+    """Parse Snakemake's command line; None if this process has none."""
     from snakemake.cli import get_argument_parser
 
     # Whoever calls Snakemake's functions says otherwise what is asked for.
-    if Path(sys.argv[0]).name in ("snakemake", "__main__.py"):
-        asked = get_argument_parser().parse_known_args(sys.argv[1:])[0]
+    if Path(sys.argv[0]).name not in ("snakemake", "__main__.py"):
+        return None
+    return get_argument_parser().parse_known_args(sys.argv[1:])[0]
+
+
+def check() -> None:
+    """End this process, which is Snakemake's, with a sentence if its command line has a fault."""
+    if asked := asked_for():
         for fault in faults(asked):
             sys.exit(fault)
 
