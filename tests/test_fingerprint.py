@@ -450,7 +450,9 @@ def test_fingerprints_are_remembered_until_the_library_changes(project, monkeypa
     # Even if its times and sizes stay the same.
     tools = project / "library/tools.py"
     times = tools.stat().st_atime_ns, tools.stat().st_mtime_ns
-    tools.write_text(tools.read_text(encoding="utf-8").replace("return 2", "return 5"), "utf-8")
+    tools.write_text(
+        tools.read_text(encoding="utf-8").replace("return 2", "return 5"), encoding="utf-8"
+    )
     os.utime(tools, ns=times)
     fingerprints._library.cache_clear()
     assert Remembered(kept, project / "library").fingerprint(script) != first

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -709,11 +710,18 @@ def test_a_full_disk_is_known_by_either_writer(tmp_path, error):
     assert not list(tmp_path.iterdir())
 
 
+def reachable(folder):
+    """Let other users enter a temporary folder: pytest keeps its folders to one user."""
+    for path in (folder, *folder.parents):
+        if Path(tempfile.gettempdir()) in path.parents:
+            path.chmod(0o755)
+
+
 @pytest.fixture
 def unprivileged(tmp_path):
     """What takes from this process the right to read a file or folder, for a while."""
-    for path in (tmp_path, *list(tmp_path.parents)[:2]):
-        path.chmod(0o777 if path == tmp_path else 0o755)
+    reachable(tmp_path)
+    tmp_path.chmod(0o777)
 
     @contextmanager
     def without(path):
@@ -738,8 +746,7 @@ def unwritable(tmp_path):
     (folder / "x.csv").write_text("old", encoding="utf-8")
     with new_store(folder / "x.zarr") as group:
         save(group, "a", np.arange(3), ("unit",))
-    for path in (tmp_path, *list(tmp_path.parents)[:2]):
-        path.chmod(0o755)
+    reachable(tmp_path)
     folder.chmod(0o555)
     user = os.geteuid()
     if user == 0:

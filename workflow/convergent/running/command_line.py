@@ -21,7 +21,7 @@ def asked_for() -> argparse.Namespace | None:
     from snakemake.cli import get_argument_parser
 
     # Whoever calls Snakemake's functions says otherwise what is asked for.
-    if Path(sys.argv[0]).name not in ("snakemake", "__main__.py"):
+    if not any(Path(sys.argv[0]).match(name) for name in ("snakemake", "snakemake/__main__.py")):
         return None
     return get_argument_parser().parse_known_args(sys.argv[1:])[0]
 
