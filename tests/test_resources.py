@@ -129,6 +129,21 @@ def test_merging_asks_for_the_time_of_its_points_and_the_memory_of_its_images(wo
     assert 3000 < few.merge_nets(1).mem_mb < 20_000
 
 
+def test_what_is_known_of_some_nets_is_estimated_before_others(monkeypatch):
+    """Nets with layers of their own, whose shapes another job has still to find."""
+    monkeypatch.setattr(resources, "count_images", lambda data, trains: (1_281_167, 50_000))
+    few = {"seed": 5, "layers": ["conv1", "conv2"]}
+    run = paper(nets={"few": few}, units={"pictures": "all"}, training={"snapshots": [1]})
+    some = resources.Estimates(run, {"few": layer_shapes(models.build, (3, 227, 227))})
+    assert some.pictured == {"conv1": 96, "conv2": 256}
+    stages = [
+        stage for stage in vars(resources.Estimates) if stage[0] != "_" and stage != "threads"
+    ]
+    assert len(stages) > 15
+    for stage in stages:
+        assert getattr(some, stage)(1).mem_mb > 0
+
+
 def test_folders_are_counted_by_their_classes(tmp_path):
     for split, names in {"train": "abcdefg", "val": "ab"}.items():
         for name in names:

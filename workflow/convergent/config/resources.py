@@ -78,6 +78,12 @@ class Estimates:
                 positions = run.recorded_positions(layer)
                 self.unit_counts[key] = max(layer.units, self.unit_counts.get(key, 0))
                 self.positions[key] = max(positions, self.positions.get(key, 0))
+        # Units that are pictured in each layer that is known.
+        self.pictured = {
+            key: len(units) if units is not None else self.unit_counts[key]
+            for key, units in run.pictures.items()
+            if key in self.unit_counts
+        }
         self.widths = list(self.unit_counts.values())
         self.widest = max(self.widths, default=0)
         self.recorded_values = sum(self.positions[name] * n for name, n in self.unit_counts.items())
@@ -361,8 +367,7 @@ class Estimates:
 
     def units(self, threads: int) -> Resources:
         """Estimate pictures of units: a pass forward and back through the net for each."""
-        chosen = self.run.pictures.items()
-        pictures = sum(self.unit_counts[k] if v is None else len(v) for k, v in chosen) * EXAMPLES
+        pictures = sum(self.pictured.values()) * EXAMPLES
         batch = 24 * 32 * self.values
         seconds = self._forward(3 * pictures, threads) + self._decode(pictures, threads)
         return Resources.of(self._torch(threads) + 1000 + batch / 10**6, seconds)
@@ -370,7 +375,7 @@ class Estimates:
     def atlas(self, threads: int) -> Resources:
         """Estimate copying correlations of all pairs, placing units, and pictures of all nets."""
         entries = len(self.run.compared) * sum(n**2 for n in self.widths)
-        pictured = len(self.run.nodes) * sum(self.unit_counts[layer] for layer in self.run.pictures)
+        pictured = len(self.run.nodes) * sum(self.pictured.values())
         return self._matrices(1500, 90, entries / 10**5 + pictured / 20)
 
     def figure(self, threads: int) -> Resources:
