@@ -6,12 +6,17 @@ import os
 import shutil
 from pathlib import Path
 
+import chance_tables
 import numpy as np
+import pandas as pd
+import planted
 import pytest
 from generated_run import multiply
 from PIL import Image
 from test_atlas import Page, chromium  # noqa: F401
 from test_atlas_data import run  # noqa: F401
+
+from convergent.figures.atlas import writing
 
 PAGE = sorted((Path(__file__).parents[1] / "workflow/atlas").glob("*"))
 VIEWS = ["overview", "gallery", "map", "curve", "matrix", "units", "core", "search"]
@@ -70,6 +75,33 @@ def test_the_map_of_layers_shows_the_excess_over_the_chance_that_is_chosen(page,
     page.click("#similarity-map td a")
     page.until("return state.view == 'curve'")
     assert page.address["b"] == "net2"
+
+
+@pytest.mark.parametrize("nets", [("net1", "net2"), ("net2", "net1")])
+def test_each_layer_of_a_net_stands_beside_each_of_the_other(chromium, tmp_path, rng, nets):  # noqa: F811
+    """Down those of the net that is named first, whichever the pair names first."""
+    layers = {"conv1": 12, "fc6": 8}
+    planted.write_run(tmp_path, layers)
+    chance_tables.all_layers(rng, [*layers], [*layers]).to_csv(tmp_path / "all.csv", index=False)
+    of_nets, of_pairs = planted.stores(tmp_path)
+    of_pairs["net1-net2"]["similarity"] = tmp_path / "all.csv"
+    described = planted.layers_of(tmp_path)
+    atlas = tmp_path / "atlas"
+    writing.write_atlas(atlas, PAGE, "tiny", described, of_nets, of_pairs, 0.25)
+    page = Page(chromium, atlas).size(1400, 900)
+    page.open(f"#view=overview&a={nets[0]}&b={nets[1]}&way=cka")
+    page.until("return document.querySelector('#all-layers-map td')")
+    assert page.text("#all-layers-title") == f"Layers of {nets[0]} (down) and of {nets[1]} (across)"
+    cells = "return [...document.querySelectorAll('#all-layers-map td')].map((td) => td.innerText)"
+    table = pd.read_csv(tmp_path / "all.csv").query("measure == 'cka'")
+    values = table.pivot_table(index="layer_a", columns="layer_b", values="value").to_numpy()
+    values = values if nets[0] == "net1" else values.T
+    assert page.run(cells) == [shown(value) for value in values.ravel()]
+    # A layer beside itself leads to its units; other two have none in common.
+    links = "return [...document.querySelectorAll('#all-layers-map td a')].map((a) => a.hash)"
+    assert [("layer=conv1" in link, "layer=fc6" in link) for link in page.run(links)] == [
+        (True, False), (False, True),
+    ]  # fmt: skip
 
 
 def test_the_gallery_holds_the_tiles_in_view_and_filters_them(page, atlas):

@@ -12,6 +12,8 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
+from convergent.figures.sheets import softened
+
 if TYPE_CHECKING:
     from convergent.nets.datasets import Images
 
@@ -29,6 +31,7 @@ def write_sheets(folder: Path, layer: str, seen: zarr.Group) -> dict[str, Any] |
     """Write the pictures of a layer's units to sheets, nine per unit in a block of 3x3.
 
     There are sheets of `patches` and `deconv`, and the same of the weakest side where there is one.
+    Deconvolutions are smoothed as in figures (:func:`convergent.figures.sheets.softened`).
     Sheets are named ``<layer>-<kind>-<number>.<suffix>`` and filled row by row with the units that
     have pictures. Small pictures are stored without loss (PNG); larger ones are shrunk to at most
     `LARGEST` pixels and compressed with loss (WebP).
@@ -95,7 +98,10 @@ class _Form(NamedTuple):
         self.folder.mkdir(parents=True, exist_ok=True)
         for number, start in enumerate(range(0, len(units), columns**2)):
             chosen = units[start : start + columns**2]
-            blocks = shrunk(seen[kind].oindex[chosen], side)
+            blocks = seen[kind].oindex[chosen]
+            if kind.endswith("deconv"):
+                blocks = np.stack([softened(block) for block in blocks])
+            blocks = shrunk(blocks, side)
             file = f"{self.layer}-{name or kind.replace('/', '-')}-{number}.{self.suffix}"
             Image.fromarray(sheet(blocks, columns)).save(self.folder / file, **self.options)
         return columns, columns**2
