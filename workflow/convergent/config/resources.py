@@ -21,6 +21,8 @@ NET_RATE, GPU_RATE, PRODUCT_RATE, EIGEN_RATE = 1e10, 3e12, 2e9, 3e8
 VALUE_RATE = 2e7
 # Image files a second that one process decodes.
 DECODE_RATE = 150
+# Pairs of images whose similarity is computed and sorted, to find the nearest of each image.
+NEIGHBOUR_RATE = 2e7
 # Examples of each unit that get pictures.
 EXAMPLES = 9
 
@@ -205,6 +207,8 @@ class Estimates:
         seconds += (4 + 2 * nulls.information) * 60 * (self.measure(threads).runtime - 10)
         if self.run.activations.store:
             seconds += nulls.images * 60 * (self.correlation(threads).runtime - 10)
+        # Nearest images in each layer, on all images and on halves, trained and untrained.
+        seconds += 12 * len(self.widths) * self.recorded**2 / NEIGHBOUR_RATE
         return Resources.of(1000 + 300 * threads + (6 * blocks + codes + matrices) / 10**6, seconds)
 
     def observe_epoch(self, threads: int) -> Resources:
@@ -267,6 +271,7 @@ class Estimates:
         passes = 1 + sum(self.widths) ** 2 / 2**21
         seconds += 2 * passes * self.recorded * self.recorded_values / VALUE_RATE / threads
         seconds += blocks * sum(self.widths) ** 2 / 10**6
+        seconds += 4 * len(self.widths) ** 2 * self.recorded**2 / NEIGHBOUR_RATE
         # Moments are held as parts, merged from the end, and with each block left out; pairs of
         # images of every layer of both nets.
         held = 3 * moments + (80 + 16 * len(self.widths)) * self._pairs_of_images()
