@@ -105,7 +105,7 @@ def test_nulls_ask_for_the_time_of_their_draws(work):
 
 @pytest.mark.parametrize("stage", ["compare_layers", "layer_pairs"])
 def test_neighbours_among_many_images_ask_for_the_time_of_all_their_pairs(work, stage):
-    """All layers of two nets took 846 s for 10,000 images, most of them for neighbours."""
+    """All layers of two nets took 846 s for 10,000 images."""
     few, many = (getattr(work(activations={"images": n}), stage)(1) for n in (10_000, 50_000))
     assert few.runtime - 10 > 846 / 60
     assert 60 * (many.runtime - few.runtime) > 10 * 846
