@@ -92,9 +92,9 @@ def test_without_room_for_an_address_jobs_run_by_themselves(workflow, tmp_path):
 
 
 LOADED = """
-import sys
+import importlib, sys
 print("wave" in sys.modules, "_job" in sys.modules, "own" in sys.modules)
-import wave
+importlib.import_module("wave")
 sys.modules["own"] = sys
 """
 
@@ -104,6 +104,21 @@ def test_later_jobs_find_what_earlier_ones_imported(workflow):
         # The first finds nothing; later ones find modules of Python, and nothing that a job made.
         "False True False\n", "True True False\n", "True True False\n",
     ]  # fmt: skip
+
+
+def test_jobs_find_what_their_scripts_name(workflow):
+    script = """
+    import sys
+    print(*(name in sys.modules for name in ["wave", "zarr", "torch", "convergent.nets.marks"]))
+    def main():
+        import wave
+        # Imports zarr at once, and torch in functions alone.
+        from convergent.nets import marks
+    """
+    assert [said for _, said, _ in results(workflow(script))] == ["True True False False\n"]
+    # The job, not the server, says what is wrong.
+    code, _, error = results(workflow("import wave\nx ="))[0]
+    assert (code, "SyntaxError" in error) == (1, True)
 
 
 def test_jobs_of_other_environments_have_other_servers(workflow):
