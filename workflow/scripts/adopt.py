@@ -6,7 +6,7 @@ def main(snakemake):
     import torch
 
     from convergent.nets import models, weights
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     params = snakemake.params
     torch.set_num_threads(snakemake.threads)

@@ -3,7 +3,7 @@ from _job import run
 
 def main(snakemake):
     from convergent.inference.ceilings import ceiling_table
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     nets = snakemake.params.nets
     table = ceiling_table(dict(zip(nets, snakemake.input.activations, strict=True)))

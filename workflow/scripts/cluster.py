@@ -3,7 +3,7 @@ from _job import run
 
 def main(snakemake):
     from convergent.alignment.cluster_tables import cluster_tables
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     inputs, params = snakemake.input, snakemake.params
     tables = cluster_tables(

@@ -7,7 +7,7 @@ def main(snakemake):
     from convergent.activations.blocks import Cut
     from convergent.consequences.ensembles import alike, answers, ensembles
     from convergent.nets import datasets, models
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     files, params, device = snakemake.input, snakemake.params, device_of(snakemake)
     torch.set_num_threads(snakemake.threads)

@@ -5,7 +5,7 @@ def main(snakemake):
     from convergent.activations.side_by_side import observed, read_accuracy
     from convergent.inference.dynamics import dynamics_table
     from convergent.inference.settling import settling
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     params, output = snakemake.params, snakemake.output
     folders = dict(zip(params.epochs, snakemake.input.epochs, strict=True))

@@ -3,7 +3,7 @@ from _job import run
 
 def main(snakemake):
     from convergent.inference.identification import identification_table
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     params = snakemake.params
     table = identification_table(snakemake.input.table, params.sides, params.nets)

@@ -8,7 +8,7 @@ def main(snakemake):
     import numpy as np
 
     from convergent.nets.datasets import list_arrays, list_folder
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     params = snakemake.params
     asked = {"labels": params.get("labels", True), "trains": params.get("trains", True)}

@@ -8,7 +8,7 @@ def main(snakemake):
     import torch
 
     from convergent.nets import models, training
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     params = snakemake.params
     labels = pd.read_csv(snakemake.input.listing, usecols=["label"])["label"]

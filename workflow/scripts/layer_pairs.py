@@ -4,7 +4,7 @@ from _job import run, scheduler_of
 def main(snakemake):
     from convergent.inference.similarity import layer_table
     from convergent.measures.registry import measure
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     stores, params = snakemake.input, snakemake.params
     with scheduler_of(snakemake) as scheduler:

@@ -5,7 +5,7 @@ def main(snakemake):
     import pandas as pd
 
     from convergent.figures.tables import mapping_table
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     stores = {"exact": snakemake.input.exact, "sgd": snakemake.input.sgd}
     tables = [

@@ -6,7 +6,7 @@ def main(snakemake):
 
     from convergent.consequences.curves import barriers
     from convergent.consequences.merged_pairs import load_pair, merge_pair
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     torch.set_num_threads(snakemake.threads)
     params = snakemake.params

@@ -9,7 +9,7 @@ def main(snakemake):
 
     from convergent.activations.side_by_side import observe_side_by_side
     from convergent.nets import datasets, evaluation, models, training
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     files, params, device = dict(snakemake.input.items()), snakemake.params, device_of(snakemake)
     torch.set_num_threads(snakemake.threads)

@@ -4,7 +4,7 @@ from _job import run
 def main(snakemake):
     from convergent.activations.side_by_side import observed, read_accuracy
     from convergent.inference.probes import probe_table
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     params = snakemake.params
     folders = dict(zip(params.probes, snakemake.input.probes, strict=True))

@@ -8,8 +8,8 @@ def main(snakemake):
     import pandas as pd
 
     from convergent.inference.verification import small_form
+    from convergent.running.files import writing
     from convergent.running.release import pack
-    from convergent.running.stores import writing
 
     params, output = snakemake.params, snakemake.output
     about = pack(params.folder, output.archive, params.configuration, params.leave_out)

@@ -4,7 +4,7 @@ from _job import run
 def main(snakemake):
     from convergent.inference.map_nulls import significance_of_maps
     from convergent.inference.similarity import Stores
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     params = snakemake.params
     table = significance_of_maps(

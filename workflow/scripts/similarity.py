@@ -8,7 +8,7 @@ def main(snakemake):
     from convergent.inference.similarity import Stores, similarity_table
     from convergent.measures.registry import measure
     from convergent.measures.transport import transports
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     params, output = snakemake.params, dict(snakemake.output.items())
     nulls, matches = params.nulls, NullMatches()

@@ -5,7 +5,7 @@ def main(snakemake):
     import shutil
 
     from convergent.nets.training import find_snapshot
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     kept = find_snapshot(snakemake.input.snapshots, snakemake.params.epoch)
     with writing(snakemake.output.weights) as path:

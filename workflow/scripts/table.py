@@ -4,7 +4,7 @@ from _job import run
 def main(snakemake):
     from pkgutil import resolve_name
 
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     params = dict(snakemake.params)
     make, draw = params.pop("make"), params.pop("draw", None)

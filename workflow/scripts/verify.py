@@ -11,7 +11,7 @@ def main(snakemake):
         read_tables,
         verify,
     )
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     params = snakemake.params
     found, published = read_tables(params.tables), read_tables(params.against)

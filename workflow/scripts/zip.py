@@ -7,7 +7,7 @@ def main(snakemake):
     from convergent.consequences.curves import points_between
     from convergent.consequences.merged_pairs import load_pair
     from convergent.consequences.zipped_pairs import zip_pair
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     torch.set_num_threads(snakemake.threads)
     params = snakemake.params

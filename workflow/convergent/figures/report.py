@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image
 
 from convergent.inference.verdicts import statistic_rows, verdict_table
-from convergent.running.stores import writing
+from convergent.running.files import writing
 
 # Quality of the pictures (WebP): lines and text stay sharp at less than half the size of a PNG.
 QUALITY = 85

@@ -17,7 +17,6 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from convergent.running.stores import open_store
-from convergent.units.pictures import GREY, eight_bit
 
 # Group id of images stored in a PDF at their own resolution (see `convergent.figures.style.save`).
 PICTURE = "picture"
@@ -86,6 +85,8 @@ def softened(deconvolutions: NDArray[np.uint8]) -> NDArray[np.uint8]:
     less than 16 pixels, whose pixels are what there is to see).
     """
     from scipy.ndimage import gaussian_filter
+
+    from convergent.units.pictures import GREY, eight_bit
 
     width = min(1.0, deconvolutions.shape[1] / 16)
     signals = deconvolutions.astype(np.float32) - GREY

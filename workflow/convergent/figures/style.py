@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from convergent.figures.sheets import PICTURE
-from convergent.running.stores import writing
+from convergent.running.files import writing
 
 SEMI, MATCHING = "#7fd07f", "#116611"
 # Palette of Okabe and Ito, which colour-blind readers can tell apart, too.

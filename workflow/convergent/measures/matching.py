@@ -7,7 +7,6 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 
 def semi_matching(similarity: NDArray) -> NDArray[np.intp]:
@@ -71,6 +70,8 @@ def matching(similarity: NDArray, prices: NDArray | None = None) -> NDArray[np.i
     ValueError
         If `similarity` is not a finite matrix with columns.
     """
+    from scipy.optimize import linear_sum_assignment
+
     similarity = _finite(similarity).astype(np.float64)
     costs = -similarity if prices is None else prices - similarity
     rows, columns = linear_sum_assignment(costs)

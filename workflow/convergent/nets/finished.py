@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from convergent.running.stores import writing
+from convergent.running.files import writing
 
 logger = logging.getLogger(__name__)
 

@@ -76,7 +76,7 @@ def write_shapes(path: str | Path, shapes: Shapes, options: Mapping[str, Any]) -
     options : mapping
         Options that the net was built with; ``costs.json`` records them.
     """
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     with writing(path) as name, open(name, "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")

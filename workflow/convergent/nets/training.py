@@ -18,8 +18,8 @@ from convergent import ConvergentError
 from convergent.nets.datasets import Images, normalize
 from convergent.nets.recipe import snapshot_file
 from convergent.running.devices import compiled, half_precision
+from convergent.running.files import writing
 from convergent.running.progress import bar, time_left
-from convergent.running.stores import writing
 
 logger = logging.getLogger(__name__)
 
