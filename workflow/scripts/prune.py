@@ -9,7 +9,7 @@ def main(snakemake):
 
     from convergent.consequences.pruning import orders_of_pair, prune
     from convergent.nets import datasets, models
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     files, params, device = snakemake.input, snakemake.params, device_of(snakemake)
     torch.set_num_threads(snakemake.threads)
@@ -42,6 +42,7 @@ def main(snakemake):
             number=classes,
             device=device,
             seed=options["seed"],
+            name=name,
         )
         table.insert(1, "net", name)
         tables.append(table)

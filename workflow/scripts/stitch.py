@@ -11,13 +11,14 @@ def main(snakemake):
     from convergent.consequences.stitching import seams, stitch
     from convergent.inference.similarity import Stores
     from convergent.nets import datasets, models, training
-    from convergent.running.stores import writing
+    from convergent.running.files import writing
 
     files, params, device = snakemake.input, snakemake.params, device_of(snakemake)
     torch.set_num_threads(snakemake.threads)
-    names = {"statistics_a": "a", "statistics_b": "b"}
+    names = snakemake.wildcards.pair.split("-")
+    files_of = {"statistics_a": "a", "statistics_b": "b"}
     # Optional inputs are empty where there are none.
-    stores = Stores(**{name: files.get(names.get(name, name)) or None for name in Stores._fields})
+    stores = Stores(**{of: files.get(files_of.get(of, of)) or None for of in Stores._fields})
     nets, untrained, views = [], [], []
     for side, net in zip("ab", params.nets, strict=True):
         images, _, classes = datasets.recorded(
@@ -56,6 +57,7 @@ def main(snakemake):
             classes=params.nets[b]["classes"],
             number=classes,
             device=device,
+            name=f"{names[b]} after {names[a]}",
         )
         table.insert(1, "direction", direction)
         tables.append(table)

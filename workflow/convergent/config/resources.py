@@ -101,7 +101,8 @@ class Estimates:
             # The decomposition of large graphs takes two.
             return 2 if self.widest > 1000 else 1
         if stage == "compare_layers":
-            return 2 if self.recorded_values > 100_000 or self.widest > 1000 else 1
+            # At 110,000 values an image, a second thread does a tenth of the work.
+            return 2 if self.recorded_values > 300_000 or self.widest > 1000 else 1
         return 4 if self.recorded_values > 100_000 else 1
 
     def images(self, threads: int) -> Resources:

@@ -35,6 +35,7 @@ from convergent.consequences.replacing import (
 from convergent.measures.matching import semi_matching
 from convergent.nets.evaluation import Tally
 from convergent.nets.models import evaluating
+from convergent.running.progress import progress
 from convergent.running.stores import open_store
 
 # The name under which units are removed from every layer at once.
@@ -135,6 +136,7 @@ def prune(
     number: int | None = None,
     device: str = "cpu",
     seed: int = 0,
+    name: str = "net",
 ) -> pd.DataFrame:
     """Measure a net whose units are replaced by their means or resampled, in several orders.
 
@@ -165,6 +167,8 @@ def prune(
     device : str
     seed : int
         Seed of what units are resampled by.
+    name : str
+        Name of the net, for messages of progress.
 
     Returns
     -------
@@ -203,7 +207,10 @@ def prune(
                 other = _resampled(output, layout.unit_axis or 0, draw)
             return torch.where(per_unit(gone, output, layout), other, output)
 
-        for part, images in by_half(((b,) for b in batches()), half, subject):
+        parts = by_half(((b,) for b in batches()), half, subject)
+        for part, images in progress(
+            parts, f"{name} without units", "image", lambda part: len(part[1]), len(labels)
+        ):
             whole, outputs = subject.run(images)
             right = with_answers(known, part.rows, whole)
             for layer in [*chosen, ALL]:

@@ -34,6 +34,7 @@ from convergent.measures.matching import matching
 from convergent.nets.evaluation import Tally, logits
 from convergent.nets.models import evaluating
 from convergent.nets.places import Place, places
+from convergent.running.progress import progress
 
 COLUMNS = ["layer", "map", "decay", "weights_per_unit", "control"]
 # Name in the column `map` of the net that goes on from its own activations.
@@ -203,6 +204,7 @@ def stitch(
     classes: Sequence[int | None] | None = None,
     number: int | None = None,
     device: str = "cpu",
+    name: str = "net",
 ) -> pd.DataFrame:
     """Measure a net that goes on from each layer of another.
 
@@ -229,6 +231,8 @@ def stitch(
     classes, number : optional
         Of the target; see :func:`convergent.nets.evaluation.evaluate`.
     device : str
+    name : str
+        Name of the stitched net, for messages of progress.
 
     Returns
     -------
@@ -270,10 +274,13 @@ def stitch(
             except StitchError as error:
                 tables.append(pd.DataFrame([{"layer": layer, "note": str(error)}]))
                 continue
+            made, parts = seams_of(layer), by_half(batches(), half, source, target)
+            parts = progress(
+                parts, f"{name} at {layer}", "image", lambda part: len(part[1]), len(labels)
+            )
             tallies = _score(
-                layer, (source, target, control), batches(), known, seams_of(layer), half,
-                lambda: Tally(classes, number),
-            )  # fmt: skip
+                layer, (source, target, control), parts, known, made, lambda: Tally(classes, number)
+            )
             tables.append(scored(tallies, COLUMNS).assign(note=""))
     order = [*COLUMNS, "half", "loss", "top1", "note"]
     return pd.concat(tables, ignore_index=True).reindex(columns=order)
@@ -282,10 +289,9 @@ def stitch(
 def _score(
     layer: str,
     nets: tuple[Replaceable, Replaceable, Replaceable],
-    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    parts: Iterable[tuple[Any, ...]],
     labels: torch.Tensor,
     seams: tuple[Sequence[Seam], Sequence[Seam]],
-    half: int,
     new: Callable[[], Tally],
 ) -> Mapping[tuple, Tally]:
     """Run all images through the seams of a layer that were made from the other half."""
@@ -294,7 +300,7 @@ def _score(
     tensors = [[(torch.tensor(s.slope), torch.tensor(s.offset)) for s in part] for part in seams]
     axes = [net.layouts[layer] for net in (source, target)]
     clipped = None
-    for part, views, other in by_half(batches, half, source, target):
+    for part, views, other in parts:
         whole, outputs = target.run(other)
         own = outputs[layer]
         clipped = bool((own >= 0).all()) if clipped is None else clipped
