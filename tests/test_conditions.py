@@ -297,6 +297,29 @@ def test_the_figure_has_a_matrix_for_each_layer(rng, sizes):
     figure.draw_without_rendering()
 
 
+def test_groups_that_share_no_layer_with_others_are_not_drawn(rng):
+    groups = groups_of(2, 2, 2)
+    found, pairs = tables(rng, groups)
+    # Nets of c are of another architecture, and compared with each other alone.
+    found = {pair: table for pair, table in found.items() if pair.count("c") != 1}
+    others = [pair for pair in found if pair.count("c") == 2]
+    for pair in others:
+        found[pair] = found[pair].assign(layer_a="block.conv1", layer_b="block.conv1")
+    table = conditions(found, {pair: pairs[pair] for pair in found}, groups)
+    assert "block.conv1" in set(table["layer"])
+    figure = draw_conditions(table)
+    assert not illegible(figure)
+    titles = {ax.get_title().split(":")[0] for ax in figure.axes if ax.images and ax.get_title()}
+    assert titles == set(table["layer"]) - {"block.conv1"}
+    entries = [
+        text.get_text()
+        for part in figure.subfigs
+        for legend in part.legends
+        for text in legend.texts
+    ]
+    assert entries == ["a and b"]
+
+
 def test_a_table_with_a_single_layer_and_measure_is_drawn(rng):
     groups = groups_of(2, 2)
     found, pairs = tables(rng, groups)

@@ -87,7 +87,7 @@ def test_the_least_and_the_most_alike_are_chosen_anew_for_each_half(tmp_path, sc
     assert chosen["mean", "conv1"] == pytest.approx(np.mean(two))
     figure = draw_ensembles(made)
     assert not illegible(figure)
-    assert [ax.get_title("left") for ax in figure.axes if ax.get_visible()] == [
+    assert [ax.get_title("left") for ax in figure.axes if ax.axison] == [
         "accuracy by size", "two nets, chosen on other images", *LAYERS,
     ]  # fmt: skip
     np.testing.assert_allclose(figure.axes[1].lines[1].get_ydata()[0], least / 2)

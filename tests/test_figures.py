@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from legible import illegible
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from PIL import Image
 
 from convergent.figures import one_to_one, style
@@ -260,6 +261,48 @@ def test_fig4_has_a_line_for_each_kind_of_pair(of_groups):
                 np.testing.assert_allclose(drawn[kind][place], expected)
 
 
+def test_fig4_gives_nets_of_another_architecture_panels_of_their_own(of_groups):
+    tables, means, groups = of_groups
+    names = {layer: f"block.{layer}" for layer in LAYERS}
+    other = {pair: tables[pair].replace({"layer": names}) for pair in ("c-d",)}
+    figure = one_to_one.mean_by_layer(
+        {"a-b": tables["a-b"], **other}, [*LAYERS, *names.values()], groups
+    )
+    assert not illegible(figure)
+    upper, _, lower, _ = figure.axes
+    assert [label.get_text() for label in upper.get_xticklabels()] == LAYERS
+    # The narrow nets have no fc6.
+    assert [label.get_text() for label in lower.get_xticklabels()] == list(names.values())[:2]
+    assert [box.get_label() for box in upper.containers] == ["within wide (n = 1)"]
+    assert [box.get_label() for box in lower.containers] == ["within narrow (n = 1)"]
+    drawn = lower.containers[0].lines[0].get_ydata().astype(float)
+    np.testing.assert_allclose(drawn, [means["c-d"].loc[layer, "semi"] for layer in LAYERS[:2]])
+    # A kind has one colour in all panels, and one entry in the legend.
+    colors = [ax.containers[0].lines[0].get_color() for ax in figure.axes]
+    assert colors == [style.NETS[0]] * 2 + [style.NETS[1]] * 2
+    entries = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert entries == ["within wide (n = 1)", "within narrow (n = 1)"]
+
+
+@pytest.mark.parametrize(
+    ("values", "named"), [([0.3, 2.0], ["0.5", "1", "2"]), ([0.001, 1.0], ["0.001", "0.01", "0.1"])]
+)
+def test_logarithmic_axes_have_plain_numbers(values, named):
+    ax = Figure().subplots()
+    ax.plot(values)
+    style.log_scale(ax)
+    ax.figure.draw_without_rendering()
+    assert set(named) <= {label.get_text() for label in ax.get_yticklabels()}
+    assert not any(label.get_text() for label in ax.get_yticklabels(minor=True))
+
+
+def test_what_has_no_logarithm_keeps_a_linear_axis():
+    ax = Figure().subplots()
+    ax.plot([-2.0, -1.0])
+    style.log_scale(ax)
+    assert ax.get_yscale() == "linear"
+
+
 def test_long_names_of_layers_are_slanted(of_groups):
     tables, _, _ = of_groups
     names = {layer: f"features.denseblock4.{layer}.conv2" for layer in LAYERS}
@@ -310,7 +353,7 @@ def test_fig_s10_says_which_nets_lack_a_layer():
     lines = [[line.get_label() for line in ax.lines] for ax in figure.axes]
     assert lines == [["net1", "net2"], ["net2", "net3"]]
     titles = [ax.get_title() for ax in figure.axes]
-    assert titles == ["conv1\nnot in net3", "conv2\ndead: 1, 0; not in net1"]
+    assert titles == ["conv1\nin 2 of 3 nets", "conv2\ndead: 1, 0; in 2 of 3\nnets"]
     colors = [line.get_color() for ax in figure.axes for line in ax.lines]
     assert colors == [style.NETS[i] for i in (0, 1, 1, 2)]
     named = [text.get_text() for text in figure.legends[0].get_texts()]

@@ -26,7 +26,7 @@ SHOWN = (("semi_mean", "correlation"), ("cka_unbiased", ""))
 # Inches: the width of a page, what matrices of groups have of it, the largest of them, the title of
 # one, and a letter of a name.
 WIDTH, ROOM, LARGEST, TITLE, LETTER = PAGE[0], 5.1, 1.8, 0.2, 0.065
-# Matrices side by side.
+# Matrices side by side, at most.
 ACROSS = 7
 # Markers of differences, after as many as there are colours.
 MARKERS = "sD^v"
@@ -133,19 +133,26 @@ def draw_conditions(table: pd.DataFrame, level: float = 0.95) -> Figure:
     level : float
         Markers are filled where p is at most 1 - level.
     """
-    layers = list(dict.fromkeys(table["layer"]))
-    groups = list(dict.fromkeys(table.loc[table["group_a"] != ALL, "group_a"]))
+    # Groups that share no layer with another, such as nets of another architecture, are left out.
+    between = table[table["group_a"] != table["group_b"]]
+    shared = between if len(between) else table[table["group_a"] != ALL]
+    layers = [layer for layer in dict.fromkeys(table["layer"]) if layer in set(shared["layer"])]
+    compared = {*shared["group_a"], *shared["group_b"]}
+    groups = [group for group in dict.fromkeys(table["group_a"]) if group in compared]
+    table = table[table["layer"].isin(layers) & table["group_a"].isin([*groups, ALL])]
     table = table.assign(parameter=table.get("parameter", pd.Series("", table.index)).fillna(""))
     ways = dict(list(table.groupby(["measure", "parameter"], sort=False)))
     shown = [way for way in SHOWN if way in ways] or [next(iter(ways))]
-    down = -(-len(layers) // ACROSS)
+    longest = max(map(len, layers)) + len(": 0.00")
+    across = min(len(layers), ACROSS, int(ROOM / (LETTER * longest)))
+    down = -(-len(layers) // across)
     names = LETTER * max(map(len, groups))
-    matrix = min(LARGEST, ROOM / min(len(layers), ACROSS)) + TITLE
+    matrix = min(LARGEST, ROOM / across) + TITLE
     heights = [down * matrix + names + 0.3] * len(shown) + [2.7]
     figure = Figure(figsize=(WIDTH, sum(heights)))
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     for part, way in zip(parts, shown, strict=False):
-        _draw_matrices(part, ways[way], layers, groups)
+        _draw_matrices(part, ways[way], layers, groups, across)
         part.suptitle(f"{way_title(*way, letters=100)}, mean over pairs of nets", fontsize=9)
     panels = parts[-1].subplots(1, len(shown), squeeze=False)[0]
     for ax, way in zip(panels, shown, strict=True):
@@ -160,10 +167,9 @@ def draw_conditions(table: pd.DataFrame, level: float = 0.95) -> Figure:
 
 
 def _draw_matrices(
-    part: SubFigure, rows: pd.DataFrame, layers: Sequence[str], groups: Sequence[str]
+    part: SubFigure, rows: pd.DataFrame, layers: Sequence[str], groups: Sequence[str], across: int
 ) -> None:
     """Draw the matrix of groups of each layer, as deviations from the mean of its cells."""
-    across = min(len(layers), ACROSS)
     axes = part.subplots(-(-len(layers) // across), across, squeeze=False)
     place = {name: number for number, name in enumerate(groups)}
     matrices = {}

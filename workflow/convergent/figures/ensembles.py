@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from convergent.figures.style import NETS, PAGE, SMALL, name_places
+from convergent.figures.style import NETS, PAGE, SMALL, draw_legend, name_places
 
 SCORES = ["similarity", "loss", "top1", "members_loss", "members_top1", "disagreement"]
 # Ensembles of a size: their mean, and those whose members are most and least alike on the half of
@@ -71,13 +71,14 @@ def draw_ensembles(table: pd.DataFrame) -> Figure:
     _draw_by_choice(by_choice, table, layers)
     axes = lower.subplots(rows, columns, sharey=True, squeeze=False)
     sizes = sorted(size for size in each["size"].unique() if size > 1)
-    for number, ax in enumerate(axes.flat):
-        if number >= len(layers):
-            ax.set_visible(False)
-            continue
+    for ax in axes.flat[len(layers) :]:
+        ax.axis("off")
+    for number, ax in enumerate(axes.flat[: len(layers)]):
         rows_of_layer = each[each["layer"] == layers[number]]
         for place, size in enumerate(sizes):
-            shown = rows_of_layer[rows_of_layer["size"] == size]
+            shown = rows_of_layer[rows_of_layer["size"] == size].dropna(subset="similarity")
+            if shown.empty:  # Not every two of the members were compared.
+                continue
             ax.plot(
                 shown["similarity"], shown["members_loss"] - shown["loss"], ls="",
                 marker="os^Dv"[place % 5], ms=4, color=NETS[place % len(NETS)],
@@ -86,7 +87,11 @@ def draw_ensembles(table: pd.DataFrame) -> Figure:
         ax.set_title(layers[number], loc="left")
     lower.supxlabel("mean similarity of the members' units (semi-matching)", fontsize=9)
     lower.supylabel("gain in loss (nats)", fontsize=9)
-    axes[0, 0].legend(fontsize=7)
+    handles = {line.get_label(): line for ax in axes.flat for line in ax.get_lines()}
+    empty = axes.flat[len(layers)] if len(layers) < axes.size else None
+    draw_legend(
+        figure, empty, list(handles.values()), list(handles), loc="outside lower center", ncols=5
+    )
     return figure
 
 

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from convergent.consequences.curves import CURVE, mean_of_halves
-from convergent.figures.style import MATCHING, NETS, PAGE, SMALL
+from convergent.figures.style import MATCHING, NETS, PAGE, SMALL, log_scale
 
 LABELS = {
     "none": "as trained",
@@ -74,7 +73,7 @@ def curves_of_merging(table: pd.DataFrame, nets: Sequence[str]) -> Figure:
     for name, ax in axes.items():
         ax.set(xlabel="t", xlim=(0, 1))
         if name != "share":
-            _log_scale(ax)
+            log_scale(ax)
     top = max(axes[name].get_ylim()[1] for name in ("loss", "corrected"))
     low = min(axes[name].get_ylim()[0] for name in ("loss", "corrected"))
     for name in ("loss", "corrected"):
@@ -139,9 +138,3 @@ def variances_of_units(table: pd.DataFrame, nets: Sequence[str]) -> Figure:
     figure.supxlabel("variance that the match predicts, over that of the parents", fontsize=9)
     figure.supylabel("measured variance, over that of the parents", fontsize=9)
     return figure
-
-
-def _log_scale(ax: Axes) -> None:
-    low, high = ax.get_ylim()
-    if np.isfinite([low, high]).all() and high > 0:
-        ax.set_yscale("log")

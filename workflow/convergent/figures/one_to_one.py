@@ -28,6 +28,7 @@ from convergent.figures.style import (
     SEMI,
     draw_legend,
     grid,
+    log_scale,
     name_places,
 )
 from convergent.inference.over_nets import over_nets
@@ -215,13 +216,10 @@ def mean_by_layer(
         for method in ("semi", "matching")
     }
     levels = {method: _levels(significance, f"{method}_mean", layers) for method in tables}
-    counts = tables["semi"].notna().sum(axis=1)
-    differ = len(set(counts)) > 1
-    names = [f"{layer}\nn = {n}" if differ else layer for layer, n in counts.items()]
     n = len(matches)
-    over = f"{'up to ' * differ}{n} pair{'s' * (n > 1)} of nets"
+    over = f"{'up to ' * _differ(tables['semi'])}{n} pair{'s' * (n > 1)} of nets"
     if groups:
-        return _lines_by_kind(tables, names, groups, over, levels)
+        return _lines_by_kind(tables, groups, over, levels)
     shown = kinds_of_chance(levels["semi"])
     figure = Figure(figsize=(PAGE[0], 4.4))
     ax = figure.subplots()
@@ -259,7 +257,7 @@ def mean_by_layer(
                 ceiling, places + shift - 0.19, places + shift + 0.19, color="black", lw=1, ls=":",
                 label="ceiling" if method == "semi" else "",
             )  # fmt: skip
-    name_places(ax, names)
+    name_places(ax, _names(tables["semi"]))
     ax.set(ylim=(min(0, ax.get_ylim()[0]), 1), ylabel="mean correlation of matched units")
     ax.set_title(f"{over}: mean, standard deviation, each pair a dot")
     figure.legend(*chance_last(ax), loc="outside lower center", ncols=3)
@@ -295,38 +293,73 @@ def _bar_level(
     )  # fmt: skip
 
 
+def _differ(table: pd.DataFrame) -> bool:
+    """Tell whether layers (rows) have different numbers of pairs (columns)."""
+    return len(set(table.notna().sum(axis=1))) > 1
+
+
+def _names(table: pd.DataFrame) -> list[str]:
+    """Name the layers (rows), with the number of their pairs (columns) if it differs."""
+    counts = table.notna().sum(axis=1)
+    return [f"{layer}\nn = {n}" if _differ(table) else layer for layer, n in counts.items()]
+
+
 def _lines_by_kind(
     tables: Mapping[str, pd.DataFrame],
-    names: Sequence[str],
     groups: Mapping[str, str],
     over: str,
     levels: Mapping[str, pd.DataFrame],
 ) -> Figure:
-    """Draw the means of each kind of pair as a line, in a panel for each kind of matching."""
-    figure = Figure(figsize=(PAGE[0], 4.4))
-    axes = figure.subplots(1, 2, sharey=True)
-    places = np.arange(len(names))
-    for ax, (method, table) in zip(axes, tables.items(), strict=True):
-        kinds = table.columns.map(lambda pair: kind_of_pair(pair, groups))
-        for number, kind in enumerate(dict.fromkeys(kinds)):
-            of_kind = table.loc[:, kinds == kind]
-            center, spread = of_kind.mean(axis=1), of_kind.std(axis=1, ddof=0)
-            shift = 0.08 * (number - (kinds.nunique() - 1) / 2)
-            label = f"{kind} (n = {of_kind.shape[1]})"
-            color = NETS[number % len(NETS)]
-            ax.errorbar(
-                places + shift, center, spread, fmt="o-", color=color, ms=4, capsize=3, label=label
-            )
-        for null in kinds_of_chance(levels[method]):
-            draw_chance(ax, levels[method], null, places)
-        name_places(ax, names)
-        ax.set_title({"semi": "semi-matching", "matching": "matching"}[method])
-    low = min(0, axes[0].get_ylim()[0])
-    axes[0].set(ylim=(low, 1), ylabel="mean correlation of matched units")
-    entries = chance_last(axes[1])
+    """Draw the means of each kind of pair as a line, in a panel for each kind of matching.
+
+    Kinds of pairs that have no layer in common, as those of other architectures, have a row of
+    panels each.
+    """
+    kinds = tables["semi"].columns.map(lambda pair: kind_of_pair(pair, groups))
+    rows = _sharing(tables["semi"].T.groupby(kinds, sort=False).count().T > 0)
+    figure = Figure(figsize=(PAGE[0], 1.4 + 3 * len(rows)))
+    axes = figure.subplots(len(rows), 2, sharey=True, squeeze=False)
+    for down, (layers, of_row) in enumerate(rows):
+        places = np.arange(len(layers))
+        for ax, (method, table) in zip(axes[down], tables.items(), strict=True):
+            for number, kind in enumerate(of_row):
+                of_kind = table.loc[layers, kinds == kind]
+                center, spread = of_kind.mean(axis=1), of_kind.std(axis=1, ddof=0)
+                shift = 0.08 * (number - (len(of_row) - 1) / 2)
+                label = f"{kind} (n = {of_kind.shape[1]})"
+                color = NETS[list(dict.fromkeys(kinds)).index(kind) % len(NETS)]
+                ax.errorbar(
+                    places + shift, center, spread, fmt="o-", color=color, ms=4, capsize=3,
+                    label=label,
+                )  # fmt: skip
+            level = levels[method].loc[layers]
+            for null in kinds_of_chance(level):
+                draw_chance(ax, level, null, places)
+            name_places(ax, _names(table.loc[layers, kinds.isin(of_row)]))
+            if not down:
+                ax.set_title({"semi": "semi-matching", "matching": "matching"}[method])
+        axes[down, 0].set_ylabel("mean correlation of matched units")
+    axes[0, 0].set_ylim(min(0, axes[0, 0].get_ylim()[0]), 1)
+    entries = chance_last(*axes[:, 1])
     figure.legend(*entries, loc="outside lower center", ncols=2, title="kind of pair")
     figure.suptitle(f"{over}: mean and standard deviation")
     return figure
+
+
+def _sharing(has: pd.DataFrame) -> list[tuple[list[str], list[str]]]:
+    """Part layers (rows) and kinds of pairs (columns) so that no two parts share any."""
+    parts: list[tuple[list[str], list[str]]] = []
+    for layer, row in has.iterrows():
+        kinds = list(has.columns[row])
+        joined = [part for part in parts if set(part[1]) & set(kinds)]
+        parts = [part for part in parts if part not in joined]
+        of_layer = [*(other for part in joined for other in part[0]), str(layer)]
+        parts.append((of_layer, [*(k for part in joined for k in part[1]), *kinds]))
+    return [
+        ([layer for layer in has.index if layer in layers], list(dict.fromkeys(kinds)))
+        for layers, kinds in parts
+        if kinds
+    ]
 
 
 def draw_figS10(statistics: Sequence[Path], nets: Sequence[str], layers: Sequence[str]) -> Figure:
@@ -369,9 +402,10 @@ def mean_activations(
                 np.arange(len(live)), live, color=NETS[number % len(NETS)], lw=1, marker="o", ms=3,
                 mfc="none", markevery=None if layer in markers else [0, -1], label=net,
             )  # fmt: skip
-        ax.set_yscale("linear" if signed else "log")
+        if not signed:
+            log_scale(ax)
         notes = [f"dead: {', '.join(map(str, dead))}"] if any(dead) else []
-        notes += [f"not in {', '.join(lacking)}"] if lacking else []
+        notes += [f"in {len(means) - len(lacking)} of {len(means)} nets"] if lacking else []
         ax.set_title("\n".join(textwrap.wrap(layer, 24) + textwrap.wrap("; ".join(notes), 24)))
     handles = {line.get_label(): line for ax in axes for line in ax.get_lines()}
     named = [net for net in means if net in handles]

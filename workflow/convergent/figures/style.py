@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from convergent.figures.sheets import PICTURE
 from convergent.running.files import writing
@@ -121,6 +123,20 @@ def name_places(ax: Axes, names: Sequence[str]) -> None:
             figure.set_figheight(figure.get_figheight() + SLANTED * max(map(len, names)))
         for label in ax.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")
+
+
+def log_scale(ax: Axes) -> None:
+    """Make the vertical axis logarithmic, with plain numbers; call it once everything is drawn.
+
+    It stays as it is if what it shows has no finite ends, or is never above 0.
+    """
+    if not np.isfinite(ax.get_ylim()).all() or ax.get_ylim()[1] <= 0:
+        return
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def carry_names(ax: Axes, above: Axes, names: Sequence[str], size: float) -> None:
