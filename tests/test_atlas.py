@@ -794,6 +794,21 @@ def test_a_missing_or_damaged_file_is_named(chromium, run, tmp_path, part):
     chromium.get_log("browser")  # which holds the failure
 
 
+def test_a_copy_without_some_pictures_says_so_in_their_place(chromium, run, tmp_path):
+    shutil.copytree(run / "atlas", tmp_path / "atlas")
+    lacking = list((tmp_path / "atlas/pictures").glob("*/conv1-deconv-*"))
+    assert lacking
+    for file in lacking:
+        file.unlink()
+    page = Page(chromium, tmp_path / "atlas").size(1400, 900)
+    page.open("#layer=conv1&a=net1&b=net2&view=units&unit=net1.3")
+    page.until("return document.querySelector('#unit').textContent.includes('in this copy')")
+    assert "no deconvolutions in this copy of the atlas" in page.text("#unit")
+    assert page.run("return document.getElementById('fault').hidden")
+    page.until("return document.querySelector('#unit .picture canvas') != null")
+    chromium.get_log("browser")  # which holds the failures
+
+
 def test_the_page_asks_nothing_of_the_network():
     for path in PAGE:
         text = path.read_text(encoding="utf-8")

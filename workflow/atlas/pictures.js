@@ -9,12 +9,13 @@ const KINDS = {
 const SMALL = 70;
 const sheets = new Map();
 
+/** The sheet at a path; null if this copy of the atlas lacks it, as a release may. */
 function sheetOf(path) {
   if (!sheets.has(path)) {
     sheets.set(path, new Promise((resolve, reject) => {
       const image = new Image();
       image.onload = () => resolve(image);
-      image.onerror = () => reject(new Error(`${path} cannot be read: is the folder of the atlas complete?`));
+      image.onerror = () => resolve(null);
       image.src = path;
     }));
   }
@@ -43,14 +44,15 @@ async function draw(box, layer, net, unit, kind, side) {
   const about = layerOf(layer).nets[net].pictures;
   const lacking = place >= 0 && kind.endsWith("deconv") && about.undeconvolved;
   const why = facts.dead.data[unit] && kind !== "filters" ? "dead" : place < 0 ? "no picture" : lacking ? `no deconvolution: ${lacking}` : null;
-  if (why) {
-    box.setAttribute("aria-label", `Unit ${unit} of ${net}: ${why}`);
-    box.append(element("span", { class: "none" }, side > 50 ? why : "–"));
-    return;
-  }
+  const withhold = (reason) => {
+    box.setAttribute("aria-label", `Unit ${unit} of ${net}: ${reason}`);
+    box.append(element("span", { class: "none" }, side > 50 ? reason : "–"));
+  };
+  if (why) return withhold(why);
   await seen(box);
   const at = placeOf(about, kind, side);
   const image = await sheetOf(`pictures/${net}/${layer}-${at.kind}-${Math.floor(place / at.units)}.${at.suffix}`);
+  if (!image) return withhold(`no ${KINDS[kind]} in this copy of the atlas`);
   const canvas = element("canvas");
   const ratio = window.devicePixelRatio || 1;
   const size = Math.round(side * ratio);

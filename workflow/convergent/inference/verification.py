@@ -26,12 +26,11 @@ FAMILY = 0.01
 ROUNDING = (1e-4, 1e-6)
 # Numbers that the configuration decides, so that they are the same for any nets; paper_<name>, too.
 DESIGN = {
-    "decay", "epoch", "epochs", "images", "chance", "n_images", "n_nets", "n_pairs", "seed", "size",
-    "tenth", "units",
+    "decay", "epoch", "epochs", "images", "n_images", "n_nets", "n_pairs", "size", "units",
 }  # fmt: skip
 # Numbers that belong to others and have no replicates of their own: errors, ends of intervals, p
-# values; and the ends of nulls, which few draws decide.
-OF_OTHERS = ("p_", "low", "high", "standard_error", "least_p")
+# values; the ends of nulls, which few draws decide; seeds; and how many units a tenth of them are.
+OF_OTHERS = ("p_", "low", "high", "standard_error", "least_p", "seed", "tenth")
 # Texts that do not tell rows apart.
 REMARKS = ("note",)
 COLUMNS = ["table", "row", "column", "check", "published", "found", "allowed", "p", "outcome"]

@@ -57,7 +57,8 @@ def write_sheets(folder: Path, layer: str, seen: zarr.Group) -> dict[str, Any] |
         form.write(kind, side, units, seen)
     tile = min(side, TILE // 3)
     tiles = {"side": side, "columns": columns, "units": capacity, "kind": "patches"}
-    if tile < side:
+    # Sheets of tiles that are hardly smaller would only be two copies of the same.
+    if 2 * tile <= side:
         fits = form.write("patches", tile, units, seen, name="tiles")
         tiles = {"side": tile, "columns": fits[0], "units": fits[1], "kind": "tiles"}
     described = {"side": side, "columns": columns, "units": capacity, "suffix": form.suffix}
@@ -216,4 +217,4 @@ def shrunk(pictures: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def _quality(side: int) -> int:
-    return 90 if side < LARGEST else 80
+    return 85 if side < LARGEST else 80
