@@ -279,6 +279,11 @@ def import_all(names: dict[str, None]) -> None:
         # What a module needs to be imported may have been there in the other process only.
         with suppress(Exception):
             importlib.import_module(name)
+    if "numba" in names:
+        # It first lists what it can compile, even where it only loads what others compiled, which
+        # takes half a second.
+        with suppress(Exception):
+            importlib.import_module("numba.core.registry").cpu_target.target_context.refresh()
     names.clear()
     # Objects that exist now are never garbage; a fork need not look at (and copy) them.
     gc.freeze()
