@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.cluster.hierarchy import fcluster, is_valid_linkage
+from sklearn.cluster import kmeans_plusplus
 
 from convergent.alignment.clustering import (
     block_matrix,
@@ -12,6 +13,7 @@ from convergent.alignment.clustering import (
     cluster_similarity,
     hac,
     kmeans,
+    kmeans_seeds,
     leaf_numbers,
     leaf_order,
     offset,
@@ -210,6 +212,15 @@ def test_what_cannot_be_clustered_is_refused(rng, k, threshold, message):
     matrices = planted(rng, np.array([0, 0, 0, 1, 1, 2, 3]), np.array([0, 0, 1, 1, 4, 5]), 0.3)
     with pytest.raises(ValueError, match=message):
         spectral_clusters(*matrices, k, threshold)
+
+
+@pytest.mark.parametrize(("points", "k"), [(5, 1), (40, 3), (200, 50), (60, 58)])
+def test_k_means_starts_where_scikit_learn_does(rng, points, k):
+    places = rng.normal(size=(points, 7))
+    for seed in range(5):
+        expected, _ = kmeans_plusplus(places, k, random_state=np.random.RandomState(seed))
+        seeds = kmeans_seeds(places, k, np.random.RandomState(seed))
+        np.testing.assert_array_equal(seeds, expected)
 
 
 @pytest.mark.parametrize("largest", [1, 2.4, 5, 12.8])

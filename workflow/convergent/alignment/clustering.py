@@ -208,8 +208,48 @@ def kmeans(points: NDArray, k: int, seed: int) -> NDArray[np.intp]:
     places, labels = np.unique(points, axis=0, return_inverse=True)
     if len(places) > k:
         with _thread_pools().limit(limits=1):  # sums in one order
-            labels = KMeans(k, n_init=10, random_state=seed).fit_predict(points)
+            labels = KMeans(k, init=kmeans_seeds, n_init=10, random_state=seed).fit_predict(points)
     return number_by_size(labels.ravel())
+
+
+def kmeans_seeds(points: NDArray, k: int, random_state: np.random.RandomState) -> NDArray:
+    """Choose the first centers of k-means by greedy k-means++ (Arthur and Vassilvitskii 2007).
+
+    The points are those that :func:`sklearn.cluster.kmeans_plusplus` chooses, by the same sums in
+    the same order, as rounding decides between two that are equally good. That function checks its
+    matrices for each of them, which takes most of the time where there are few points.
+
+    Parameters
+    ----------
+    points : ndarray of shape (point, coordinate)
+    k : int
+    random_state : RandomState
+
+    Returns
+    -------
+    ndarray of shape (k, coordinate)
+    """
+    squares, each = np.einsum("ij,ij->i", points, points), np.ones((len(points), 1))
+
+    def apart(chosen: NDArray[np.intp]) -> NDArray:
+        distances = -2 * (points[chosen] @ points.T)
+        distances += squares[chosen, None]
+        distances += squares
+        return np.maximum(distances, 0, out=distances)
+
+    chosen = [random_state.choice(len(points), p=np.full(len(points), 1 / len(points)))]
+    nearest = apart(np.array(chosen))
+    total = nearest @ each
+    for _ in range(k - 1):
+        drawn = random_state.uniform(size=2 + int(np.log(k))) * total[0]
+        # By rounding, the last sum may be less than what was drawn.
+        candidates = np.minimum(np.searchsorted(np.cumsum(nearest), drawn), len(points) - 1)
+        nearer = np.minimum(nearest, apart(candidates))
+        totals = nearer @ each
+        best = totals.argmin()
+        chosen.append(candidates[best])
+        nearest, total = nearer[best], totals[best]
+    return points[chosen]
 
 
 def branch(
