@@ -369,7 +369,7 @@ STATISTICS |= UNITS_SEEN
         ("convergent/units/pictures.py", "GREY = 128", "GREY = 127", UNITS_SEEN),
         ("convergent/figures/sheets.py", "height // 9", "height // 10",
          {k: v for k, v in UNITS_SEEN.items() if k not in ("units", "atlas")}),
-        ("convergent/figures/one_to_one.py", "ax.set_yscale", "ax.semilogy() or ax.set_yscale",
+        ("convergent/figures/one_to_one.py", "log_scale(ax)", "ax.semilogy() or log_scale(ax)",
          {"figS10": 1}),
         # Nets are trained anew for another recipe, not for every edit of what trains them.
         ("convergent/nets/modules.py", "float = 1e-4", "float = 2e-4",
