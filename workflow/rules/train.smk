@@ -17,7 +17,8 @@ rule images:
         **LEFT_OUT,
     log:
         f"{LOGS}/images.log",
-    # The other data sets are small, and CIFAR-10 may have to be downloaded.
+    # The other data sets are small, and CIFAR-10 may have to be downloaded. Every training waits.
+    priority: 0 if RUN.data.is_folder else 11
     localrule: not RUN.data.is_folder
     conda:
         "../../envs/nets.yaml"
