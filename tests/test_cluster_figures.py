@@ -52,6 +52,15 @@ def test_large_matrices_are_averaged_down(rng, monkeypatch):
     np.testing.assert_allclose(pixels[1, 3], matrix[3:6, 9:].mean())
 
 
+def test_figS5_does_not_count_dead_units_as_a_cluster(rng):
+    (xx, xy, yy), clusters = layer(rng)
+    # The last cluster: unit 4 of each net.
+    for matrix in (xx, xy, yy):
+        matrix[4] = matrix[:, 4] = 0
+    figure = figures.permuted_matrices([("conv1", (xx, xy, yy), clusters)], ["net1", "net2"])
+    assert figure.axes[0].get_title() == "conv1: 2 clusters\n3 leaves (+ dead)"
+
+
 def test_figS9_sorts_clusters_by_similarity_between_the_nets():
     table = pd.DataFrame(
         {
@@ -66,15 +75,15 @@ def test_figS9_sorts_clusters_by_similarity_between_the_nets():
     figure = figures.similarity_curves(table, ["conv1", "fc6"])
     assert not illegible(figure)
     within, alone, between = figure.axes[0].lines[:3]
-    np.testing.assert_array_equal(between.get_ydata(), [0.6, 0.3, 0, 0])
+    np.testing.assert_array_equal(between.get_ydata(), [0.6, 0.3, np.nan, np.nan])
     # Two of them have at most one unit of each net, which correlates with itself.
     np.testing.assert_array_equal(within.get_ydata(), [0.7, np.nan, np.nan, 0.5])
     np.testing.assert_array_equal(alone.get_xydata(), [[2, 1], [3, 1]])
     assert alone.get_mfc() == "none"
     assert alone.get_linestyle() == "None"
     assert "by arithmetic" in figure.legends[0].get_texts()[1].get_text()
-    assert figure.axes[0].get_title() == "conv1\n2 of 4 shared"
-    assert figure.axes[1].get_title() == "fc6\n0 of 1 shared"  # dead
+    assert figure.axes[0].get_title() == "conv1: 2 of\n4 leaves shared"
+    assert figure.axes[1].get_title() == "fc6: 0 of\n1 leaves shared"  # dead
     assert np.isnan(figure.axes[1].lines[1].get_ydata()).all()
 
 

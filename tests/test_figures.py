@@ -144,7 +144,7 @@ def test_fig3_has_chance_under_its_points(matches, tmp_path):
             np.testing.assert_allclose(ends, [rows["low"].min(), rows["high"].max()])
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels[:2] == ["semi-matching", "matching"]
-    assert len(labels) == 6
+    assert (len(labels), labels[-1]) == (7, "bands: range of draws")
 
 
 def test_fig3_without_draws_is_that_of_the_paper(matches, tmp_path):

@@ -43,7 +43,10 @@ def draw_chance(
     label, color, marker, line = CHANCE[null]
     mean, high = column(table, f"null_{null}"), column(table, f"null_{null}_high")
     if np.isfinite(high).any():
-        ax.fill_between(places, mean, high, color=color, alpha=0.3, lw=0, zorder=1)
+        ax.fill_between(
+            places, mean, high, color=color, alpha=0.3, lw=0, zorder=1,
+            label="shaded: up to the upper end of draws",
+        )  # fmt: skip
     ax.plot(
         places, mean, color=color, marker=marker, ms=size, lw=1, ls=line, zorder=1.5,
         label=f"chance: {label}",
@@ -63,9 +66,11 @@ def chance_last(*axes: Axes) -> tuple[list[Artist], list[str]]:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     names = [f"chance: {look.label}" for look in CHANCE.values()]
+    # What bands are comes at the end.
 
     def place(label: str) -> tuple[int, bool]:
-        null = next((n for n, name in enumerate(names) if label.startswith(name)), -1)
+        other = len(names) if label.startswith(("shaded:", "bands:")) else -1
+        null = next((n for n, name in enumerate(names) if label.startswith(name)), other)
         return null, not isinstance(entries[label], Container)
 
     labels = sorted(entries, key=place)

@@ -68,10 +68,12 @@ def permuted_matrices(
     for layer, matrices, clusters in layers:
         order = np.argsort(clusters["leaf"].to_numpy(), kind="stable")
         matrix = combined(*matrices)[np.ix_(order, order)]
-        panels.append((layer, _shrunk(matrix), clusters.iloc[order]))
+        # Dead units correlate with nothing, not even with themselves.
+        dead = not np.diag(matrix).all()
+        panels.append((layer, _shrunk(matrix), clusters.iloc[order], dead))
     figure = Figure()
     axes, empty = grid(figure, len(panels), 1.03)
-    for ax, (layer, pixels, clusters) in zip(axes, panels, strict=True):
+    for ax, (layer, pixels, clusters, dead) in zip(axes, panels, strict=True):
         units = len(clusters)
         extent = (-0.5, units - 0.5, units - 0.5, -0.5)
         image = ax.imshow(
@@ -83,8 +85,9 @@ def permuted_matrices(
                 [(i, i), (j, i), (j, j), (i, j), (i, i)] for i, j in itertools.pairwise(edges)
             ]
             ax.add_collection(LineCollection(squares, colors=color, linewidths=width))
-        numbers = clusters["cluster"].nunique(), clusters["leaf"].nunique()
-        ax.set(title=f"{layer}: {numbers[0]} clusters\n{numbers[1]} leaves")
+        # Dead units are the last cluster, and not one of the k.
+        k, leaves = (clusters[column].nunique() - dead for column in ("cluster", "leaf"))
+        ax.set(title=f"{layer}: {k} clusters\n{leaves} leaves" + dead * " (+ dead)")
         _name_nets(ax, clusters["net"].to_numpy(), nets)
     label = "correlation (negative ones black)"
     figure.colorbar(image, ax=axes, label=label, location="bottom", shrink=0.5, aspect=40, pad=0.02)
@@ -120,6 +123,8 @@ def similarity_curves(similarity: pd.DataFrame, layers: Sequence[str]) -> Figure
         shared = (rows["units_a"] > 0) & (rows["units_b"] > 0) & (rows["within"] > 0)
         # A unit correlates with itself by 1, which says nothing of a cluster.
         alone = ((rows["units_a"] <= 1) & (rows["units_b"] <= 1)).to_numpy()
+        # Leaves of one net have nothing between the nets.
+        between = rows["between"].where(shared)
         # Dead units correlate with nothing.
         within = rows["within"].where((rows["within"] != 0) | (rows["between"] != 0)).to_numpy()
         places = np.arange(1, len(rows) + 1)
@@ -132,14 +137,12 @@ def similarity_curves(similarity: pd.DataFrame, layers: Sequence[str]) -> Figure
             places[alone], within[alone], "o", color="#a0a0a0", mfc="none", mew=0.6, ms=size,
             label="within, at most one unit of each net (1 by arithmetic)",
         )  # fmt: skip
-        ax.plot(
-            places, rows["between"], "o-", color=LEAF, ms=size, lw=0.8, label="between the nets"
-        )
+        ax.plot(places, between, "o-", color=LEAF, ms=size, lw=0.8, label="between the nets")
         ax.axhline(0, color="gray", lw=0.5)
-        ax.set(title=f"{layer}\n{shared.sum()} of {len(rows)} shared", ylim=(None, 1.03))
+        ax.set(title=f"{layer}: {shared.sum()} of\n{len(rows)} leaves shared", ylim=(None, 1.03))
     handles, labels = axes[0].get_legend_handles_labels()
     draw_legend(figure, empty, handles, labels, loc="outside upper center", ncols=3)
-    figure.supxlabel("cluster, from the most alike in both nets to those of one net", fontsize=8)
+    figure.supxlabel("leaf, from the most alike in both nets to those of one net", fontsize=8)
     figure.supylabel("mean correlation", fontsize=8)
     return figure
 
@@ -174,7 +177,7 @@ def eigenvalues(
         size = min(3.5, 200 / max(1, len(rows)))
         ax.plot(rows["number"], rows["eigenvalue"], "o", color=LEAF, ms=size)
         ax.axvline(k + 0.5, color=CLUSTER, lw=1)
-        how = "where they jump most" if automatic[layer] else "configured"
+        how = "where they jump most" if automatic[layer] else "as configured"
         zeros = f"{components} component{'s' * (components != 1)}"
         ax.set_title(f"{layer}, {zeros}\nk = {k}, {how}", fontsize=8)
     figure.suptitle("Smallest eigenvalues of the graph Laplacians; the line is k")
@@ -247,8 +250,8 @@ def shared_clusters(
     sheet = Sheet(
         length,
         ROW * (1 + places[-1][1]),
-        f"{layer}: {len(rows)} clusters of highest similarity between {nets[0]} (dashed) and "
-        f"{nets[1]}",
+        f"{layer}: {len(rows)} leaves of highest mean correlation (grey) between the units of "
+        f"{nets[0]} (dashed) and {nets[1]}",
     )
     if rows.empty:
         sheet.text(length / 2, ROW / 2, "no cluster has units of both nets", fontsize=9)

@@ -153,7 +153,7 @@ def matched_values(
             ax.set_ylim(0, 1.05 * np.nanmax([1e-6, *highest]))
         elif by_chance is not None and len(by_chance):
             ax.set_ylim(bottom=min(ax.get_ylim()[0], by_chance["low"].min() - 0.02))
-    figure.supxlabel(f"unit of {nets[0]}, sorted by its semi-matching in {nets[1]}", fontsize=8)
+    figure.supxlabel(f"units of {nets[0]}, sorted by their semi-matching in {nets[1]}", fontsize=8)
     figure.supylabel(measure.axis, fontsize=8)
     entries = chance_last(*axes)
     if single and len(entries[0]) == 2:
@@ -461,8 +461,9 @@ def _chance_curves(ax: Axes, chance: pd.DataFrame) -> None:
     for (null, method), rows in chance.groupby(["null", "method"], sort=False):
         rows, color = rows.sort_values("rank"), CHANCE[null].color
         ax.fill_between(
-            rows["rank"], rows["low"], rows["high"], color=color, alpha=0.25, lw=0, zorder=1
-        )
+            rows["rank"], rows["low"], rows["high"], color=color, alpha=0.25, lw=0, zorder=1,
+            label="bands: range of draws",
+        )  # fmt: skip
         label = f"chance: {CHANCE[null].label}" + ", matching" * (method == "matching")
         ax.plot(
             rows["rank"], rows["mean"], color=color, lw=1, ls=lines[method], label=label, zorder=1.5

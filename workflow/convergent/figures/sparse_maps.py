@@ -44,6 +44,8 @@ FIRST, SECOND, TREE = NETS[4], NETS[1], NETS[2]
 DARK, FRAME = ("#1b6fa8", "#9a6400"), "#f0e442"
 # Colours of the two example units of figure 6.
 EXAMPLES = ("#007a5a", "#8b3fa8")
+# Marks of layers at the paper's decays, as colours of neighbours are alike.
+MARKERS = "osD^vPX"
 
 
 def decay_label(decay: float) -> str:
@@ -165,7 +167,9 @@ def learned_map(
     image = axes[0].imshow(weights, **style)
     _, row = draw_matched(axes[1], weights, matching(weights), **style)
     axes[0].set(title="as fitted", xlabel=f"unit of {nets[0]}")
-    axes[1].set(title="most predictive units on the diagonal", xlabel=f"unit of {nets[0]}")
+    # The places of these columns are not the numbers of their units.
+    title = "most predictive units on the diagonal"
+    axes[1].set(title=title, xlabel=f"unit of {nets[0]}, in another order", xticks=[])
     examples = example_units(weights)
     for ax, places in zip(axes, (np.arange(len(weights)), row), strict=False):
         ax.set_ylabel(f"unit of {nets[1]}")
@@ -361,20 +365,24 @@ def sparse_loss(table: pd.DataFrame, layers: Sequence[str], nets: Sequence[str])
     for number, layer in enumerate(layers):
         color = colormaps["viridis"](0.92 * number / max(1, len(layers) - 1))
         exact = rows.query("layer == @layer and solver == 'exact'")
-        ax.plot(exact["nonzero_per_unit"], exact["loss"], "-", color=color, lw=1.2, label=layer)
+        marked = np.flatnonzero(~np.isnan(papers_decay(exact["decay"])))
+        ax.plot(
+            exact["nonzero_per_unit"], exact["loss"], "-", color=color, lw=1.2, label=layer,
+            marker=MARKERS[number % len(MARKERS)], ms=4.5, markevery=marked.tolist(),
+        )  # fmt: skip
         ax.plot(exact["nonzero_per_unit"], exact["held_out_loss"], ":", color=color, lw=1.2)
-        marked = exact[~np.isnan(papers_decay(exact["decay"]))]
-        ax.plot(marked["nonzero_per_unit"], marked["loss"], "o", color=color, ms=4.5)
         by_sgd = rows.query("layer == @layer and solver == 'sgd'")
         ax.plot(by_sgd["nonzero_per_unit"], by_sgd["loss"], "x", color=color, ms=5)
-    for style, label in (("ok", "the paper's decays"), (":k", "held-out images"), ("xk", "SGD")):
+    for style, label in ((":k", "held-out images"), ("xk", "SGD")):
         if label != "SGD" or (rows["solver"] == "sgd").any():
             ax.plot([], [], style, ms=4.5, label=label)
     ax.set_xscale("symlog", linthresh=1)
     ax.set(
-        xlabel="weights per target unit", ylabel="prediction loss", xlim=(-0.05, None),
+        xlabel="weights per target unit (marks: the paper's decays)",
+        ylabel="prediction loss",
+        xlim=(-0.05, None),
         ylim=(0, max(0.52, rows["loss"].max() * 1.02)),
-    )  # fmt: skip
+    )
     title = f"How many units of {nets[0]} it takes to predict one of {nets[1]}"
     ax.set_title(textwrap.fill(title, 80), loc="left")
     figure.legend(loc="outside lower center", ncols=5)
