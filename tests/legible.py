@@ -6,6 +6,8 @@ import itertools
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
+import convergent.figures.style  # noqa: F401  (as every figure of a run has it)
+
 # Inches of a page's text, points of its smallest text, and dots per inch in print.
 WIDTH, HEIGHT, SMALLEST, DOTS = 6.5, 9.0, 7, 200
 

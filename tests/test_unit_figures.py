@@ -71,7 +71,7 @@ def test_dead_units_are_counted(ranking):
     rankings = {"conv1": ranking.head(17), "fc6": ranking.head(1)}
     figure = figures.matched_features(rankings, {"conv1": 20, "fc6": 1}, tiles, NETS, "r")
     texts = [t.get_text() for t in figure.axes[0].texts]
-    assert "conv1\n(3 dead)" in texts
+    assert "conv1\n(3 dead in net1)" in texts
     assert "fc6" in texts
     # The one unit of fc6 is its best and its worst.
     assert len(figure.axes[0].images) == 12 * 4 + 2 * 4

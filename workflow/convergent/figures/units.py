@@ -23,6 +23,7 @@ from convergent.running.stores import open_store
 # small at the width of a page.
 SHOWN = 6
 KINDS = ("patches", "deconv")
+BELOW = "; image patches over deconvolutions"
 
 
 def draw_fig2(
@@ -78,12 +79,12 @@ def matched_features(
         2 * most + 1.8,
         height * len(rankings),
         f"Units of {nets[0]} (above) and their semi-matches in {nets[1]} (below) by {label}: the "
-        f"{most} best (left) and the {most} worst (right)",
+        f"{most} best (left) and the {most} worst (right){BELOW if len(kinds) > 1 else ''}",
     )
     for number, (layer, ranked) in enumerate(rankings.items()):
         top = number * height
         dead = units[layer] - len(ranked)
-        note = f"\n({dead} dead)" if dead else ""
+        note = f"\n({dead} dead in {nets[0]})" if dead else ""
         middle = top + (first + second + len(kinds)) / 2
         sheet.text(0.35, middle, f"{layer}{note}", rotation=90, fontsize=8)
         for row, net in ((first, nets[0]), (second, nets[1])):
@@ -132,8 +133,8 @@ def active_units(means: Mapping[str, NDArray], layer: str, tile: Callable) -> Fi
     sheet = Sheet(
         2 * shown + 1.4,
         2.5 * len(means),
-        f"{layer}: the {shown} most active units of each net (left) and the {shown} least active, "
-        "with their mean activation and number",
+        f"{layer}: the {shown} most active live units of each net (left) and the {shown} least "
+        f"active, with their mean activation and number{BELOW}",
     )
     for number, (net, order) in enumerate(live.items()):
         top = 2.5 * number
