@@ -83,7 +83,7 @@ def test_figS9_sorts_clusters_by_similarity_between_the_nets():
     assert alone.get_linestyle() == "None"
     assert "by arithmetic" in figure.legends[0].get_texts()[1].get_text()
     assert figure.axes[0].get_title() == "conv1: 2 of\n4 leaves shared"
-    assert figure.axes[1].get_title() == "fc6: 0 of\n1 leaves shared"  # dead
+    assert figure.axes[1].get_title() == "fc6: 0 of\n0 leaves shared"  # dead
     assert np.isnan(figure.axes[1].lines[1].get_ydata()).all()
 
 

@@ -12,7 +12,7 @@ const sheets = new Map();
 /** The sheet at a path; null if this copy of the atlas lacks it, as a release may. */
 function sheetOf(path) {
   if (!sheets.has(path)) {
-    sheets.set(path, new Promise((resolve, reject) => {
+    sheets.set(path, new Promise((resolve) => {
       const image = new Image();
       image.onload = () => resolve(image);
       image.onerror = () => resolve(null);

@@ -13,7 +13,11 @@ async function wholeImage(net, image, side, field = null) {
   const { canvas, context } = drawing(side, side, { role: "img", "aria-label": `Image ${image}${field ? " with the receptive field outlined" : ""}` });
   if (place < 0) return canvas;
   const sheet = await sheetOf(`pictures/whole-${number}-${Math.floor(place / about.images)}.webp`);
-  if (!sheet) return canvas;
+  if (!sheet) {
+    context.fillStyle = "#888";
+    context.fillText("not in this copy of the atlas", 4, side / 2, side - 8);
+    return canvas;
+  }
   const [x, y] = [place % about.columns, Math.floor((place % about.images) / about.columns)];
   context.imageSmoothingEnabled = about.view > 32;
   context.imageSmoothingQuality = "high";

@@ -54,7 +54,9 @@ def draw_chance(
 
 
 def chance_last(*axes: Axes) -> tuple[list[Artist], list[str]]:
-    """Collect the entries of a legend for panels: each label once, values first, chance last.
+    """Collect the entries of a legend for panels: each label once, values first, then chance.
+
+    What bands are comes last.
 
     Returns
     -------
@@ -66,7 +68,6 @@ def chance_last(*axes: Axes) -> tuple[list[Artist], list[str]]:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     names = [f"chance: {look.label}" for look in CHANCE.values()]
-    # What bands are comes at the end.
 
     def place(label: str) -> tuple[int, bool]:
         other = len(names) if label.startswith(("shaded:", "bands:")) else -1

@@ -139,7 +139,8 @@ def similarity_curves(similarity: pd.DataFrame, layers: Sequence[str]) -> Figure
         )  # fmt: skip
         ax.plot(places, between, "o-", color=LEAF, ms=size, lw=0.8, label="between the nets")
         ax.axhline(0, color="gray", lw=0.5)
-        ax.set(title=f"{layer}: {shared.sum()} of\n{len(rows)} leaves shared", ylim=(None, 1.03))
+        live = np.isfinite(within).sum()
+        ax.set(title=f"{layer}: {shared.sum()} of\n{live} leaves shared", ylim=(None, 1.03))
     handles, labels = axes[0].get_legend_handles_labels()
     draw_legend(figure, empty, handles, labels, loc="outside upper center", ncols=3)
     figure.supxlabel("leaf, from the most alike in both nets to those of one net", fontsize=8)

@@ -144,7 +144,7 @@ def draw_conditions(table: pd.DataFrame, level: float = 0.95) -> Figure:
     ways = dict(list(table.groupby(["measure", "parameter"], sort=False)))
     shown = [way for way in SHOWN if way in ways] or [next(iter(ways))]
     longest = max(map(len, layers)) + len(": 0.00")
-    across = min(len(layers), ACROSS, int(ROOM / (LETTER * longest)))
+    across = min(len(layers), ACROSS, max(1, int(ROOM / (LETTER * longest))))
     down = -(-len(layers) // across)
     names = LETTER * max(map(len, groups))
     matrix = min(LARGEST, ROOM / across) + TITLE

@@ -6,6 +6,7 @@ tables; both return a `matplotlib.figure.Figure`. Nothing here reads activations
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -316,7 +317,10 @@ def _lines_by_kind(
     panels each.
     """
     kinds = tables["semi"].columns.map(lambda pair: kind_of_pair(pair, groups))
+    colors = dict(zip(dict.fromkeys(kinds), itertools.cycle(NETS), strict=False))
     rows = _sharing(tables["semi"].T.groupby(kinds, sort=False).count().T > 0)
+    if len(rows) < 2:  # Also layers that are dead everywhere have their places.
+        rows = [(list(tables["semi"].index), list(colors))]
     figure = Figure(figsize=(PAGE[0], 1.4 + 3 * len(rows)))
     axes = figure.subplots(len(rows), 2, sharey=True, squeeze=False)
     for down, (layers, of_row) in enumerate(rows):
@@ -327,9 +331,8 @@ def _lines_by_kind(
                 center, spread = of_kind.mean(axis=1), of_kind.std(axis=1, ddof=0)
                 shift = 0.08 * (number - (len(of_row) - 1) / 2)
                 label = f"{kind} (n = {of_kind.shape[1]})"
-                color = NETS[list(dict.fromkeys(kinds)).index(kind) % len(NETS)]
                 ax.errorbar(
-                    places + shift, center, spread, fmt="o-", color=color, ms=4, capsize=3,
+                    places + shift, center, spread, fmt="o-", color=colors[kind], ms=4, capsize=3,
                     label=label,
                 )  # fmt: skip
             level = levels[method].loc[layers]

@@ -3,9 +3,8 @@
 Importing PyTorch, scikit-learn and Matplotlib takes seconds, longer than most jobs work. One
 process for each environment (jobs of one thread and of two have different ones) therefore imports
 what a job's script names and what jobs before have imported, and each job is a fork of it. The job
-is otherwise the same:
-it runs the same file in the same folder with the same variables and streams, and what it writes to
-its memory stays its own.
+is otherwise the same: it runs the same file in the same folder with the same variables and streams,
+and what it writes to its memory stays its own.
 
 Snakemake's process starts the server, which ends with it. ``launch.py`` is what Snakemake runs in
 place of Python; without a server, it runs Python.
@@ -252,14 +251,18 @@ def imports(script: Path, read: set[Path]) -> Iterator[str]:
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names = [node.module]
-                if names[0].startswith(PACKAGE):  # What it takes from there may be modules.
+                if _is_ours(node.module):  # What it takes from there may be modules.
                     names += [f"{node.module}.{alias.name}" for alias in node.names]
-            yield from (name for name in names if not name.startswith(PACKAGE))
-            for path in (LIBRARY.joinpath(*n.split(".")) for n in names if n.startswith(PACKAGE)):
+            yield from (name for name in names if not _is_ours(name))
+            for path in (LIBRARY.joinpath(*name.split(".")) for name in names if _is_ours(name)):
                 for module in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
                     if module not in read and module.is_file():
                         read.add(module)
                         pending.append(module)
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == PACKAGE
 
 
 def _run_when_imported(node: ast.AST) -> Iterator[ast.AST]:

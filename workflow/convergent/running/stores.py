@@ -261,14 +261,12 @@ def new_store(path: str | Path) -> Iterator[zarr.Group]:
         group = zarr.open_group(scratch, mode="w-", zarr_format=3)
         group.attrs["format"] = FORMAT
         yield group
-        # Opening the arrays again by Zarr would take as long as a third of making them.
-        arrays = []
-        for file in scratch.rglob("zarr.json"):
-            metadata = json.loads(file.read_text(encoding="utf-8"))
-            if metadata["node_type"] == "array":
-                arrays.append(name := file.parent.relative_to(scratch).as_posix())
-                if empty := _without_file(file.parent, metadata):
-                    group[name].attrs["empty"] = empty
+        nodes = group.members(max_depth=None)
+        arrays = {name: node for name, node in nodes if isinstance(node, zarr.Array)}
+        for array in arrays.values():
+            empty = _without_file(array)
+            if empty:
+                array.attrs["empty"] = empty
         group.attrs["arrays"] = sorted(arrays, key=_natural)
         group.attrs["complete"] = True
 
@@ -457,11 +455,11 @@ def _sides(array: zarr.Array) -> tuple[int, ...]:
     return array.shards or array.chunks
 
 
-def _without_file(folder: Path, metadata: Mapping[str, Any]) -> list[str]:
-    """Return the keys of the shards of an array in a folder that have no file."""
-    sides = metadata["chunk_grid"]["configuration"]["chunk_shape"]
-    grid = (range(math.ceil(n / s)) for n, s in zip(metadata["shape"], sides, strict=True))
-    keys = ("/".join(["c", *map(str, place)]) for place in itertools.product(*grid))
+def _without_file(array: zarr.Array) -> list[str]:
+    """Return the keys of the shards that have no file."""
+    folder = array.store_path.store.root / array.path
+    grid = (range(math.ceil(n / s)) for n, s in zip(array.shape, _sides(array), strict=True))
+    keys = map(array.metadata.encode_chunk_key, itertools.product(*grid))
     return [key for key in keys if not _is_file(folder / key)]
 
 
